@@ -299,13 +299,13 @@ class Federation:
         if (state is None or not state.is_begun) and not self.status().forgotten:
             raise no_federation(self.specification, self._store.location)
 
-    def verify(self, shards: Sequence[int] | None = None) -> Verification:
+    def verify(self, shards: Sequence[int] | None = None, *, everything: bool = False) -> Verification:
         """Retrain ``shards`` (default: all) from zero on the remaining data, compare bytes, scan the store for residue.
 
         Holds the writer lock, so that nothing changes meanwhile. Raises ``Invalid`` for a shard that does not exist.
         """
         with self._writing("verify") as writer:
-            return writer.verify(shards)
+            return writer.verify(shards, everything=everything)
 
     def plan(
         self, *, shards: int | None = None, slices: int | None = None, requests: int = 1, points: int | None = None

@@ -12,7 +12,7 @@ from coordinator.engine.lookup import is_intact, load_tombstones
 from coordinator.engine.sweep import SWEPT_PREFIXES
 from coordinator.engine.tasks import train_task
 from coordinator.ports import Listener, TrainingStarted, WorkerPool
-from coordinator.requests import Refutation
+from coordinator.requests import ObjectRef, Refutation
 from coordinator.state import FederationState
 from shards.learners.trainer import SliceLearned
 from shards.lineage import CheckpointRecord
@@ -49,6 +49,8 @@ class Residue:
     bytes: int
     found: tuple[str, ...]
     """Everything that should not be there or is wrong; empty when all is well."""
+    unread: int = 0
+    """Records of requests that ended long ago, if they were not read."""
 
 
 def prove_shards(
@@ -67,8 +69,11 @@ def prove_shards(
     return tuple(_compare(state, shard, retrained[shard]) for shard in shards)
 
 
-def scan_residue(store: ObjectStore, state: FederationState) -> Residue:
-    """Look at every object of the store for anything that an erasure should have left behind or damaged."""
+def scan_residue(store: ObjectStore, state: FederationState, *, everything: bool = True) -> Residue:
+    """Look at every object of the store for anything that an erasure should have left behind or damaged.
+
+    Without ``everything``, records of requests that ended long ago have to be there and are not read.
+    """
     objects = list(store.list(""))
     keep = state.referenced()
     found = [
@@ -76,11 +81,19 @@ def scan_residue(store: ObjectStore, state: FederationState) -> Residue:
     ]
     found += [f"unfinished write: {name}" for name in store.unfinished("")]
     found += [f"file that is not ours: {name}" for name in store.foreign()]
-    found += _damaged(store, state)
+    present = frozenset(info.key for info in objects)
+    buckets = [ref for ref in state.ended.buckets if ref is not None]
+    read = buckets if everything else [ref for ref in buckets if ref.key not in present]
+    found += _damaged(store, state, read)
     found += _erased_points(store, state)
     found += _old_manifests(ManifestRegister(store), keep)
     found += _old_entries(store)
-    return Residue(objects=len(objects), bytes=sum(info.payload_bytes for info in objects), found=tuple(found))
+    return Residue(
+        objects=len(objects),
+        bytes=sum(info.payload_bytes for info in objects),
+        found=tuple(found),
+        unread=0 if everything else state.ended.count,
+    )
 
 
 def _compare(state: FederationState, shard: ShardId, retrained: dict[int, Sha256]) -> ShardProof:
@@ -115,10 +128,10 @@ def _is_swept(key: ObjectKey) -> bool:
     return key.startswith(SWEPT_PREFIXES)
 
 
-def _damaged(store: ObjectStore, state: FederationState) -> Iterator[str]:
+def _damaged(store: ObjectStore, state: FederationState, buckets: Sequence[ObjectRef]) -> Iterator[str]:
     parts = ((part.key, part.sha256) for shard in state.shards for each in shard.slices for part in each.parts)
     checkpoints = ((checkpoint.key, checkpoint.sha256) for shard in state.shards for checkpoint in shard.chain)
-    ended = ((ref.key, ref.sha256) for ref in state.ended.buckets if ref is not None)
+    ended = ((ref.key, ref.sha256) for ref in buckets)
     for key, expected in (*parts, *checkpoints, *ended):
         if not is_intact(store, key, expected):
             yield f"object missing or damaged: {key}"

@@ -131,9 +131,9 @@ class CoordinatorShell:
         self._resident.train()
 
     @ray.method(concurrency_group="work")
-    def verify(self, shards: Sequence[int] | None) -> Verification:
+    def verify(self, shards: Sequence[int] | None, everything: bool) -> Verification:  # noqa: FBT001  as Ray passes it
         """See ``Resident.verify``."""
-        return self._resident.verify(shards)
+        return self._resident.verify(shards, everything=everything)
 
     @ray.method(concurrency_group="work")
     def stop(self) -> None:
@@ -203,9 +203,9 @@ class RemoteWriter:
         answer: ErasureRequest = patiently(lambda: self._handle.request.remote(request_id), _PASSING)
         return answer
 
-    def verify(self, shards: Sequence[int] | None = None) -> Verification:
+    def verify(self, shards: Sequence[int] | None = None, *, everything: bool = False) -> Verification:
         """See ``Writer.verify``."""
-        answer: Verification = self._follow(lambda: self._handle.verify.remote(shards))
+        answer: Verification = self._follow(lambda: self._handle.verify.remote(shards, everything))
         return answer
 
     def _follow(self, call: Callable[[], Any]) -> Any:

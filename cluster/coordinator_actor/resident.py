@@ -125,9 +125,9 @@ class Resident:
         """Ingest and train; returns when all is done. See ``Writer.train``."""
         self._in_turn(Writer.train)
 
-    def verify(self, shards: Sequence[int] | None) -> Verification:
+    def verify(self, shards: Sequence[int] | None, *, everything: bool = False) -> Verification:
         """Verify the federation while no other work is done. See ``Writer.verify``."""
-        return self._in_turn(lambda writer: writer.verify(shards))
+        return self._in_turn(lambda writer: writer.verify(shards, everything=everything))
 
     def hear(self, after: int | None, timeout_seconds: float, *, until_idle: bool = True) -> Heard:
         """Return the notices since ``after``; wait for one, or until all work that may be done now is done.

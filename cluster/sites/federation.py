@@ -280,14 +280,14 @@ class SiteFederation:
             sites=tuple(self._status_of(site, known.get(site.name)) for site in self.specification.sites),
         )
 
-    def verify(self) -> SitesVerification:
+    def verify(self, *, everything: bool = False) -> SitesVerification:
         """Verify every member at its own site; see ``Federation.verify``."""
         found, absent = {}, {}
         with self._one_ray():
             for site in self._members():
                 self._remark(f"site {site.name}")
                 try:
-                    found[site.name] = self._links[site.name].verify()
+                    found[site.name] = self._links[site.name].verify(everything=everything)
                 except AWAY as error:
                     absent[site.name] = error.fact
         return SitesVerification(sites=found, absent=absent)

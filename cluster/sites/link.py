@@ -80,7 +80,7 @@ class SiteLink(Protocol):
         """Return the status of the site and its requests."""
         ...
 
-    def verify(self) -> Verification:
+    def verify(self, *, everything: bool = False) -> Verification:
         """See ``Federation.verify``."""
         ...
 
@@ -166,10 +166,10 @@ class NearSite:
         with self._federation() as federation:
             return federation.status()
 
-    def verify(self) -> Verification:
+    def verify(self, *, everything: bool = False) -> Verification:
         """See ``SiteLink.verify``."""
         with self._federation() as federation:
-            return federation.verify()
+            return federation.verify(everything=everything)
 
     def close(self) -> None:
         """See ``SiteLink.close``."""

@@ -198,9 +198,9 @@ class SiteShell:
         return self._near.train()
 
     @ray.method(concurrency_group="work")
-    def verify(self) -> Verification:
+    def verify(self, everything: bool) -> Verification:  # noqa: FBT001  as Ray passes it
         """See ``Federation.verify``."""
-        return self._near.verify()
+        return self._near.verify(everything=everything)
 
     @ray.method(concurrency_group="work")
     def launch(self) -> None:
@@ -316,9 +316,9 @@ class PinnedSite:
         found: FederationStatus = self._asked("status")
         return found
 
-    def verify(self) -> Verification:
+    def verify(self, *, everything: bool = False) -> Verification:
         """See ``SiteLink.verify``."""
-        found: Verification = self._worked("verify")
+        found: Verification = self._worked("verify", everything)
         return found
 
     def launch(self) -> None:

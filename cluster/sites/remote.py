@@ -182,7 +182,7 @@ class RemoteSite:
         with self._client() as client:
             return client.status()
 
-    def verify(self) -> Verification:
+    def verify(self, *, everything: bool = False) -> Verification:  # noqa: ARG002  as every link
         """Raise ``Unavailable``: a proof reads all data of a site, and can only be made there."""
         raise Unavailable(
             "the site can only be verified there, where its data are",

@@ -267,7 +267,7 @@ class Writing(Protocol):
         """Return a request that was accepted."""
         ...
 
-    def verify(self, shards: Sequence[int] | None = None) -> Verification:
+    def verify(self, shards: Sequence[int] | None = None, *, everything: bool = False) -> Verification:
         """Verify the federation."""
         ...
 
@@ -383,8 +383,11 @@ class Writer:
             )
         return found
 
-    def verify(self, shards: Sequence[int] | None = None) -> Verification:
+    def verify(self, shards: Sequence[int] | None = None, *, everything: bool = False) -> Verification:
         """Retrain ``shards`` (default: all) from zero on the remaining data, compare bytes, scan the store for residue.
+
+        Packs of receipts that an earlier call has found sound, and records of finished requests, are read only with
+        ``everything``.
 
         A constituent that is found wrong is durably withdrawn, and the next training retrains it.
         Raises ``Invalid`` for a shard that does not exist.
@@ -396,13 +399,16 @@ class Writer:
         pool = setup.workers.pool()
         stored = state.configuration
         check_configuration(stored, pool.configuration(_width(state), len(chosen), stored))
-        residue = scan_residue(setup.store, state)
+        residue = scan_residue(setup.store, state, everything=everything)
         proofs = prove_shards(state, chosen, pool, setup.listener)
         # A statement that is still owed does not count as missing, since settling issues it.
         ended: tuple[ErasureRequest | Readmission | Refutation, ...]
-        every = all_requests(setup.store, state), all_readmissions(setup.store, state)
-        ended = (*every[0], *every[1], *state.refuted)
-        receipts = setup.registrar.check_all(each.request_id for each in ended if each.receipt is not None)
+        ended = (*state.requests, *state.readmissions, *state.refuted)
+        if everything:
+            ended = (*all_requests(setup.store, state), *all_readmissions(setup.store, state), *state.refuted)
+        expected = {each.request_id: each.receipt for each in ended if each.receipt is not None}
+        refuse = self._engine.refuse_superseded
+        receipts = setup.registrar.verify_all(expected, everything=everything, refuse=refuse)
         forgotten = forgotten_by(setup.store, lambda: self.state)
         unknown = (f"request {each}: the log states it, and the state does not know it" for each in forgotten)
         receipts = replace(receipts, broken=(*receipts.broken, *unknown))

@@ -340,15 +340,22 @@ def status(
 
 
 @app.command()
-def verify(shard: Shard = None, config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
+def verify(
+    shard: Shard = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Read receipts again that an earlier verification has found sound.")
+    ] = False,
+    config: Config = DEFAULT_CONFIG,
+    as_json: AsJson = False,
+) -> None:
     """Retrain shards from nothing on what is left, compare bytes, and scan the store for residue."""
 
     def action(federation: Federation) -> Outcome:
         from deploy.views.verifying import verification_outcome
 
-        return verification_outcome(federation.verify(shard or None))
+        return verification_outcome(federation.verify(shard or None, everything=everything))
 
-    with_federation(action, config, as_json, None if shard else _together("verify_at_sites"))
+    with_federation(action, config, as_json, None if shard else _together("verify_at_sites", everything=everything))
 
 
 @app.command()

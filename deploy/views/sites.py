@@ -165,13 +165,18 @@ def receipt_at_sites(federation: SiteFederation, request_id: str | None, *, quie
     return Outcome(data=data, text=found.at_site.to_bytes().decode("ascii"))
 
 
-def verify_at_sites(federation: SiteFederation) -> Outcome:
+def verify_at_sites(federation: SiteFederation, *, everything: bool) -> Outcome:
     """Verify at every member; it fails if a site cannot be asked."""
-    found = federation.verify()
+    found = federation.verify(everything=everything)
     data = {
         "exact": all(each.exact for each in found.sites.values()) and not found.absent,
         "sites": {
-            name: {"exact": each.exact, "shards": each.shards, "residue": each.residue, "receipts": each.receipts}
+            name: {
+                "exact": each.exact,
+                "shards": each.shards,
+                "residue": finding_json(json_value(each.residue)),
+                "receipts": finding_json(json_value(each.receipts)),
+            }
             for name, each in found.sites.items()
         },
         "absent": dict(found.absent),

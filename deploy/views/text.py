@@ -213,6 +213,10 @@ def verification_text(verification: Verification) -> str:
     )
     scan = f"scan: {residue.objects} objects, {residue.bytes:,} bytes, {len(residue.found)} findings"
     receipts = f"receipts: {verification.receipts.checked} checked, {len(verification.receipts.broken)} broken"
+    if residue.unread:
+        scan += f"; records of {residue.unread} finished requests were not read ('sisa verify --all')"
+    if unread := verification.receipts.unread:
+        receipts += f"; {unread} that an earlier verification found sound were not read again ('sisa verify --all')"
     broken = (f"  {each}" for each in verification.receipts.broken)
     return "\n".join([shards, scan, *(f"  {finding}" for finding in residue.found), receipts, *broken])
 

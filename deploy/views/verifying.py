@@ -17,8 +17,8 @@ def verification_outcome(found: Verification) -> Outcome:
     data = {
         "exact": found.exact,
         "shards": [_proof(json_value(proof)) for proof in found.shards],
-        "residue": found.residue,
-        "receipts": found.receipts,
+        "residue": finding_json(json_value(found.residue)),
+        "receipts": finding_json(json_value(found.receipts)),
     }
     text = verification_text(found)
     if found.holds:
@@ -32,6 +32,11 @@ def _proof(proof: dict[str, object]) -> dict[str, object]:
     refutation = proof.pop("refutation")
     again = proof.pop("again")
     return proof if refutation is None else proof | {"refutation": refutation, "again": again}
+
+
+def finding_json(found: dict[str, object]) -> dict[str, object]:
+    """Return a finding as the contract has it, with how much was not read only if anything was not."""
+    return found if found["unread"] else {name: value for name, value in found.items() if name != "unread"}
 
 
 def _what_failed(found: Verification) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from cluster.config.sites import read_sites
 from storage.errors import Invalid
+from storage.transparency import packs
 from tests.doubles.user_folder import run, small_points
 from tests.sites.near.site_folders import SITES, SiteFolders
 
@@ -53,6 +54,20 @@ def test_the_story(trained: SiteFolders) -> None:
     assert gone["membership"] == "purged"
     assert "west" not in [each["site"] for each in trained.json("predict", str(asked), "--out", str(out)).data["sites"]]
     assert trained.json("verify").data["sites"].keys() == {"north", "south"}
+
+
+def test_sites_read_all_receipts_on_demand(trained: SiteFolders, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verification of all sites leaves out at each what was found sound before, and ``--all`` reads it again."""
+    monkeypatch.setattr(packs, "TILE_ENTRIES", 1)
+    words = ("north", "--subject", PERSON, "--request-id", "er-1", "--wait")
+    assert run("site", "erase", *words, "--config", str(trained.config), "--json").code == 0
+    found = [trained.json("verify", *options).data["sites"] for options in ((), (), ("--all",))]
+    assert [each["north"]["receipts"] for each in found] == [
+        {"checked": 1, "broken": []},
+        {"checked": 0, "broken": [], "unread": 1},
+        {"checked": 1, "broken": []},
+    ]
+    assert found[1]["south"]["receipts"] == {"checked": 0, "broken": []}
 
 
 def test_a_federation_that_no_site_has_joined(site_folders: SiteFolders) -> None:
