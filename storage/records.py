@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import NoReturn
 
-from storage.digests import Json, canonical_json, digest_of
+from storage.digests import Json, canonical_json, sha256
 from storage.errors import Corrupt, Invalid, NewerFormat
 from storage.objects import ObjectKey
 
@@ -26,8 +26,8 @@ def encode_record(fields: Mapping[str, Json]) -> bytes:
     """
     record: dict[str, Json] = {**fields, "format_version": FORMAT_VERSION}
     try:
-        record["sha256"] = digest_of(record)
-        payload = canonical_json(record)
+        parts = {name: canonical_json(value) for name, value in record.items()}
+        payload = _joined({**parts, "sha256": canonical_json(sha256(_joined(parts)))})
     except (TypeError, ValueError) as error:
         raise Invalid("a record holds a value that JSON cannot hold", "Use text, numbers, lists and names.") from error
     if not _is_named_by_text(record):
@@ -66,11 +66,20 @@ def _parsed(payload: bytes, key: ObjectKey) -> dict[str, Json]:
             _refuse_damage(key)
         digest = record.pop("sha256", None)
         # Refuses NaN and infinities, too, which Python's reader lets through.
-        if digest != digest_of(record) or canonical_json({**record, "sha256": digest}) != payload:
+        parts = {name: canonical_json(value) for name, value in record.items()}
+        if digest != sha256(_joined(parts)) or _joined({**parts, "sha256": canonical_json(digest)}) != payload:
             _refuse_damage(key)
     except (ValueError, RecursionError):
         _refuse_damage(key)
     return record
+
+
+def _joined(parts: Mapping[str, bytes]) -> bytes:
+    """Return the canonical form of the object with these fields, whose values have it already.
+
+    A record is written once this way, for its digest and for the comparison: it may hold a whole state.
+    """
+    return b"{%b}" % b",".join(canonical_json(name) + b":" + parts[name] for name in sorted(parts))
 
 
 def _is_named_by_text(value: Json) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from storage.digests import Json
 from storage.errors import (
@@ -48,9 +49,11 @@ class Manifest:
         return encode_record({"number": self.number, "token": self.token, "nonce": self.nonce, "body": self.body})
 
 
+@lru_cache(maxsize=2)
 def manifest_from_bytes(payload: bytes, key: ObjectKey) -> Manifest:
     """Return the manifest stored as ``payload``; ``to_bytes`` of it gives ``payload`` again.
 
+    Parsed once: a start and every commit read the current manifest several times, and it holds a whole state.
     Raises ``Corrupt`` when any byte is not what was written, ``Invalid`` when a newer version wrote it.
     """
     fields = decode_record(payload, key, _MANIFEST_NAMES)
