@@ -20,8 +20,7 @@ from storage import objects
 from storage import records as sealed
 from storage.digests import Json
 from storage.objects import ObjectKey
-from storage.registers import journal, manifest
-from storage.registers import numbered as sequence
+from storage.registers import journal, manifest, record
 
 _MOST: Final = 20_000
 
@@ -64,7 +63,7 @@ def _encoded(
 def remembering() -> Iterator[None]:
     """Make the product use the cached functions within the block."""
     with ExitStack() as stack:
-        for module in (journal, manifest, sequence):
+        for module in (journal, manifest, record):
             stack.enter_context(patch.object(module, "decode_record", decode_record))
         stack.enter_context(patch.object(objects, "is_object_key", _is_object_key))
         stack.enter_context(patch.object(dataset, "_read_columns", _read_columns))

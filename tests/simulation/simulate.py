@@ -149,7 +149,7 @@ class _Simulation:
             patch("coordinator.decisions.ended.TOGETHER", self.scenario.ended_together),
             patch("coordinator.engine.ended.IN_A_BUCKET", self.scenario.ended_together),
             patch("storage.transparency.packs.TILE_ENTRIES", self.scenario.packed_together),
-            patch("storage.encryption.keyring.secrets", secrets),
+            patch("storage.encryption.keyring.new_name", lambda: secrets.token_hex(16)),
             patch("storage.encryption.cipher.secrets", secrets),
         ):
             yield
