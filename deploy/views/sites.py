@@ -15,6 +15,7 @@ from deploy.views.output import ExitCode, Outcome, Problem, json_value
 from deploy.views.receipts import receipt_text
 from deploy.views.tables import table
 from deploy.views.text import evaluation_data, evaluation_text, requests_text, verification_text
+from deploy.views.verifying import finding_json
 
 if TYPE_CHECKING:
     from cluster.results.sites import SitesStatus

@@ -501,7 +501,7 @@ def _numbers(batch: Batch, name: str, array: pa.Array, role: str = "a feature") 
     if pa.types.is_decimal(array.type):
         array = array.cast(pa.float64())
     if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_boolean(array.type)):
-        fact = f"must hold numbers to be a feature, its type is {array.type}"
+        fact = f"must hold numbers to be {role}, its type is {array.type}"
         remedy = "Convert the column, declare its encoder in [data.encode], or name another one in [data]."
         raise _bad_type(fact, batch, name, remedy)
     return numbers_of(array)
