@@ -66,7 +66,7 @@ def test_a_module_that_lets_a_gpu_choose_its_algorithms_is_refused(change: str) 
         else:
             torch.use_deterministic_algorithms(mode=True, warn_only=True)
         check_numerics(profile, "mine:net")
-        with pytest.raises(Invalid, match="allows nondeterministic algorithms on the GPU leave out"):
+        with pytest.raises(Invalid, match=r"allows nondeterministic algorithms on the GPU\. Leave out"):
             check_numerics(replace(profile, device="cuda/NVIDIA H100"), "mine:net")
     finally:
         set_numerics(1, "cpu")
