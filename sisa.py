@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cluster import Federation, connect, launch
     from cluster.client import Client
-    from cluster.estimators import Classifier
+    from cluster.estimators import Classifier, Regressor
 
-__all__ = ["Classifier", "Client", "Federation", "connect", "launch"]
+__all__ = ["Classifier", "Client", "Federation", "Regressor", "connect", "launch"]
 
 _HOME = Path(__file__).resolve().parent
 
@@ -51,10 +51,10 @@ if not TYPE_CHECKING:  # which would take every name for one of these
             from cluster.client import Client  # noqa: PLC0415
 
             return Client
-        if name == "Classifier":
-            from cluster.estimators import Classifier  # noqa: PLC0415
+        if name in {"Classifier", "Regressor"}:
+            from cluster import estimators  # noqa: PLC0415
 
-            return Classifier
+            return getattr(estimators, name)
         if name in __all__:
             import cluster  # noqa: PLC0415
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from shutil import rmtree
 from tempfile import mkdtemp
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 from weakref import finalize
 
 import numpy as np
@@ -43,6 +43,7 @@ from shards.data.arrays import (
     features_of,
     label_texts,
     labels_of,
+    numbers_of_labels,
     width_of,
 )
 from shards.learners.trainer import SliceLearned
@@ -53,7 +54,7 @@ from storage.location import is_on_s3
 _DEFAULTS: Final[Mapping[str, Any]] = {"epochs": 20, "batch_size": 32, "learning_rate": 0.01, "optimizer": "adam"}
 """Settings of ``[training]`` that ``sisa.toml`` must have."""
 
-_DERIVED: Final = frozenset({"train", "id", "subject", "label", "features", "classes"})
+_DERIVED: Final = frozenset({"train", "id", "subject", "label", "features", "classes", "target"})
 """Settings of ``[data]`` that follow from what ``fit`` is given."""
 
 _TABLE_OF: Final[Mapping[str, str]] = {
@@ -64,44 +65,31 @@ _TABLE_OF: Final[Mapping[str, str]] = {
 """For each flat setting the table that holds it."""
 
 
-class Classifier:
-    """A federation that classifies, with the interface of a scikit-learn classifier.
+class _Estimator:
+    """What estimators have in common: parameters, the federation behind them, and what is done to it."""
 
-    Training runs on Ray, as everywhere; models, slices, journal and receipts are kept in ``store``, where ``sisa`` and
-    ``sisa.connect`` find them, too. A Classifier with the same ``store`` goes on with what is there: it can predict,
-    erase and verify without ``fit``.
-    """
+    _type: ClassVar[str]
+    _target: ClassVar[str]
 
-    def __init__(
+    def _declare(
         self,
         *,
-        learner: str = "torch",
-        model: Any = None,
-        arguments: Mapping[str, Any] | None = None,
-        shards: int = 5,
-        slices: int = 5,
-        store: str | Path | None = "./federation",
-        classes: Sequence[Any] | None = None,
-        specification: Mapping[str, Any] | None = None,
-        verbose: bool = False,
-        **settings: Any,
+        learner: str,
+        model: Any,
+        arguments: Mapping[str, Any] | None,
+        shards: int,
+        slices: int,
+        store: str | Path | None,
+        specification: Mapping[str, Any] | None,
+        verbose: bool,
+        settings: dict[str, Any],
     ) -> None:
-        """Declare the federation; nothing is read or written yet.
-
-        ``model``: a function or class that is called with the number of features and of classes and returns a
-        ``torch.nn.Module``, or its import path, with further ``arguments``; default: a perceptron with one hidden
-        layer. ``store``: a folder or ``s3://bucket/prefix``; None: a temporary folder that goes with the estimator.
-        ``classes``: the label set; default: the labels of the first ``fit``, fixed from then on. ``settings``: those of
-        the tables ``[training]`` and ``[data]`` of ``sisa.toml`` by their names, and ``key``, the partition key.
-        ``specification``: all other tables. ``verbose``: report progress on stderr.
-        """
         self.learner = learner
         self.model = model
         self.arguments = arguments
         self.shards = shards
         self.slices = slices
         self.store = store
-        self.classes = classes
         self.specification = specification
         self.verbose = verbose
         self._settings = settings
@@ -131,15 +119,16 @@ class Classifier:
 
     def __sklearn_tags__(self) -> Any:
         """Return what scikit-learn asks of an estimator; called by it alone."""
-        from sklearn.utils import ClassifierTags, Tags, TargetTags  # noqa: PLC0415  the caller has it
+        from sklearn.utils import ClassifierTags, RegressorTags, Tags, TargetTags  # noqa: PLC0415  the caller has it
 
+        is_classifier = self._type == "classifier"
         return Tags(
-            estimator_type="classifier",
-            target_tags=TargetTags(required=True),
+            estimator_type=self._type,
+            target_tags=TargetTags(required=True, multi_output=not is_classifier),
             transformer_tags=None,
-            classifier_tags=ClassifierTags(),
-            regressor_tags=None,
-            non_deterministic=False,
+            classifier_tags=ClassifierTags() if is_classifier else None,
+            regressor_tags=None if is_classifier else RegressorTags(),
+            non_deterministic="key" not in self._settings,  # drawn with each new store
             requires_fit=False,  # the store may hold what another process has trained
         )
 
@@ -166,55 +155,34 @@ class Classifier:
                 self._settings[name] = value
         return self
 
-    def fit(self, X: Any, y: Any, *, ids: Any = None, subjects: Any = None) -> Self:
-        """Train on these data points, or on what changed since the last ``fit``, and return the estimator.
-
-        ``X``: a pandas or polars frame or Arrow table, whose columns are the features, or an array, shape (N, …).
-        ``y``: the labels, shape (N,). ``ids``: what names each data point, unique and lasting; default: a pandas
-        frame's index, else row numbers from 0. ``subjects``: whose data point each is; default: each is its own.
-        Data points that are missing from a later ``fit`` are taken out, as are, for good, those that were erased.
-        Raises ``Invalid`` for data or settings that cannot be trained on.
-        """
+    def _train(
+        self, X: Any, labels: Mapping[str, Any], declared: Mapping[str, Any], *, ids: Any, subjects: Any
+    ) -> None:
+        """Train on these data points; ``labels`` are columns by name, ``declared`` says what they mean."""
         features, columns = features_of(X)
-        labels = labels_of(y, len(features))
-        named = _free_names(columns)
-        table = features.append_column(named["label"], labels)
+        table = features
+        for name, column in labels.items():
+            table = table.append_column(name, column)
+        data = {"id": _free_name("id", columns), "features": list(columns), "target": self._target, **declared}
         ids_N = default_ids(X, len(features)) if ids is None else column_of(ids, "ids", len(features))
-        table = table.append_column(named["id"], ids_N)
+        table = table.append_column(data["id"], ids_N)
         if subjects is not None:
-            table = table.append_column(named["subject"], column_of(subjects, "subjects", len(features)))
-        else:
-            del named["subject"]
+            data["subject"] = _free_name("subject", columns)
+            table = table.append_column(data["subject"], column_of(subjects, "subjects", len(features)))
         stored = self._stored()
-        known = None if stored is None or stored.data is None else stored.data.taken
-        classes = tuple(known["classes"]) if known else self._declared_classes(labels)
-        data = {**named, "features": list(columns), "classes": list(classes)}
         federation = self._open(self._tables(data, stored.name if stored else "estimator"))
         federation.train(table)
-        self.classes_ = class_values(classes, labels)
         self.n_features_in_ = width_of(features)
         if columns != (MATRIX,):
             self.feature_names_in_ = np.array(columns, dtype=object)
-        return self
 
-    def predict(self, X: Any) -> npt.NDArray[Any]:
-        """Return the class of each data point, shape (N,), as one of ``classes_``."""
-        found: npt.NDArray[Any] = self._classes()[self.predict_proba(X).argmax(axis=1)]
-        return found
-
-    def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
-        """Return the probability of each class, shape (N, C), in the order of ``classes_``."""
-        federation = self.federation
-        table = federation.predict(self._checked(X)).table()
-        names = [f"probability_{name}" for name in federation.specification.data.classes]
-        return np.stack([table[name].to_numpy() for name in names], axis=1).astype(np.float64)
-
-    def score(self, X: Any, y: Any) -> float:
-        """Return the share of data points whose class is predicted right."""
-        features = self._checked(X)
-        labels = labels_of(y, len(features))
-        label = self.federation.specification.data.label
-        return self.federation.evaluate(features.append_column(label, labels)).accuracy
+    def _evaluate(self, X: Any, labels: Sequence[Any]) -> Mapping[str, float]:
+        """Return the metrics of predictions for these data points; ``labels`` are columns in the order of training."""
+        table = self._checked(X)
+        names = self.federation.specification.data.label
+        for name, column in zip([names] if isinstance(names, str) else names, labels, strict=True):
+            table = table.append_column(name, column)
+        return self.federation.evaluate(table).metrics
 
     def erase(
         self, *, subjects: Iterable[Any] = (), ids: Iterable[Any] = (), request_id: str | None = None
@@ -248,37 +216,33 @@ class Classifier:
                     "Call fit(X, y), or name the store of a federation.",
                     store=str(self.store),
                 )
+            if (kind := stored.data.taken.get("target", "class")) != self._target:
+                raise Invalid(
+                    f"the store holds a federation that predicts a {kind}, and this is a {type(self).__name__}",
+                    "Use sisa.Classifier for a class, sisa.Regressor for a number, or sisa.connect.",
+                    store=str(self.store),
+                )
             self._open(self._stored_tables(stored))
             assert self._federation is not None
         return self._federation
 
     def _own_names(self) -> list[str]:
-        return [each.name for each in _parameters() if each.kind is each.KEYWORD_ONLY]
+        return _parameters(type(self))
 
     def _checked(self, X: Any) -> Any:
         features, columns = features_of(X)
         expected = getattr(self, "n_features_in_", None)
         if columns == (MATRIX,) and expected not in {None, width_of(features)}:
             raise Invalid(
-                f"X has {width_of(features)} features, but Classifier is expecting {expected} features as input",
+                f"X has {width_of(features)} features, but {type(self).__name__} is expecting {expected} features as"
+                " input",
                 "Pass the features that it was fitted with.",
             )
         return features
 
-    def _classes(self) -> npt.NDArray[Any]:
-        found: npt.NDArray[Any] | None = getattr(self, "classes_", None)
-        if found is None:
-            self.classes_ = found = class_values(self.federation.specification.data.classes, None)
-        return found
-
-    def _declared_classes(self, labels: Any) -> tuple[str, ...]:
-        if self.classes is not None:
-            return tuple(label_texts(column_of(self.classes, "classes", len(self.classes))))
-        return distinct_labels(labels)
-
     def _stored(self) -> FederationState | None:
         """Return the state that the store holds; None: it holds no federation."""
-        unknown = {"id": "id", "label": "label", "features": ["x"], "classes": ["0", "1"]}
+        unknown = {"id": "id", "label": "label", "features": ["x"], "classes": ["0", "1"], "target": "class"}
         return read_state(open_objects(self._specified(self._tables(unknown, "estimator"))))
 
     def _open(self, tables: dict[str, Any]) -> Federation:
@@ -304,7 +268,7 @@ class Classifier:
         }.items():
             tables[table] = {**own, **tables.get(table, {})}
         for setting, value in self._settings.items():
-            tables[_table_of(setting)][setting] = value
+            tables[_table_of(setting, type(self))][setting] = value
         return tables
 
     def _stored_tables(self, state: FederationState) -> dict[str, Any]:
@@ -328,15 +292,173 @@ class Classifier:
         return str(self.store) if is_on_s3(str(self.store)) else str(Path(self.store).absolute())
 
 
-def _parameters() -> Iterable[inspect.Parameter]:
-    return inspect.signature(Classifier).parameters.values()
+class Classifier(_Estimator):
+    """A federation that classifies, with the interface of a scikit-learn classifier.
+
+    Training runs on Ray, as everywhere; models, slices, journal and receipts are kept in ``store``, where ``sisa`` and
+    ``sisa.connect`` find them, too. A Classifier with the same ``store`` goes on with what is there: it can predict,
+    erase and verify without ``fit``.
+    """
+
+    _type = "classifier"
+    _target = "class"
+
+    def __init__(
+        self,
+        *,
+        learner: str = "torch",
+        model: Any = None,
+        arguments: Mapping[str, Any] | None = None,
+        shards: int = 5,
+        slices: int = 5,
+        store: str | Path | None = "./federation",
+        classes: Sequence[Any] | None = None,
+        specification: Mapping[str, Any] | None = None,
+        verbose: bool = False,
+        **settings: Any,
+    ) -> None:
+        """Declare the federation; nothing is read or written yet.
+
+        ``model``: a function or class that is called with the number of features and of classes and returns a
+        ``torch.nn.Module``, or its import path, with further ``arguments``; default: a perceptron with one hidden
+        layer. ``store``: a folder or ``s3://bucket/prefix``; None: a temporary folder that goes with the estimator.
+        ``classes``: the label set; default: the labels of the first ``fit``, fixed from then on. ``settings``: those of
+        the tables ``[training]`` and ``[data]`` of ``sisa.toml`` by their names, and ``key``, the partition key.
+        ``specification``: all other tables. ``verbose``: report progress on stderr.
+        """
+        self.classes = classes
+        self._declare(
+            learner=learner,
+            model=model,
+            arguments=arguments,
+            shards=shards,
+            slices=slices,
+            store=store,
+            specification=specification,
+            verbose=verbose,
+            settings=settings,
+        )
+
+    def fit(self, X: Any, y: Any, *, ids: Any = None, subjects: Any = None) -> Self:
+        """Train on these data points, or on what changed since the last ``fit``, and return the estimator.
+
+        ``X``: a pandas or polars frame or Arrow table, whose columns are the features, or an array, shape (N, …).
+        ``y``: the labels, shape (N,). ``ids``: what names each data point, unique and lasting; default: a pandas
+        frame's index, else row numbers from 0. ``subjects``: whose data point each is; default: each is its own.
+        Data points that are missing from a later ``fit`` are taken out, as are, for good, those that were erased.
+        Raises ``Invalid`` for data or settings that cannot be trained on.
+        """
+        features, columns = features_of(X)
+        labels = labels_of(y, len(features))
+        stored = self._stored()
+        known = None if stored is None or stored.data is None else stored.data.taken
+        classes = tuple(known["classes"]) if known else self._declared_classes(labels)
+        name = _free_name("label", columns)
+        self._train(X, {name: labels}, {"label": name, "classes": list(classes)}, ids=ids, subjects=subjects)
+        self.classes_ = class_values(classes, labels)
+        return self
+
+    def predict(self, X: Any) -> npt.NDArray[Any]:
+        """Return the class of each data point, shape (N,), as one of ``classes_``."""
+        found: npt.NDArray[Any] = self._classes()[self.predict_proba(X).argmax(axis=1)]
+        return found
+
+    def predict_proba(self, X: Any) -> npt.NDArray[np.float64]:
+        """Return the probability of each class, shape (N, C), in the order of ``classes_``."""
+        table = self.federation.predict(self._checked(X)).table()
+        names = [f"probability_{name}" for name in self.federation.specification.data.classes]
+        return np.stack([table[name].to_numpy() for name in names], axis=1).astype(np.float64)
+
+    def score(self, X: Any, y: Any) -> float:
+        """Return the share of data points whose class is predicted right."""
+        return self._evaluate(X, [labels_of(y, len(features_of(X)[0]))])["accuracy"]
+
+    def _classes(self) -> npt.NDArray[Any]:
+        found: npt.NDArray[Any] | None = getattr(self, "classes_", None)
+        if found is None:
+            self.classes_ = found = class_values(self.federation.specification.data.classes, None)
+        return found
+
+    def _declared_classes(self, labels: Any) -> tuple[str, ...]:
+        if self.classes is not None:
+            return tuple(label_texts(column_of(self.classes, "classes", len(self.classes))))
+        return distinct_labels(labels)
 
 
-def _table_of(setting: str) -> str:
+class Regressor(_Estimator):
+    """A federation that predicts numbers, with the interface of a scikit-learn regressor; see ``Classifier``."""
+
+    _type = "regressor"
+    _target = "number"
+
+    def __init__(
+        self,
+        *,
+        learner: str = "torch",
+        model: Any = None,
+        arguments: Mapping[str, Any] | None = None,
+        shards: int = 5,
+        slices: int = 5,
+        store: str | Path | None = "./federation",
+        specification: Mapping[str, Any] | None = None,
+        verbose: bool = False,
+        **settings: Any,
+    ) -> None:
+        """Declare the federation; nothing is read or written yet. For the parameters see ``Classifier``."""
+        self._declare(
+            learner=learner,
+            model=model,
+            arguments=arguments,
+            shards=shards,
+            slices=slices,
+            store=store,
+            specification=specification,
+            verbose=verbose,
+            settings=settings,
+        )
+
+    def fit(self, X: Any, y: Any, *, ids: Any = None, subjects: Any = None) -> Self:
+        """Train on these data points, or on what changed since the last ``fit``, and return the estimator.
+
+        ``y``: the numbers, shape (N,) or, for several at once, (N, W). For the rest see ``Classifier.fit``.
+        """
+        features, columns = features_of(X)
+        numbers = numbers_of_labels(y, len(features))
+        names = [
+            _free_name("label" if len(numbers) == 1 else f"label_{place}", columns) for place in range(len(numbers))
+        ]
+        declared = {"label": names[0] if len(names) == 1 else names}
+        self._train(X, dict(zip(names, numbers, strict=True)), declared, ids=ids, subjects=subjects)
+        return self
+
+    def predict(self, X: Any, *, return_std: bool = False) -> Any:
+        """Return the number of each data point, shape (N,) or (N, W).
+
+        With ``return_std`` return also the standard deviation over the constituents, in the same shape.
+        """
+        answers = self.federation.predict(self._checked(X))
+        table = answers.table()
+        columns = [table[name].to_numpy().astype(np.float64) for name, _ in answers.target.columns]
+        width = len(answers.target.names)
+        means, spreads = (
+            np.stack(part, axis=1) if width > 1 else part[0] for part in (columns[:width], columns[width:])
+        )
+        return (means, spreads) if return_std else means
+
+    def score(self, X: Any, y: Any) -> float:
+        """Return R², the mean over the numbers; NaN where all values of one are equal."""
+        return self._evaluate(X, numbers_of_labels(y, len(features_of(X)[0]))).get("r2", float("nan"))
+
+
+def _parameters(kind: type) -> list[str]:
+    signature = inspect.signature(kind)
+    return [each.name for each in signature.parameters.values() if each.kind is each.KEYWORD_ONLY]
+
+
+def _table_of(setting: str, kind: type) -> str:
     if setting in _TABLE_OF:
         return _TABLE_OF[setting]
-    own = [each.name for each in _parameters() if each.kind is each.KEYWORD_ONLY]
-    near = difflib.get_close_matches(setting, [*own, *_TABLE_OF], n=1)
+    near = difflib.get_close_matches(setting, [*_parameters(kind), *_TABLE_OF], n=1)
     raise Invalid(
         f"an estimator has no parameter {setting!r}",
         f"Did you mean {near[0]!r}?" if near else "Put settings of other tables into specification={'table': {...}}.",
@@ -367,15 +489,11 @@ def _factory_of(model: Any) -> tuple[str, Path]:
     return f"{module.__name__}:{name}", Path(str(module.__file__)).resolve().parents[depth]
 
 
-def _free_names(columns: Sequence[str]) -> dict[str, str]:
-    """Return names for the columns that ``fit`` adds, none of which is a feature's."""
-    found = {}
-    for name in ("id", "label", "subject"):
-        free = name
-        while free in columns:
-            free += "_"
-        found[name] = free
-    return found
+def _free_name(name: str, columns: Sequence[str]) -> str:
+    """Return a name for a column that ``fit`` adds, which is none of the features' names."""
+    while name in columns:
+        name += "_"
+    return name
 
 
 def _name(value: Any) -> str | int:

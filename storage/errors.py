@@ -33,7 +33,7 @@ class SisaError(Exception):
         return f"{self.fact} [{names}]" if names else self.fact
 
     def __str__(self) -> str:
-        return f"{self.message}. {self.remedy}" if self.remedy else self.message
+        return f"{self.message.removesuffix('.')}. {self.remedy}" if self.remedy else self.message
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.fact, self.remedy, self.context)

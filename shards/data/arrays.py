@@ -93,8 +93,28 @@ def labels_of(y: Any, points: int) -> pa.Array:
     if labels.null_count:
         raise Invalid("y contains nulls or NaN", "Leave out data points without a label.", points=labels.null_count)
     if pa.types.is_floating(labels.type) and not pc.all(pc.equal(labels, pc.floor(labels))).as_py():
-        raise Invalid("Unknown label type: y is continuous", "Pass classes: integers, truth values or texts.")
+        raise Invalid(
+            "Unknown label type: y is continuous",
+            "Pass classes (integers, truth values or texts), or use sisa.Regressor.",
+        )
     return labels
+
+
+def numbers_of_labels(y: Any, points: int) -> list[pa.Array]:
+    """Return numbers to be predicted, shape (N,) or (N, W), as a column for each of the W."""
+    if y is None:
+        raise Invalid(
+            "a regressor requires y to be passed, but the target y is None", "Pass a number for each row of X."
+        )
+    try:
+        y_NW = np.asarray(y, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise Invalid("y holds values that are not numbers", "Pass numbers, or use sisa.Classifier.") from error
+    if y_NW.ndim not in {1, 2} or len(y_NW) != points or not y_NW.size:
+        raise Invalid(f"y has the shape {y_NW.shape} for {points} data points", "Give one value, or one row, for each.")
+    if not np.isfinite(y_NW).all():
+        raise Invalid("y contains infinity or NaN", "Leave out data points without a number.")
+    return [pa.array(column) for column in y_NW.reshape(points, -1).T.copy()]
 
 
 def default_ids(X: Any, points: int) -> pa.Array:

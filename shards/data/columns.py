@@ -277,7 +277,7 @@ def read_features(batch: Batch, columns: ChosenColumns, width: int | None) -> Fe
         names = [name for name in columns.features for _ in range(columns.width_of(name))]
         name = names[position if len(names) > 1 else 0]
         fact = "has a feature that is NaN or infinite (as float32)"
-        raise _bad_cell(fact, batch, name, row, _remedy_of(features[row, position]))
+        raise _bad_cell(fact, batch, name, row, _remedy_of(features[row, position].item()))
     return features
 
 
@@ -507,7 +507,7 @@ def _numbers(batch: Batch, name: str, array: pa.Array, role: str = "a feature") 
     return numbers_of(array)
 
 
-def _remedy_of(value: np.generic) -> str:
+def _remedy_of(value: float) -> str:
     return MISSING_REMEDY if np.isnan(value) else _CORRECT
 
 

@@ -14,11 +14,12 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pytest
+from sklearn.metrics import r2_score
 from sklearn.model_selection import cross_val_score
 from sklearn.utils.estimator_checks import check_estimator
 
 import sisa
-from cluster.estimators import Classifier
+from cluster.estimators import Classifier, Regressor
 from coordinator.receipts.bundles import ReceiptBundle
 from storage.errors import Conflict, Invalid
 from tests.doubles.user_folder import UserFolder
@@ -51,7 +52,7 @@ def estimator(**parameters: Any) -> Classifier:
     return sisa.Classifier(**own | parameters)
 
 
-def digests(model: Classifier) -> list[str | None]:
+def digests(model: Classifier | Regressor) -> list[str | None]:
     """Return the digests of its constituents."""
     return [each.digest for each in model.status().constituents]
 
@@ -62,7 +63,9 @@ def digests(model: Classifier) -> list[str | None]:
 def test_the_checks_of_scikit_learn() -> None:
     """All pass but those that are excused, and an excuse that is not needed fails as well."""
     found = check_estimator(
-        sisa.Classifier(store=None, shards=1, slices=1, epochs=2), expected_failed_checks=EXCUSED, on_fail="raise"
+        sisa.Classifier(store=None, shards=1, slices=1, epochs=2, key="0f" * 16),
+        expected_failed_checks=EXCUSED,
+        on_fail="raise",
     )
     assert {each["check_name"] for each in found if each["status"] == "xfail"} == EXCUSED.keys()
 
@@ -231,3 +234,76 @@ def test_the_example_of_the_guide() -> None:
     with names["model"] as model:
         assert model.status().points == 39
         assert names["request"].state == "complete"
+
+
+Numbers = tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]
+
+
+@pytest.fixture
+def numbers(data: Data) -> Numbers:
+    """Features and two numbers that follow from them."""
+    X_NF, _ = data
+    return X_NF, np.stack([X_NF @ [1.0, -0.5, 0.0], X_NF[:, 2]], axis=1)
+
+
+def regressor(**parameters: Any) -> Regressor:
+    """Return a small regressor with a store in the present folder."""
+    own: dict[str, Any] = {"shards": 2, "slices": 2, "epochs": 20, "store": "own", "key": "0f" * 16}
+    return sisa.Regressor(**own | parameters)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_numbers_are_predicted(several: bool, numbers: Numbers) -> None:
+    """Predictions have the shape of y, with the spread over the constituents; R² is that of scikit-learn; an erasure is
+    exact.
+    """
+    X_NF, y_NW = numbers
+    y = y_NW if several else y_NW[:, 0]
+    with regressor() as model:
+        assert model.fit(X_NF, y, subjects=PEOPLE) is model
+        predicted, spread = model.predict(X_NF, return_std=True)
+        assert predicted.shape == spread.shape == y.shape
+        assert (spread > 0).any()
+        assert model.score(X_NF, y) == pytest.approx(r2_score(y, predicted), abs=1e-5)
+        assert model.score(X_NF, y) > 0.8
+        assert model.erase(subjects=[ERASED]).points == PEOPLE.count(ERASED)
+        assert model.verify().holds
+        after = digests(model)
+    with sisa.Regressor(store="own") as other:
+        assert digests(other) == after
+        assert other.predict(X_NF).shape == y.shape
+    with sisa.Classifier(store="own") as wrong, pytest.raises(Invalid, match="predicts a number, and this is a Class"):
+        wrong.predict(X_NF)
+
+
+@pytest.mark.parametrize(
+    ("act", "match"),
+    [
+        (lambda m, X, _: m.fit(X, None), "requires y"),
+        (lambda m, X, y: m.fit(X, y[:-1]), r"y has the shape \(119, 2\) for 120 data points"),
+        (lambda m, X, _: m.fit(X, ["a"] * POINTS), "not numbers.*use sisa.Classifier"),
+        (lambda m, X, y: m.fit(X, y * np.nan), "infinity or NaN"),
+        (lambda m, X, y: m.fit(X, y).predict(X[:, :2]), "X has 2 features, but Regressor is expecting 3"),
+        (lambda m, X, y: m.set_params(classes=["a"]).fit(X, y), "no parameter 'classes'"),
+        (
+            lambda m, X, y: m.set_params(loss="cross_entropy").fit(X, y),
+            r"is not one of the target number\. Take mse or mae or huber",
+        ),
+    ],
+)
+def test_bad_input_of_a_regressor(act: Callable[..., object], match: str, numbers: Numbers) -> None:
+    """Each mistake is one error with a remedy."""
+    with regressor() as model, pytest.raises(Invalid, match=match) as caught:
+        act(model, *numbers)
+    assert caught.value.remedy
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("home")
+@pytest.mark.filterwarnings("ignore::UserWarning")  # it would rather have its own base class
+def test_the_checks_of_scikit_learn_for_a_regressor() -> None:
+    """All pass but those that are excused, and an excuse that is not needed fails as well."""
+    model = sisa.Regressor(store=None, shards=1, slices=1, epochs=2, key="0f" * 16)
+    excused = {name: reason for name, reason in EXCUSED.items() if name != "check_supervised_y_2d"}
+    found = check_estimator(model, expected_failed_checks=excused, on_fail="raise")
+    assert {each["check_name"] for each in found if each["status"] == "xfail"} == excused.keys()
