@@ -36,13 +36,13 @@ from coordinator.state import FederationState
 from coordinator.status import FederationStatus
 from shards.data.arrays import (
     MATRIX,
+    class_labels_of,
     class_values,
     column_of,
     default_ids,
     distinct_labels,
     features_of,
     label_texts,
-    labels_of,
     numbers_of_labels,
     width_of,
 )
@@ -349,7 +349,7 @@ class Classifier(_Estimator):
         Raises ``Invalid`` for data or settings that cannot be trained on.
         """
         features, columns = features_of(X)
-        labels = labels_of(y, len(features))
+        labels = class_labels_of(y, len(features))
         stored = self._stored()
         known = None if stored is None or stored.data is None else stored.data.taken
         classes = tuple(known["classes"]) if known else self._declared_classes(labels)
@@ -371,7 +371,7 @@ class Classifier(_Estimator):
 
     def score(self, X: Any, y: Any) -> float:
         """Return the share of data points whose class is predicted right."""
-        return self._evaluate(X, [labels_of(y, len(features_of(X)[0]))])["accuracy"]
+        return self._evaluate(X, [class_labels_of(y, len(features_of(X)[0]))])["accuracy"]
 
     def _classes(self) -> npt.NDArray[Any]:
         found: npt.NDArray[Any] | None = getattr(self, "classes_", None)
@@ -490,7 +490,7 @@ def _factory_of(model: Any) -> tuple[str, Path]:
 
 
 def _free_name(name: str, columns: Sequence[str]) -> str:
-    """Return a name for a column that ``fit`` adds, which is none of the features' names."""
+    """Return a name for a column that ``fit`` adds, a name that no feature has."""
     while name in columns:
         name += "_"
     return name

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from shards.targets import Labels
+from shards.targets import LabelArray
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -21,7 +21,7 @@ class PointBlock:
     """Keyed digests of the points' ids (dtype V16)."""
     subjects_N: npt.NDArray[np.void]
     """Keyed digests of the subjects that decide the slice (dtype V16)."""
-    labels_N: Labels
+    labels_N: LabelArray
     """Position of the label in ``classes``; for targets that are numbers the labels themselves, shape (N, W)."""
     features_NF: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
     """Raw features, not scaled; C-contiguous; uint8 when every feature column is uint8, else float32."""

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-Labels = npt.NDArray[np.int32] | npt.NDArray[np.float32]
+LabelArray = npt.NDArray[np.int32] | npt.NDArray[np.float32]
 """Positions of classes, shape (N,), or numbers, shape (N, W)."""
 
 ColumnKind = Literal["text", "texts", "number"]
@@ -90,7 +90,7 @@ class Target:
         """Return labels for made-up data points, as training has them."""
         raise NotImplementedError
 
-    def measure(self, batches: Iterable[tuple[Labels, npt.NDArray[np.float64]]]) -> Measured:
+    def measure(self, batches: Iterable[tuple[LabelArray, npt.NDArray[np.float64]]]) -> Measured:
         """Return how good the scores are, given batches of labels and scores."""
         raise NotImplementedError
 
@@ -138,7 +138,7 @@ class Class(Target):
         """Return each class in turn."""
         return (index_N % np.uint64(len(self.names))).astype(np.int64)
 
-    def measure(self, batches: Iterable[tuple[Labels, npt.NDArray[np.float64]]]) -> Measured:
+    def measure(self, batches: Iterable[tuple[LabelArray, npt.NDArray[np.float64]]]) -> Measured:
         """Return the accuracy, overall and per class, and the share of the largest class."""
         right = np.zeros(len(self.names), dtype=np.int64)
         total = np.zeros(len(self.names), dtype=np.int64)
@@ -209,7 +209,7 @@ class Number(Target):
         mixed_NW = index_N[:, None] * (np.uint64(0x9E3779B97F4A7C15) + np.arange(len(self.names), dtype=np.uint64))
         return ((mixed_NW >> np.uint64(40)) / 2.0**24).astype(np.float32)
 
-    def measure(self, batches: Iterable[tuple[Labels, npt.NDArray[np.float64]]]) -> Measured:
+    def measure(self, batches: Iterable[tuple[LabelArray, npt.NDArray[np.float64]]]) -> Measured:
         """Return mean absolute error, root mean squared error and R², each the mean over the labels."""
         wide = len(self.names)
         points, absolute, squares, total, second = 0, *np.zeros((4, wide))
@@ -265,7 +265,7 @@ class MultiLabel(Target):
         places_W = np.arange(len(self.names), dtype=np.uint64) % np.uint64(8)
         return ((index_N[:, None] >> places_W) & np.uint64(1)).astype(np.float32)
 
-    def measure(self, batches: Iterable[tuple[Labels, npt.NDArray[np.float64]]]) -> Measured:
+    def measure(self, batches: Iterable[tuple[LabelArray, npt.NDArray[np.float64]]]) -> Measured:
         """Return the share of points with all labels right, the micro-averaged F1, and the share right per label."""
         points, exact, right = 0, 0, np.zeros(len(self.names), dtype=np.int64)
         hits = positives = 0

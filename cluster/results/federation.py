@@ -17,7 +17,7 @@ from coordinator.requests import Readmission, Similar
 from coordinator.status import RequestStatus
 from coordinator.verification import Residue, ShardProof
 from shards.data.prediction_files import PredictionBatch, predictions_table, write_predictions
-from shards.targets import Labels, Target
+from shards.targets import LabelArray, Target
 from storage.errors import Invalid
 
 
@@ -176,7 +176,7 @@ def _at(given: Iterable[str | int], positions: Sequence[int]) -> tuple[str, ...]
 
 
 def evaluation_of(
-    batches: Iterable[tuple[Labels, npt.NDArray[np.float64]]],
+    batches: Iterable[tuple[LabelArray, npt.NDArray[np.float64]]],
     target: Target,
     by: AnsweredBy,
 ) -> Evaluation:

@@ -82,7 +82,7 @@ def column_of(values: Any, what: str, points: int) -> pa.Array:
     return found
 
 
-def labels_of(y: Any, points: int) -> pa.Array:
+def class_labels_of(y: Any, points: int) -> pa.Array:
     """Return the labels as a column. Raises ``Invalid`` for numbers that are measurements, and nulls."""
     if y is None:
         raise Invalid(

@@ -26,7 +26,7 @@ from shards.encoders import Encoder
 from shards.encoding import Encoding
 from shards.specification import DataSettings
 from shards.subjects import through_floats
-from shards.targets import Labels, MultiLabel
+from shards.targets import LabelArray, MultiLabel
 from storage.errors import Invalid, InvariantBroken
 
 Features = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
@@ -182,7 +182,7 @@ def are_numbers(batch: Batch, column: str) -> bool:
     return not is_text(array.type) or bool(pc.all(pc.match_substring_regex(array, _NUMBER_TEXT)).as_py())
 
 
-def labels_of(batch: Batch, data: DataSettings) -> Labels:
+def labels_of(batch: Batch, data: DataSettings) -> LabelArray:
     """Return the labels of a batch as the target has them: see ``read_labels`` and ``read_numeric_labels``."""
     if data.predicted.has_classes:
         return read_labels(batch, data.label_columns[0], data.classes, data.decimal)

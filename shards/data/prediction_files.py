@@ -22,7 +22,7 @@ from shards.data.columns import choose_columns, labels_of, read_features
 from shards.data.sources import Source
 from shards.points import scaled
 from shards.specification import DataSettings
-from shards.targets import ColumnKind, Labels, Target
+from shards.targets import ColumnKind, LabelArray, Target
 from storage.errors import Invalid
 
 _BATCH_BYTES = 8 << 20
@@ -34,7 +34,7 @@ class FeatureBatch:
 
     ids: pa.Array | None
     """The id column as it is in the file; None when there is none."""
-    labels_N: Labels | None
+    labels_N: LabelArray | None
     """As in ``PointBlock``; None unless labels were requested."""
     features_NF: npt.NDArray[np.float32]
     """Scaled, C-contiguous."""

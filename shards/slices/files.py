@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from shards.points import PointBlock, ShardPoints, scaled
 from shards.routing import DIGEST_BYTES, PointDigest, SliceId
-from shards.targets import Labels
+from shards.targets import LabelArray
 from shards.tombstones import NOTHING, DigestSet, count_similar, sortable
 from storage.digests import Sha256, sha256
 from storage.errors import Corrupt, InvariantBroken, ObjectMissing, OutcomeUnknown
@@ -411,7 +411,7 @@ def _column(values: npt.NDArray[Any], data_type: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(data_type, len(values), [None, pa.py_buffer(values.tobytes())])
 
 
-def _plain_labels(labels_N: Labels) -> npt.NDArray[Any]:
+def _plain_labels(labels_N: LabelArray) -> npt.NDArray[Any]:
     """Return the labels as they are stored, one element for each data point: an integer, or the bytes of numbers."""
     if labels_N.ndim == 1:
         return labels_N.astype("<i4")
@@ -419,12 +419,12 @@ def _plain_labels(labels_N: Labels) -> npt.NDArray[Any]:
     return numbers.view(f"V{numbers.shape[1] * _NUMBER.itemsize}").reshape(len(numbers))
 
 
-def _label_column(labels_N: Labels) -> pa.Array:
+def _label_column(labels_N: LabelArray) -> pa.Array:
     values = _plain_labels(labels_N)
     return _column(values, pa.int32() if labels_N.ndim == 1 else pa.binary(values.dtype.itemsize))
 
 
-def _labels(table: pa.Table) -> Labels:
+def _labels(table: pa.Table) -> LabelArray:
     kind = table.schema.field("label").type
     if pa.types.is_int32(kind):
         return _raw(table, "label", 4).view("<i4").astype(np.int32, copy=False)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pyarrow as pa
 
-from shards.data.encoding.cells import Surroundings, Target
+from shards.data.encoding.cells import EncodedRows, Surroundings
 from shards.data.encoding.images import encode_images
 from shards.data.encoding.numbers import encode_dates, encode_numbers, encode_truths
 from shards.data.encoding.texts import encode_categories, encode_hashes, encode_tokens, encode_words
@@ -23,7 +23,7 @@ from shards.encoders import (
     WordsEncoder,
 )
 
-_ENCODE: Final[dict[type[Encoder], Callable[[Any, pa.Array, Surroundings, Target], None]]] = {
+_ENCODE: Final[dict[type[Encoder], Callable[[Any, pa.Array, Surroundings, EncodedRows], None]]] = {
     NumberEncoder: encode_numbers,
     CategoryEncoder: encode_categories,
     HashEncoder: encode_hashes,
@@ -35,7 +35,7 @@ _ENCODE: Final[dict[type[Encoder], Callable[[Any, pa.Array, Surroundings, Target
 }
 
 
-def encode_into(out_FN: Target, encoder: Encoder, array: pa.Array, around: Surroundings) -> None:
+def encode_into(out_FN: EncodedRows, encoder: Encoder, array: pa.Array, around: Surroundings) -> None:
     """Write the features of a column into ``out_FN``, which is filled with zeros: a row per feature.
 
     ``array`` holds plain values, without dictionary or extension type. Raises ``BadCell`` for the first cell that does

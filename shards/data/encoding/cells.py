@@ -48,7 +48,7 @@ class Surroundings:
     """Where paths of images begin; None: there may be no paths."""
 
 
-Target = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+EncodedRows = npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 """Where features are written: one row per feature, one column per data point, filled with zeros."""
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from shards.data.encoding.cells import BadCell, BadColumn, Surroundings, Target, refuse_missing
+from shards.data.encoding.cells import BadCell, BadColumn, EncodedRows, Surroundings, refuse_missing
 from shards.data.sources import is_text
 from shards.encoders import ImageEncoder
 from storage.errors import Invalid
@@ -26,7 +26,7 @@ _MOST_PIXELS: Final = 1 << 24
 _DAMAGED: Final = "Write the image again as PNG or JPEG, or leave the data point out."
 
 
-def encode_images(encoder: ImageEncoder, array: pa.Array, around: Surroundings, out_FN: Target) -> None:
+def encode_images(encoder: ImageEncoder, array: pa.Array, around: Surroundings, out_FN: EncodedRows) -> None:
     """Write the images' pixels, channel by channel, shifted and scaled."""
     pillow = _pillow()
     cells, paths = _cells(array)

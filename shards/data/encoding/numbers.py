@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 from shards.data.encoding.cells import (
     BadCell,
     BadColumn,
+    EncodedRows,
     Surroundings,
-    Target,
     first,
     mask_of,
     names_of,
@@ -39,13 +39,13 @@ _MONDAY: Final = 3 * _DAY
 _UNDECLARED: Final = "Name it in true or false of [data.encode], or correct the data."
 
 
-def encode_numbers(encoder: NumberEncoder, array: pa.Array, around: Surroundings, out_FN: Target) -> None:
+def encode_numbers(encoder: NumberEncoder, array: pa.Array, around: Surroundings, out_FN: EncodedRows) -> None:
     """Write the numbers, shifted and scaled, and where they are missing."""
     values_N, missing_N = _numbers(without_null_texts(array, encoder.null), around)
     _write(encoder, values_N, missing_N, out_FN)
 
 
-def encode_dates(encoder: DateEncoder, array: pa.Array, around: Surroundings, out_FN: Target) -> None:
+def encode_dates(encoder: DateEncoder, array: pa.Array, around: Surroundings, out_FN: EncodedRows) -> None:
     """Write the times since the declared moment, and their places in the cycles."""
     del around
     moments = _moments(encoder, without_null_texts(array, encoder.null))
@@ -60,7 +60,7 @@ def encode_dates(encoder: DateEncoder, array: pa.Array, around: Surroundings, ou
         out_FN[at + 1] = np.where(missing_N, 0, np.cos(angle_N))
 
 
-def encode_truths(encoder: TruthEncoder, array: pa.Array, around: Surroundings, out_FN: Target) -> None:
+def encode_truths(encoder: TruthEncoder, array: pa.Array, around: Surroundings, out_FN: EncodedRows) -> None:
     """Write 1 for what is declared true, 0 for what is declared false."""
     names = names_of(array)
     known = {**dict.fromkeys(encoder.true, 1), **dict.fromkeys(encoder.false, 0)}
@@ -84,7 +84,7 @@ def _write(
     encoder: NumberEncoder | DateEncoder,
     values_N: npt.NDArray[np.float64],
     missing_N: npt.NDArray[np.bool_],
-    out_FN: Target,
+    out_FN: EncodedRows,
 ) -> None:
     with np.errstate(over="ignore"):  # a value that overflows float32 becomes infinite and is reported
         if (encoder.shift, encoder.scale) == (0.0, 1.0):

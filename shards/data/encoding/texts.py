@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 
 from shards.data.encoding.cells import (
     BadCell,
+    EncodedRows,
     Surroundings,
-    Target,
     first,
     mask_of,
     names_of,
@@ -45,7 +45,7 @@ def public_hash(text: str, use: bytes = b"sisa/text/1") -> int:
     return int.from_bytes(blake2b(text.encode("utf-8"), digest_size=8, person=use).digest(), "little")
 
 
-def encode_categories(encoder: CategoryEncoder, array: pa.Array, around: Surroundings, out_FN: Target) -> None:
+def encode_categories(encoder: CategoryEncoder, array: pa.Array, around: Surroundings, out_FN: EncodedRows) -> None:
     """Write which category each cell names."""
     names = names_of(array)
     known = {text: place for place, text in enumerate(encoder.categories)}
@@ -63,7 +63,7 @@ def encode_categories(encoder: CategoryEncoder, array: pa.Array, around: Surroun
     _write_places(encoder.as_, places_N, out_FN)
 
 
-def encode_hashes(encoder: HashEncoder, array: pa.Array, around: Surroundings, out_FN: Target) -> None:
+def encode_hashes(encoder: HashEncoder, array: pa.Array, around: Surroundings, out_FN: EncodedRows) -> None:
     """Write into which bucket each cell falls."""
     names = names_of(array)
     missing = encoder.hash if encoder.missing else _NONE
@@ -76,7 +76,7 @@ def encode_hashes(encoder: HashEncoder, array: pa.Array, around: Surroundings, o
     _write_places(encoder.as_, places_N, out_FN)
 
 
-def encode_words(encoder: WordsEncoder, array: pa.Array, around: Surroundings, out_FN: Target) -> None:
+def encode_words(encoder: WordsEncoder, array: pa.Array, around: Surroundings, out_FN: EncodedRows) -> None:
     """Write how often words, and words in a row, fall into each bucket."""
     del around
     hashes_W, points_W = _words(array, encoder.null, may_miss=encoder.missing)
@@ -95,7 +95,7 @@ def encode_words(encoder: WordsEncoder, array: pa.Array, around: Surroundings, o
     out_FN[:] = counts_FN
 
 
-def encode_tokens(encoder: TokensEncoder, array: pa.Array, around: Surroundings, out_FN: Target) -> None:
+def encode_tokens(encoder: TokensEncoder, array: pa.Array, around: Surroundings, out_FN: EncodedRows) -> None:
     """Write the numbers of the first words of each text, in their order."""
     del around
     hashes_W, points_W = _words(array, encoder.null, may_miss=encoder.missing)
@@ -106,7 +106,7 @@ def encode_tokens(encoder: TokensEncoder, array: pa.Array, around: Surroundings,
     out_FN[places_W[kept_W], points_W[kept_W]] = numbers_W[kept_W]
 
 
-def _write_places(as_: str, places_N: npt.NDArray[np.int64], out_FN: Target) -> None:
+def _write_places(as_: str, places_N: npt.NDArray[np.int64], out_FN: EncodedRows) -> None:
     if as_ == "index":
         out_FN[0] = places_N
     else:
