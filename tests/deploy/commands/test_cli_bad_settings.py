@@ -105,7 +105,7 @@ def test_a_bad_model_does_not_hurt_what_was_trained(trained: UserFolder) -> None
         ({"training__learning_rat": 0.1}, ("learning_rat is not a known setting; did you mean learning_rate?",)),
         ({"data__subjct": "user_id"}, ("subjct is not a known setting; did you mean subject?",)),
         ({"trainings__epochs": 3}, ("[trainings] is not a known table; did you mean [training]?",)),
-        ({"data__label": None}, ("[data] label is missing: text is needed",)),
+        ({"data__label": None}, ("[data] label is missing: text or a list of texts is needed",)),
         ({"data__classes": ["a"]}, ("classes needs two or more",)),
         ({"data__features": ["x*", "user_id"]}, ("features names 'user_id', which is the id, subject or label",)),
         ({"data__scale": [1.0, 2.0]}, ("scale has 2 constants for 16 features",)),
