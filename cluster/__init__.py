@@ -33,12 +33,20 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # Clusters ask for a token, so every process that joins one needs it. Ray reads this variable once, on import; setting
 # it later would keep Ray from starting at all.
 if "ray" not in sys.modules:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+# Processes on a node keep the folder in which Ray was started there. If it was deleted, MKL cannot load its kernels
+# and ends the process when torch is imported.
+try:
+    Path.cwd()
+except FileNotFoundError:
+    os.chdir("/")
 
 if TYPE_CHECKING:
     from cluster.federation import Federation, connect, launch

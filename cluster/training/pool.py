@@ -94,15 +94,15 @@ class RayPool:
             except RayTaskError as error:
                 raise self._refused(error) from error
             except _DEATHS as error:
-                self._after_death_at_start(error, left)
+                self._after_death_at_start(error, left, were_idle=stood_idle > 0 and left == MOST_STARTS - 1)
             else:
                 return self._use(found, stored, max(1, tasks, stood_idle))
         raise AssertionError  # the last attempt has returned or raised
 
-    def _after_death_at_start(self, error: RayError, left: int) -> None:
+    def _after_death_at_start(self, error: RayError, left: int, *, were_idle: bool) -> None:
         """Stop all workers, so that others are started. Raises ``Unavailable`` where no attempt is ``left``.
 
-        The cause may be a worker that died since its last task, or a node that is lost before Ray notices.
+        The cause may be a node that is lost before Ray notices; if workers ``were_idle``, one may have died long ago.
         """
         self.close()
         if (refused := refusal_in(str(error), _NODE)) is not None:
@@ -112,7 +112,8 @@ class RayPool:
                 f"workers died {MOST_STARTS} times in a row while they started",
                 "Check memory and Ray's logs, then try again.",
             ) from error
-        self._remark("a worker died while it started: others are started")
+        if not were_idle:
+            self._remark("a worker died while it started: others are started")
 
     def _gather(self, width: int, tasks: int, stored: Configuration | None) -> dict[Any, Configuration]:
         """Return the workers' configurations: if possible, of as many matching workers as ``tasks`` need."""

@@ -127,9 +127,14 @@ def test_a_death_at_the_start_is_no_end(played: Played, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(made, "_gather", gather)
     monkeypatch.setattr(made, "_use", lambda answers, *_: answers)
-    deaths = pool.MOST_STARTS - 1
+    deaths = 1
     gathered: object = made.configuration(1, 1)
     assert gathered is found
+    assert len(remarks) == 0  # it was idle, and may have died long ago
+    attempts.clear()
+    deaths = pool.MOST_STARTS - 1
+    later: object = made.configuration(1, 1)
+    assert later is found
     assert remarks == ["a worker died while it started: others are started"] * deaths
     attempts.clear()
     deaths = pool.MOST_STARTS
