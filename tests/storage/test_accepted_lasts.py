@@ -6,9 +6,11 @@ Through the command, on a disk that forgets what was not synced.
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +18,7 @@ from coordinator.engine.ledger import read_state
 from coordinator.requests import RequestState
 from coordinator.state import FederationState
 from storage.stores.local import LocalStore
+from tests.doubles.stores import forgetful_disk
 from tests.doubles.stores.forgetful_disk import Fault, ForgetfulDisk
 from tests.doubles.user_folder import MARKED, UserFolder, duplicate, small_points
 from tests.storage.bad_homes import train_and_erase, without_ray
@@ -92,3 +95,21 @@ def test_what_is_answered_lasts(home: UserFolder, folder: str, last: int | None,
         disk.power_cut()
     assert home.json("status", "er-2").data["state"] == "complete"
     assert home.json("verify").data["exact"]
+
+
+def test_the_disk_is_observed_while_a_copy_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another thread may create a file while the double of the disk writes down what a power cut would leave."""
+    root = tmp_path / "disk"
+    root.mkdir()
+    restore = forgetful_disk._restore
+
+    def beside_another_thread(*given: Any) -> None:
+        os.close(os.open(root / "partial", os.O_WRONLY | os.O_CREAT))
+        restore(*given)
+
+    monkeypatch.setattr(forgetful_disk, "_restore", beside_another_thread)
+    with ForgetfulDisk(root).mounted() as disk:
+        disk.left(tmp_path / "left")
+        os.rename(root / "partial", root / "whole")  # noqa: PTH104  the call that the double intercepts
+        assert disk.unsynced() == [""]
+    assert (root / "whole").exists()

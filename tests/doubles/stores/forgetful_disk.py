@@ -100,9 +100,13 @@ class ForgetfulDisk:
         self.restart()
 
     def left(self, folder: Path) -> Path:
-        """Write to ``folder`` what a power cut would leave now, and return it. Nothing is lost."""
-        with self._unwatched():
-            _restore(self._tree, folder)
+        """Write to ``folder``, outside the disk, what a power cut would leave now, and return it. Nothing is lost.
+
+        Other threads may use the disk meanwhile, so its calls stay intercepted: a file that was created unobserved
+        could not be renamed later.
+        """
+        assert not folder.is_relative_to(self.root)
+        _restore(self._tree, folder)
         return folder
 
     def clear(self) -> None:
@@ -248,7 +252,7 @@ def _taken(root: Path) -> _Folder:
 
 def _restore(folder: _Folder, path: Path) -> None:
     path.mkdir(0o700)
-    for name, node in folder.durable.items():
+    for name, node in list(folder.durable.items()):  # another thread may sync the folder meanwhile
         if isinstance(node, _Folder):
             _restore(node, path / name)
         else:
