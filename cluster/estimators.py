@@ -36,6 +36,7 @@ from coordinator.state import FederationState
 from coordinator.status import FederationStatus
 from shards.data.arrays import (
     MATRIX,
+    are_row_numbers,
     class_labels_of,
     class_values,
     column_of,
@@ -46,6 +47,7 @@ from shards.data.arrays import (
     numbers_of_labels,
     width_of,
 )
+from shards.data.sources import inventory, table_source
 from shards.learners.trainer import SliceLearned
 from shards.specification import DataSettings, TrainingSettings
 from storage.errors import Invalid
@@ -170,6 +172,8 @@ class _Estimator:
             data["subject"] = _free_name("subject", columns)
             table = table.append_column(data["subject"], column_of(subjects, "subjects", len(features)))
         stored = self._stored()
+        if stored is not None and ids is None and are_row_numbers(ids_N):
+            _refuse_other_rows(stored, table)
         federation = self._open(self._tables(data, stored.name if stored else "estimator"))
         federation.train(table)
         self.n_features_in_ = width_of(features)
@@ -188,7 +192,9 @@ class _Estimator:
         self, *, subjects: Iterable[Any] = (), ids: Iterable[Any] = (), request_id: str | None = None
     ) -> ErasureAnswer:
         """Erase people, or single data points, and return the request when it is done. See ``Federation.erase``."""
-        return self.federation.erase(subjects=map(_name, subjects), ids=map(_name, ids), request_id=request_id)
+        return self.federation.erase(
+            subjects=[_name(each) for each in subjects], ids=[_name(each) for each in ids], request_id=request_id
+        )
 
     def verify(self) -> Verification:
         """Retrain from nothing without the erased, compare the bytes, and search the store for residue."""
@@ -487,6 +493,20 @@ def _factory_of(model: Any) -> tuple[str, Path]:
         )
     depth = module.__name__.count(".") + (Path(str(module.__file__)).name == "__init__.py")
     return f"{module.__name__}:{name}", Path(str(module.__file__)).resolve().parents[depth]
+
+
+def _refuse_other_rows(stored: FederationState, table: Any) -> None:
+    """Raise ``Invalid`` for other data points under the row numbers of some that were erased.
+
+    Erased ids stay out, so other people's data points with these numbers would be left out silently.
+    """
+    if stored.data is None or not stored.tombstone_objects():
+        return
+    if stored.data.inventory != inventory(table_source(table)):
+        raise Invalid(
+            "the data have changed, row numbers name the data points, and some of these numbers were erased",
+            "Pass ids=, which name the same data points in every fit.",
+        )
 
 
 def _free_name(name: str, columns: Sequence[str]) -> str:

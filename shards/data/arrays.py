@@ -125,6 +125,11 @@ def default_ids(X: Any, points: int) -> pa.Array:
     return pa.array(range(points), pa.int64())
 
 
+def are_row_numbers(ids: pa.Array) -> bool:
+    """Return whether the ids count the rows from 0, so that other data points may have them in another frame."""
+    return bool(ids.equals(pa.array(range(len(ids)), pa.int64())))
+
+
 def label_texts(labels: pa.Array) -> list[str]:
     """Return labels as ``[data] classes`` names them."""
     batch = Batch(file="y", first=1, columns=pa.RecordBatch.from_arrays([labels], names=["y"]))

@@ -184,6 +184,20 @@ def test_a_model_of_ones_own(data: Data, monkeypatch: pytest.MonkeyPatch) -> Non
             estimator(model=other, store="other").fit(X_NF, y_N)
 
 
+def test_row_numbers_of_the_erased_are_not_given_to_others(data: Data) -> None:
+    """Erased ids stay out. Where row numbers are the ids, other rows would be left out under them: that is refused."""
+    X_NF, y_N = data
+    with estimator() as model:
+        model.fit(X_NF, y_N, subjects=PEOPLE)
+        assert model.erase(subjects=[ERASED, "nobody"]).unknown_names == ("nobody",)
+        kept = [number for number in range(POINTS) if PEOPLE[number] != ERASED]
+        people = [PEOPLE[number] for number in kept]
+        with pytest.raises(Invalid, match="some of these numbers were erased.*Pass ids="):
+            model.fit(X_NF[kept], y_N[kept], subjects=people)
+        assert model.fit(X_NF, y_N, subjects=PEOPLE).status().points == len(kept)
+        assert model.fit(X_NF[kept], y_N[kept], ids=kept, subjects=people).status().points == len(kept)
+
+
 @pytest.mark.parametrize(
     ("act", "match"),
     [
