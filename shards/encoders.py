@@ -7,6 +7,7 @@ remember anybody. ``shards.encoding`` reads the table, ``shards.data.encoding`` 
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
@@ -63,6 +64,28 @@ class _Declared:
         return True
 
 
+class _Counted(_Declared):
+    """A place among counted ones: a feature for each of them, or one with its number."""
+
+    __slots__ = ()
+    as_: str
+
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """The number of places."""
+
+    @property
+    def width(self) -> int:
+        """See ``_Declared.width``."""
+        return self.count if self.as_ == "columns" else 1
+
+    @property
+    def in_bytes(self) -> bool:
+        """See ``_Declared.in_bytes``."""
+        return self.as_ == "columns" or self.count <= 256
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NumberEncoder(_Declared):
     """A number, shifted and scaled: ``(value - shift) / scale``."""
@@ -102,7 +125,7 @@ class NumberEncoder(_Declared):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CategoryEncoder(_Declared):
+class CategoryEncoder(_Counted):
     """One of some declared texts: a feature for each of them, or their position."""
 
     key: ClassVar[str] = "categories"
@@ -132,19 +155,9 @@ class CategoryEncoder(_Declared):
         """The number of categories, with those for other texts and for no value."""
         return len(self.categories) + self.other + self.missing
 
-    @property
-    def width(self) -> int:
-        """See ``_Declared.width``."""
-        return self.count if self.as_ == "columns" else 1
-
-    @property
-    def in_bytes(self) -> bool:
-        """See ``_Declared.in_bytes``."""
-        return self.as_ == "columns" or self.count <= 256
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HashEncoder(_Declared):
+class HashEncoder(_Counted):
     """Any text, as one of so many buckets by a public hash: needs no list of values, and knows none."""
 
     key: ClassVar[str] = "hash"
@@ -168,16 +181,6 @@ class HashEncoder(_Declared):
     def count(self) -> int:
         """The number of buckets, with the one for no value."""
         return self.hash + self.missing
-
-    @property
-    def width(self) -> int:
-        """See ``_Declared.width``."""
-        return self.count if self.as_ == "columns" else 1
-
-    @property
-    def in_bytes(self) -> bool:
-        """See ``_Declared.in_bytes``."""
-        return self.as_ == "columns" or self.count <= 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

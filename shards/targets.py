@@ -7,6 +7,7 @@ Shape legend: K constituents or sites, N points, W outputs of the model, S score
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal
@@ -37,7 +38,7 @@ class Measured:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class Target(ABC):
     """What is predicted; ``names`` has a name for each output of the model."""
 
     names: tuple[str, ...]
@@ -50,13 +51,13 @@ class Target:
     """Whether labels are positions in declared classes; else they are numbers, one from each label column."""
 
     @property
+    @abstractmethod
     def columns(self) -> tuple[tuple[str, ColumnKind], ...]:
         """Names and kinds of an answer's columns; the numbers among them are its scores, in this order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def aggregate(self, outputs_KNW: npt.NDArray[np.float64], rule: str) -> npt.NDArray[np.float64]:
         """Return the scores (N, S) of one or more constituents together. All count the same (E6)."""
-        raise NotImplementedError
 
     def combine(self, scores: Sequence[npt.NDArray[np.floating[Any]]], counts: Sequence[int], rule: str) -> Any:
         """Return the scores (N, S) of ensembles of so many constituents, as if all were one ensemble."""
@@ -71,28 +72,29 @@ class Target:
         return [next(numbers) if kind == "number" else self.texts(scores_NS) for _, kind in self.columns]
 
     def texts(self, scores_NS: npt.NDArray[np.floating[Any]]) -> Sequence[Any]:
-        """Return the column that is not numbers."""
-        raise NotImplementedError
+        """Return the column that is not numbers; there is none here."""
+        del scores_NS
+        return ()
 
     def facts(self) -> dict[str, Any]:
         """Return what a JSON body says once for all of its answers."""
         return {}
 
+    @abstractmethod
     def objects(self, scores_NS: npt.NDArray[np.floating[Any]]) -> Iterator[dict[str, Any]]:
         """Yield each answer as JSON has it."""
-        raise NotImplementedError
 
     def fault(self, scores_NS: npt.NDArray[np.floating[Any]]) -> str | None:
         """Return what is wrong with scores that came from elsewhere; None: nothing."""
         return None if np.isfinite(scores_NS).all() else "it has numbers that are not finite"
 
+    @abstractmethod
     def made_up(self, index_N: npt.NDArray[np.uint64]) -> Any:
         """Return labels for made-up data points, as training has them."""
-        raise NotImplementedError
 
+    @abstractmethod
     def measure(self, batches: Iterable[tuple[LabelArray, npt.NDArray[np.float64]]]) -> Measured:
         """Return how good the scores are, given batches of labels and scores."""
-        raise NotImplementedError
 
 
 class Class(Target):
