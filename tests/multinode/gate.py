@@ -20,6 +20,7 @@ MODULE = "gated_net"
 
 SOURCE = f"""
 import os
+import select
 import sys
 from pathlib import Path
 
@@ -38,11 +39,17 @@ def wait_at(*places):
     waiting = HERE / f"waiting-{{os.getpid()}}"
     for place in places:
         if (HERE / f"place-{{place}}").exists() and not waiting.exists():
+            # Opened first: from the moment at which this process is seen to wait, opening the gate lets it go on.
+            pipe = os.open(HERE / "pipe", os.O_RDONLY | os.O_NONBLOCK)
             try:
                 (HERE / f"place-{{place}}").rename(waiting)
+                opened = select.poll()
+                opened.register(pipe, 0)
+                opened.poll()  # until a writer has opened and closed the pipe
             except FileNotFoundError:  # somebody else has it
-                continue
-            os.close(os.open(HERE / "pipe", os.O_RDONLY))
+                pass
+            finally:
+                os.close(pipe)
 
 
 def learn(module, arguments):

@@ -21,16 +21,19 @@ NODES: Final = 3
 NOT_HEAD: Final = {"not-head": 1}
 """What they have and the head has not."""
 
-_STORE_BYTES: Final = 80_000_000
+STORE_BYTES: Final = 80_000_000
 """Of each node's object store; Ray takes no less than 75 MB."""
 
-_SETTINGS: Final = {
+SETTINGS: Final = {
     "health_check_initial_delay_ms": 500,
     "health_check_period_ms": 500,
-    "health_check_timeout_ms": 1_000,
+    "health_check_timeout_ms": 2_000,
     "health_check_failure_threshold": 5,
+    "gcs_rpc_server_reconnect_timeout_s": 600,
 }
-"""A node that answers nothing for about 8 seconds is declared dead: by default it would be after a minute."""
+"""A node whose processes have ended is declared dead after about 3 seconds, one that answers nothing after about 13: by
+default both would be after a minute. Without the head's records all others go on for ten minutes, not for one.
+"""
 
 
 class Nodes:
@@ -61,7 +64,7 @@ class Nodes:
         """Add nodes until there are as many as there were."""
         while len(self._workers) < NODES:
             self._add()
-        until(lambda: sum(node["Alive"] for node in ray.nodes()) == 1 + NODES, "nodes to join")
+        self._joined()
 
     def exchange(self, count: int, environment: Mapping[str, str]) -> None:
         """Lose so many nodes, and add as many whose processes have these environment variables."""
@@ -71,13 +74,18 @@ class Nodes:
         until(lambda: all(map(is_dead, lost)), "nodes to be declared dead")
         while len(self._workers) < NODES:
             self._add(environment)
-        until(lambda: sum(node["Alive"] for node in ray.nodes()) == 1 + NODES, "nodes to join")
+        self._joined()
+
+    def _joined(self) -> None:
+        """Return once the cluster holds for alive the head and these nodes, and no node that was lost."""
+        expected = {node.node_id for node in (self.head, *self._workers)}
+        until(lambda: {node["NodeID"] for node in ray.nodes() if node["Alive"]} == expected, "nodes to join")
 
     def _add(self, environment: Mapping[str, str] | None = None) -> None:
         node = self._cluster.add_node(
             num_cpus=1,
             resources=NOT_HEAD,
-            object_store_memory=_STORE_BYTES,
+            object_store_memory=STORE_BYTES,
             wait=False,
             env_vars={**(environment or {})},
         )
@@ -155,12 +163,12 @@ def is_at_work(process: int) -> bool:
 @contextmanager
 def several_nodes(records: Path) -> Iterator[Nodes]:
     """Start a cluster whose records survive the head's process in the folder ``records``."""
-    settings = {**_SETTINGS, "gcs_storage": "rocksdb", "gcs_storage_path": str(records)}
+    settings = {**SETTINGS, "gcs_storage": "rocksdb", "gcs_storage_path": str(records)}
     cluster: Any = Cluster(
         initialize_head=True,
         head_node_args={
             "num_cpus": 0,
-            "object_store_memory": _STORE_BYTES,
+            "object_store_memory": STORE_BYTES,
             "include_dashboard": True,  # to which jobs are submitted
             "dashboard_port": 0,
             "dashboard_agent_listen_port": 0,  # a second head on one port takes no jobs, and says so in its log alone

@@ -12,21 +12,10 @@ from ray.cluster_utils import Cluster
 
 from cluster.coordinator_actor.actor import unwrapped
 from cluster.runtime.labels import selecting
-from tests.multinode.nodes import children_of, is_dead, raylet_of
+from tests.multinode.nodes import SETTINGS, STORE_BYTES, children_of, is_dead, raylet_of
 from tests.multinode.patience import until
 
 SITES: Final = ("north", "south")
-
-_STORE_BYTES: Final = 80_000_000
-"""Of each node's object store; Ray takes no less than 75 MB."""
-
-_SETTINGS: Final = {
-    "health_check_initial_delay_ms": 500,
-    "health_check_period_ms": 500,
-    "health_check_timeout_ms": 1_000,
-    "health_check_failure_threshold": 5,
-}
-"""A node that answers nothing for about 8 seconds is declared dead."""
 
 _Result = TypeVar("_Result")
 _remote: Any = ray.remote
@@ -58,7 +47,7 @@ class Sites:
         self._nodes[site] = self._cluster.add_node(
             num_cpus=1,
             labels={"site": site},
-            object_store_memory=_STORE_BYTES,
+            object_store_memory=STORE_BYTES,
             env_vars={"AWS_SHARED_CREDENTIALS_FILE": str(self._credentials[site])},
         )
 
@@ -95,10 +84,10 @@ def several_sites(credentials: Mapping[str, Path]) -> Iterator[Sites]:
         initialize_head=True,
         head_node_args={
             "num_cpus": 0,
-            "object_store_memory": _STORE_BYTES,
+            "object_store_memory": STORE_BYTES,
             "include_dashboard": False,
             "dashboard_port": 0,  # the usual one may be that of another Ray of this machine
-            "_system_config": _SETTINGS,
+            "_system_config": SETTINGS,
         },
     )
     try:
