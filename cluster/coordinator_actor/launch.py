@@ -51,6 +51,9 @@ from storage.objects import ObjectStore, new_name
 _JOIN_SECONDS: Final = 60.0
 """How long a Ray head of our own may take to be ready."""
 
+_STARTS: Final = 3
+"""How often a Ray head is started: it gives itself up after 30 seconds, which a busy machine may need."""
+
 _READY_SECONDS: Final = 300.0
 """How long its process may take to start, on a busy machine."""
 
@@ -250,21 +253,30 @@ def _join(specification: FederationSpecification) -> Head | None:
         join_ray(specification.cluster)
         return None
     make_token()
-    head = start_head(specification.cluster.labels)
+    for left in reversed(range(_STARTS)):
+        head = start_head(specification.cluster.labels)
+        try:
+            _join_head(head)
+        except BaseException as error:
+            stop_head(head.process)
+            if not left or not isinstance(error, Unavailable):
+                raise
+        else:
+            return head
+    raise AssertionError  # the last attempt has returned or raised
+
+
+def _join_head(head: Head) -> None:
     until = monotonic() + _JOIN_SECONDS
-    try:
-        while True:  # its port is open before it can answer
-            try:
-                join_ray(ClusterSettings(address=head.address))
-            except Unavailable:
-                if monotonic() > until:
-                    raise
-                sleep(_RETRY_SECONDS)
-            else:
-                return head
-    except BaseException:
-        stop_head(head.process)
-        raise
+    while True:  # its port is open before it can answer
+        try:
+            join_ray(ClusterSettings(address=head.address))
+        except Unavailable:
+            if monotonic() > until or not is_reachable(head.address):  # a head that starts too slowly ends itself
+                raise
+            sleep(_RETRY_SECONDS)
+        else:
+            return
 
 
 def _handle(record: Launched) -> Any | None:

@@ -22,6 +22,9 @@ from storage.private_folder import PrivateFolder, remove_left_over
 
 _LOCAL: Final = "local"
 
+_STARTS: Final = 3
+"""How often Ray is started on this machine: it gives itself up after 30 seconds, which a busy machine may need."""
+
 _HASH_SEED: Final = {"PYTHONHASHSEED": WORKERS_HASH_SEED}
 
 _SPILL: list[PrivateFolder] = []
@@ -47,20 +50,27 @@ def join_ray(settings: ClusterSettings) -> bool:
         make_token()
     elif "://" not in settings.address:
         check_cluster(settings.address)
-    try:
-        with own_termination():
-            ray.init(
-                address=settings.address,
-                include_dashboard=False if is_own else None,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                object_spilling_directory=_spill_folder() if is_own else None,
-                labels=dict(settings.labels) if is_own else None,
-            )
-    except Exception as error:  # Ray raises a bare Exception when its processes start too slowly
-        leave_ray()
-        raise _not_started(settings, error) from error
+    for left in reversed(range(_STARTS)):
+        try:
+            _init(settings, is_own=is_own)
+            break
+        except Exception as error:
+            leave_ray()
+            if not left or not is_own or type(error) is not Exception:  # Ray's, when its processes start too slowly
+                raise _not_started(settings, error) from error
     return is_own
+
+
+def _init(settings: ClusterSettings, *, is_own: bool) -> None:
+    with own_termination():
+        ray.init(
+            address=settings.address,
+            include_dashboard=False if is_own else None,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            object_spilling_directory=_spill_folder() if is_own else None,
+            labels=dict(settings.labels) if is_own else None,
+        )
 
 
 def waiting_for_ray(settings: ClusterSettings) -> str:

@@ -8,12 +8,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 
-from cluster.config.specification import FederationSpecification, read_specification
+from cluster.config.specification import ClusterSettings, FederationSpecification, read_specification
 from cluster.coordinator_actor import launch
 from cluster.coordinator_actor.launch import differing_parts, refuse_other_release
 from cluster.release import OtherRelease, own_release, said_by
-from storage.errors import Conflict
+from cluster.runtime.head import Head
+from storage.errors import Conflict, Unavailable
 from tests.doubles.user_folder import UserFolder
 
 
@@ -129,3 +131,23 @@ def test_a_coordinator_of_another_release_is_refused(handle: Handle, named: str)
     """
     with pytest.raises(Conflict, match=rf"runs another release.*{named} command=.*'sisa stop' and 'sisa launch'"):
         refuse_other_release(handle)
+
+
+def test_a_head_that_starts_too_slowly_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's head ends itself when its processes take longer than 30 seconds: another one may be in time."""
+    heads = iter([Head(address="127.0.0.1:6380", process=1), Head(address="127.0.0.1:6381", process=2)])
+    stopped: list[int] = []
+
+    def join(settings: ClusterSettings) -> None:
+        if settings.address.endswith("6380"):
+            raise Unavailable("the Ray cluster does not answer", "Try again.")
+
+    monkeypatch.setattr(launch, "make_token", lambda: None)
+    monkeypatch.setattr(launch, "start_head", lambda _: next(heads))
+    monkeypatch.setattr(launch, "stop_head", stopped.append)
+    monkeypatch.setattr(launch, "join_ray", join)
+    monkeypatch.setattr(launch, "is_reachable", lambda _: False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    found = launch._join(specified(tmp_path))
+    assert found is not None
+    assert (found.process, stopped) == (2, [1])
