@@ -18,9 +18,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cluster import Federation, connect, launch
     from cluster.client import Client
+    from cluster.config.serve import ServeSettings
+    from cluster.config.specification import ClusterSettings
+    from cluster.config.specification import FederationSpecification as Specification
     from cluster.estimators import Classifier, Regressor
+    from coordinator.settings import AggregationSettings, ErasureSettings, ReceiptSettings
+    from shards.specification import DataSettings, ModelSettings, PartitionSettings, TrainingSettings
 
-__all__ = ["Classifier", "Client", "Federation", "Regressor", "connect", "launch"]
+__all__ = [
+    "AggregationSettings",
+    "Classifier",
+    "Client",
+    "ClusterSettings",
+    "DataSettings",
+    "ErasureSettings",
+    "Federation",
+    "ModelSettings",
+    "PartitionSettings",
+    "ReceiptSettings",
+    "Regressor",
+    "ServeSettings",
+    "Specification",
+    "TrainingSettings",
+    "connect",
+    "launch",
+]
 
 _HOME = Path(__file__).resolve().parent
 
@@ -55,11 +77,15 @@ if not TYPE_CHECKING:  # which would take every name for one of these
             from cluster import estimators  # noqa: PLC0415
 
             return getattr(estimators, name)
-        if name in __all__:
-            import cluster  # noqa: PLC0415
+        if name not in __all__:
+            raise AttributeError(f"module 'sisa' has no attribute {name!r}")
+        if name == "Specification" or name.endswith("Settings"):
+            from cluster.config import specification  # noqa: PLC0415
 
-            return getattr(cluster, name)
-        raise AttributeError(f"module 'sisa' has no attribute {name!r}")
+            return getattr(specification, name.replace("Specification", "FederationSpecification"))
+        import cluster  # noqa: PLC0415
+
+        return getattr(cluster, name)
 
 
 def __dir__() -> list[str]:

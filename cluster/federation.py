@@ -380,12 +380,16 @@ class Federation:
 def connect(config: ConfigSource = "sisa.toml", **options: Any) -> Federation:
     """Return the federation that a specification describes; Ray is joined when first needed.
 
-    ``config`` is the specification's file, or its tables as a dictionary: ``{"name": …, "data": {"train": …}, …}``,
-    with places relative to the present folder.
+    ``config`` is the specification's file; or its tables as a dictionary, ``{"name": …, "data": {"train": …}, …}``,
+    with places relative to the present folder; or a ``FederationSpecification``. Raises ``Invalid`` with everything
+    that is wrong in it.
     """
-    if isinstance(config, Mapping):
-        return Federation(specification_from(config, Path.cwd()), **options)
-    specification = config if isinstance(config, FederationSpecification) else read_specification(Path(config))
+    if isinstance(config, FederationSpecification):
+        specification = specification_from(config, Path(config.folder))
+    elif isinstance(config, Mapping):
+        specification = specification_from(config, Path.cwd())
+    else:
+        specification = read_specification(Path(config))
     return Federation(specification, **options)
 
 

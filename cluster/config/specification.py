@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -139,19 +139,19 @@ def _label_problems(labels: Mapping[str, str]) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FederationSpecification:
-    """One ``sisa.toml``, checked."""
+    """One ``sisa.toml``, or the same as values in Python: ``connect`` checks them together, as it does a file."""
 
     name: str
     store: str
     data: DataSettings
-    model: ModelSettings
     training: TrainingSettings
     partition: PartitionSettings
-    aggregation: AggregationSettings
-    erasure: ErasureSettings
-    cluster: ClusterSettings
-    folder: Path
-    """The file's folder, absolute; relative paths in the file begin here."""
+    model: ModelSettings = field(default_factory=ModelSettings)
+    aggregation: AggregationSettings = field(default_factory=AggregationSettings)
+    erasure: ErasureSettings = field(default_factory=ErasureSettings)
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    folder: Path = field(default_factory=Path.cwd)
+    """The file's folder, absolute, where relative paths begin; default: the present folder."""
     endpoint: str | None = None
     keys: str | None = None
     credentials: str | None = None
@@ -212,12 +212,15 @@ def read_specification(path: Path) -> FederationSpecification:
     return specification_of(path, text, document)
 
 
-def specification_from(settings: Mapping[str, Any], folder: Path) -> FederationSpecification:
-    """Return what settings in Python specify: the tables of ``sisa.toml`` as mappings; None leaves a setting out.
+def specification_from(settings: Mapping[str, Any] | FederationSpecification, folder: Path) -> FederationSpecification:
+    """Return what settings in Python specify: the tables of ``sisa.toml`` as mappings or as settings classes.
 
-    Relative places, and a model's own modules, are looked for from ``folder``. Raises as ``read_specification`` does.
+    None leaves a setting out. Relative places, and a model's own modules, are looked for from ``folder``. Raises as
+    ``read_specification`` does.
     """
     document = _plain_settings(settings)
+    if isinstance(settings, FederationSpecification):
+        del document["folder"]
     if SITES.intersection(document):
         raise Invalid("these settings specify several sites", "Write them to a file, and name it to connect_sites.")
     return specification_of(folder / "settings", None, document)
@@ -225,10 +228,15 @@ def specification_from(settings: Mapping[str, Any], folder: Path) -> FederationS
 
 def _plain_settings(value: Any) -> Any:
     """Return settings as TOML would give them: dictionaries, lists, and texts for paths."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain_settings({each.name: getattr(value, each.name) for each in fields(value)})
     if isinstance(value, Mapping):
         return {str(name): _plain_settings(each) for name, each in value.items() if each is not None}
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, list | tuple | range):
         return [_plain_settings(each) for each in value]
+    as_list = getattr(value, "tolist", None)  # of NumPy's numbers and arrays, and of frames' columns
+    if callable(as_list):
+        return as_list()
     return str(value) if isinstance(value, Path) else value
 
 

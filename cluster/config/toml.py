@@ -220,7 +220,12 @@ def _is_date(value: object) -> bool:
 
 def _is_foreign(value: object) -> bool:
     """Return whether canonical JSON cannot express ``value``."""
-    return _is_date(value) or (isinstance(value, float) and not math.isfinite(value))
+    return _is_date(value) or _is_unknown(value) or (isinstance(value, float) and not math.isfinite(value))
+
+
+def _is_unknown(value: object) -> bool:
+    """Return whether no file could hold ``value``, which was given in Python."""
+    return not any(isinstance(value, kind) for kind, _ in _KINDS)
 
 
 def _required(settings: type) -> set[str]:
@@ -283,7 +288,9 @@ _KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
 
 
 def _kind(value: object) -> str:
-    return next(f"a {words}" for kind, words in _KINDS if isinstance(value, kind))
+    # What no file holds, in settings that are given in Python.
+    foreign = f"a value of the type {type(value).__module__}.{type(value).__qualname__}"
+    return next((f"a {words}" for kind, words in _KINDS if isinstance(value, kind)), foreign)
 
 
 def _got(value: object) -> str:
@@ -296,5 +303,7 @@ def _got(value: object) -> str:
         return f'the text "{value[:40]}"'
     if isinstance(value, list) and value:
         return f"a list of {len(value)}, among them {' and '.join(sorted({_kind(item) for item in value}))}"
+    if isinstance(value, dict) and _holds(value, _is_unknown):
+        return "a table with something else"
     foreign = isinstance(value, dict) and _holds(value, _is_foreign)
     return "a table with a date, a time or an infinite number" if foreign else _kind(value)

@@ -11,6 +11,7 @@ import pytest
 import cluster
 import sisa
 from cluster.client import Client
+from cluster.config.specification import TABLES, FederationSpecification
 from cluster.runtime.guard import check_folder
 from storage.errors import Invalid
 
@@ -29,6 +30,10 @@ def test_its_names_are_the_front_doors() -> None:
     assert sisa.connect is cluster.connect
     assert sisa.Federation is cluster.Federation
     assert sisa.Client is Client
+    assert sisa.Specification is FederationSpecification
+    settings = {name for name in sisa.__all__ if name.endswith("Settings")}
+    assert settings == {each.__name__ for name, each in TABLES.items() if name}
+    assert all(getattr(sisa, each.__name__) is each for name, each in TABLES.items() if name)
     assert set(sisa.__all__) <= set(dir(sisa))
     with pytest.raises(AttributeError, match=r"^module 'sisa' has no attribute 'lunch'$"):
         sisa.lunch  # type: ignore[attr-defined]  # noqa: B018

@@ -32,6 +32,26 @@ def a_federation(config: Path, tables: Mapping[str, object]) -> None:
         assert_type(federation.verify(shards=[0]), Verification)
 
 
+def a_specification() -> None:
+    """A specification without a file: settings by keyword, the rest at its defaults."""
+    specification = sisa.Specification(
+        name="people",
+        store="./federation",
+        data=sisa.DataSettings(train="people.csv", id="id", label="plan", features=("x*",), classes=("a", "b")),
+        training=sisa.TrainingSettings(epochs=5, batch_size=16, learning_rate=0.05),
+        partition=sisa.PartitionSettings(shards=2, slices=2),
+        erasure=sisa.ErasureSettings(batch="until_due"),
+    )
+    assert_type(specification.data, sisa.DataSettings)
+    assert_type(specification.model, sisa.ModelSettings)
+    assert_type(specification.cluster, sisa.ClusterSettings)
+    assert_type(specification.aggregation, sisa.AggregationSettings)
+    assert_type(specification.receipts, sisa.ReceiptSettings)
+    assert_type(specification.serve, sisa.ServeSettings)
+    assert_type(sisa.connect(specification), sisa.Federation)
+    assert_type(sisa.launch({"name": "people", "data": specification.data}), sisa.Federation)
+
+
 def an_estimator(features: Sequence[Sequence[float]], labels: Sequence[str]) -> None:
     """The same with data in memory."""
     with sisa.Classifier(shards=2, store=None, epochs=3) as model:
@@ -58,6 +78,9 @@ def mistakes(federation: sisa.Federation, client: sisa.Client) -> None:
     """What a checker reports before it fails in production."""
     sisa.lunch()  # type: ignore[attr-defined]
     cluster.lunch()  # type: ignore[attr-defined]
+    sisa.Specification(name="people", store="./federation")  # type: ignore[call-arg]
+    sisa.TrainingSettings(epochs="5", batch_size=16, learning_rate=0.05)  # type: ignore[arg-type]
+    sisa.ErasureSettings(batch="never")  # type: ignore[arg-type]
     sisa.connect(17)  # type: ignore[arg-type]
     federation.erase(["person-17"])  # type: ignore[call-arg]
     federation.erase(subject=["person-17"])  # type: ignore[call-arg]
