@@ -26,7 +26,7 @@ from cluster.sources import find_source_faults
 from cluster.writer.drafting import new_request_id, readmission_of, roll_of
 from cluster.writer.identity import no_federation
 from cluster.writer.keys_owner import check_owner
-from cluster.writer.training_data import open_train
+from cluster.writer.training_data import open_train, source_of
 from cluster.writer.writer import Writer, Writing, draft, drafted_for_all, writer_setup, writing
 from coordinator.decisions.plan import RetrainPlan
 from coordinator.decisions.policy import check_reason
@@ -41,8 +41,6 @@ from coordinator.receipts.rollback import refuse_restoring
 from coordinator.requests import ErasureRequest, check_own_request_id
 from coordinator.state import FederationState, GenerationRecord
 from coordinator.status import FederationStatus, RequestStatus, describe_request
-from shards.data.frames import table_of
-from shards.data.sources import table_source
 from shards.slices.survey import DataFault
 from storage.encryption.store import SealedStore
 from storage.errors import Conflict, Corrupt, ObjectMissing
@@ -123,21 +121,21 @@ class Federation:
     def train(self, data: object = None) -> FederationStatus:
         """Ingest, partition and train; or continue where an earlier run stopped; or retrain what settings changed.
 
-        The source is ``[data] train``, or ``data``, a table in memory as ``predict`` takes them. It is read again when
-        it has changed. Erased subjects stay out even where it still holds them.
+        The source is ``[data] train``, or ``data``, as ``predict`` takes them. It is read again when it has changed.
+        Erased subjects stay out even where it still holds them.
         Raises ``Invalid`` for bad data or a bad model, ``Conflict`` when the store belongs to another specification,
         another writer is at work, or ``data`` are given while a coordinator runs, which reads for itself.
         """
-        table = None if data is None else table_of(data)
+        given = None if data is None else source_of(self.specification, data, self._remark)
         with self._writing("train") as writer:
-            if table is None:
+            if given is None:
                 writer.train()
             elif isinstance(writer, Writer):
-                writer.train(table_source(table))
+                writer.train(given)
             else:
                 raise Conflict(
-                    "a coordinator runs, and reads its data itself: a table in memory cannot be sent to it",
-                    "Run 'sisa stop' first, or write the table to a file that [data] train names.",
+                    "a coordinator runs, and reads its data itself: other data cannot be sent to it",
+                    "Run 'sisa stop' first, or write the data to a file that [data] train names.",
                 )
             return self.reading.describe(writer.state)
 
@@ -273,7 +271,8 @@ class Federation:
     def predict(self, data: object) -> Answers:
         """Return the ensemble's answers for a file, folder or glob, or a table in memory, batch by batch.
 
-        A table is a ``pyarrow.Table``, a pandas or polars frame, or any object that supports one of Arrow's protocols.
+        A table is a ``pyarrow.Table``, a pandas or polars frame, a ``datasets.Dataset``, a structured array of NumPy,
+        or any object that supports one of Arrow's protocols.
         """
         return self.reading.predict(data)
 

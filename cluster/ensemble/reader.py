@@ -165,6 +165,7 @@ class Reading:
             **ensemble.answered_by.facts,
             target=self._specification.data.predicted,
             id_column=self._specification.data.id,
+            asked=data,
             batches=(
                 PredictionBatch(ids=batch.ids, scores_NS=answer.scores_NS)
                 for batch, answer in self._answered(ensemble, features)

@@ -16,6 +16,7 @@ from coordinator.receipts.checking import ReceiptsCheck
 from coordinator.requests import Readmission, Similar
 from coordinator.status import RequestStatus
 from coordinator.verification import Residue, ShardProof
+from shards.data.frames import frame_like
 from shards.data.prediction_files import PredictionBatch, predictions_table, write_predictions
 from shards.targets import LabelArray, Target
 from storage.errors import Invalid
@@ -28,6 +29,8 @@ class Answers(AnsweredBy):
     target: Target
     id_column: str
     batches: Iterator[PredictionBatch]
+    asked: Any = None
+    """What was asked about."""
 
     def __repr__(self) -> str:
         outputs = f"{len(self.target.names)} {'classes' if self.target.has_classes else 'labels'}"
@@ -39,6 +42,13 @@ class Answers(AnsweredBy):
     def table(self) -> Any:
         """Return the answers as a ``pyarrow.Table``: the id, and the columns of the target, such as ``prediction``."""
         return predictions_table(self.batches, self.target, self.id_column)
+
+    def frame(self) -> Any:
+        """Return the answers as a frame of the library that the data came from: pandas (with their index) or polars.
+
+        For other data it is the same as ``table``.
+        """
+        return frame_like(self.asked, self.table())
 
     def write(self, path: Path) -> int:
         """Write the answers to a Parquet, Arrow or CSV file; return how many there are."""

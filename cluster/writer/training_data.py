@@ -57,7 +57,7 @@ def asked_about(
     assert state.data is not None
     # By the names found at ingest, because a pattern could match this file's columns in another order.
     settings: DataSettings = replace(specification.data, features=state.data.layout.features)
-    source = _asked(specification, data, remark)
+    source = source_of(specification, data, remark)
     return feature_batches(source, settings, state.data.layout.width, labelled=labelled)
 
 
@@ -71,11 +71,12 @@ def asked_of_sites(
 ) -> Iterator[FeatureBatch]:
     """Return features for several sites, not scaled, because each site scales them itself; see ``asked_about``."""
     settings: DataSettings = replace(specification.data, features=standing.features, scale=1.0)
-    source = _asked(specification, data, remark)
+    source = source_of(specification, data, remark)
     return feature_batches(source, settings, standing.width, labelled=labelled)
 
 
-def _asked(specification: FederationSpecification, data: object, remark: Callable[[str], None]) -> Source:
+def source_of(specification: FederationSpecification, data: object, remark: Callable[[str], None]) -> Source:
+    """Return what a caller in Python gives as data: see ``asked_about``."""
     if not isinstance(data, str | Path):
         return table_source(table_of(data))
     source = _opened(specification, str(data), Path.cwd())

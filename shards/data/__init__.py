@@ -3,6 +3,7 @@
 sources           which files, folders and globs a location names
 remote_files      files in a bucket: found, and read piece by piece
 table_formats     folders of Delta, Iceberg and Hudi tables, which are refused
+saved_datasets    folders of datasets.save_to_disk, whose list of files says which are current
 csv_text          a CSV file's bytes as text: encoding, delimiter, and files that are not CSV
 readers           Parquet, Arrow and CSV files as batches of columns
 columns           which columns to read, and the ids, labels and features in them

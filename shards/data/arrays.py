@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shards.data.columns import label_codes
-from shards.data.frames import table_of
+from shards.data.frames import is_dataset, table_of
 from shards.data.sources import Batch
 from storage.errors import Invalid
 
@@ -31,8 +31,12 @@ def features_of(X: Any) -> tuple[pa.Table, tuple[str, ...]]:
             "Pass the data themselves, or use sisa.launch with a specification that names the file.",
         )
     is_array = isinstance(X, list | tuple | np.ndarray)
-    if not is_array and (isinstance(X, pa.Table | pa.RecordBatch) or any(hasattr(X, each) for each in _FRAMES)):
-        table = table_of(X)
+    is_frame = isinstance(X, pa.Table | pa.RecordBatch) or any(hasattr(X, each) for each in _FRAMES)
+    has_names = isinstance(X, np.ndarray) and X.dtype.names is not None
+    if is_dataset(X) or has_names or (is_frame and not is_array):
+        # The index of a pandas frame names data points, and is not a feature, even where it has a name.
+        without_index = getattr(X, "reset_index", None)
+        table = table_of(X if without_index is None else without_index(drop=True))
         return table, tuple(table.column_names)
     if hasattr(X, "toarray"):
         raise Invalid("X is a sparse matrix", "Convert it with X.toarray(): features are stored densely.")

@@ -1,15 +1,18 @@
-"""Tables in memory from other libraries: pandas, polars and any other that supports one of Arrow's protocols.
+"""Tables in memory from other libraries: pandas, polars, Hugging Face datasets, and what supports Arrow's protocols.
 
 The libraries are not imported here: a frame exports its own data, through the Arrow PyCapsule interface or the
-dataframe interchange protocol.
+dataframe interchange protocol, and a ``datasets.Dataset`` in its format ``arrow``.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from pyarrow.interchange import from_dataframe
 
@@ -27,9 +30,13 @@ def table_of(data: Any) -> pa.Table:
     if isinstance(data, pa.RecordBatch):
         return pa.Table.from_batches([data])
     rows: Any = data  # its type is not narrowed: below it is a frame
+    if isinstance(rows, np.ndarray) and rows.dtype.names:
+        return _table_of_records(rows)
     if isinstance(rows, list) and rows and all(isinstance(row, Mapping) for row in rows):
         return _table_of_rows(rows)
     try:
+        if is_dataset(data):
+            return _changed(data.with_format("arrow")[:], _without_views)  # its own selection and order of rows
         if hasattr(data, "__arrow_c_stream__"):
             return _without_row_numbers(pa.table(data))
         if hasattr(data, "to_arrow"):
@@ -39,12 +46,25 @@ def table_of(data: Any) -> pa.Table:
     except (pa.ArrowException, TypeError, ValueError, NotImplementedError, RuntimeError) as error:
         raise Invalid(
             f"the {_called(data)} cannot be converted to an Arrow table: {type(error).__name__}",
-            "Give every column one type, or convert it to a pyarrow.Table.",
+            "Give every column one type and a name of its own, or convert it to a pyarrow.Table.",
         ) from error
-    raise Invalid(
-        f"{_called(data)} is not a table",
-        "Pass a pandas or polars frame, a pyarrow.Table, a list of dictionaries, or the path of a file.",
-    )
+    raise Invalid(f"{_called(data)} is not a table", _remedy(data))
+
+
+def is_dataset(data: Any) -> bool:
+    """Return whether it is a ``datasets.Dataset``, whose rows can be counted and selected."""
+    return _is_of_datasets(data) and hasattr(data, "__len__") and not isinstance(data, Mapping)
+
+
+def frame_like(data: Any, table: pa.Table) -> Any:
+    """Return the table as a frame of the library that ``data`` comes from, in pandas with the same index.
+
+    What comes from neither pandas nor polars is answered with the table itself.
+    """
+    library = type(data).__module__.partition(".")[0]
+    if library == "pandas":
+        return table.to_pandas().set_axis(data.index)
+    return type(data)(table) if library == "polars" else table
 
 
 def plain_table(table: pa.Table) -> pa.Table:
@@ -84,6 +104,31 @@ def _without_views(array: pa.Array) -> pa.Array:
     if pa.types.is_dictionary(array.type) and pa.types.is_string_view(array.type.value_type):
         return pa.DictionaryArray.from_arrays(array.indices, array.dictionary.cast(pa.string()))
     return array
+
+
+def _table_of_records(records: npt.NDArray[Any]) -> pa.Table:
+    """Return the fields of a structured array as columns; one that holds several numbers a row becomes lists."""
+    columns = {}
+    for name in records.dtype.names or ():
+        values = np.ascontiguousarray(records[name])
+        flat = pa.array(values.reshape(-1))
+        width = math.prod(values.shape[1:])
+        columns[name] = flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, width)
+    return pa.table(columns)
+
+
+def _is_of_datasets(data: Any) -> bool:
+    return hasattr(data, "with_format") and hasattr(data, "column_names")
+
+
+def _remedy(data: Any) -> str:
+    if isinstance(data, Mapping) and any(map(_is_of_datasets, data.values())):
+        return f"It holds several datasets: pass one of them, such as data[{next(iter(data))!r}]."
+    if _is_of_datasets(data):
+        return "It is a stream: pass a datasets.Dataset, such as datasets.Dataset.from_list(list(data))."
+    if isinstance(data, np.ndarray):
+        return "Its columns have no names: use a structured array or a frame, or sisa.Classifier and sisa.Regressor."
+    return "Pass a pandas or polars frame, a pyarrow.Table, a list of dictionaries, or the path of a file."
 
 
 def _called(data: object) -> str:

@@ -21,6 +21,7 @@ import pyarrow as pa
 from shards.data.csv_text import seen_form
 from shards.data.readers import ENDINGS, CsvReader, FileReader, TableReader, Wanted, ending_of, reader_of
 from shards.data.remote_files import RemoteFile, find_remote
+from shards.data.saved_datasets import is_about_dataset, saved_dataset
 from shards.data.table_formats import refuse_tables_above
 from shards.specification import USUAL_CSV, CsvForm
 from storage.digests import Sha256, digest_of, sha256
@@ -116,8 +117,9 @@ def open_source(
 ) -> Source:
     """Return the source that ``location`` names: a file, a folder or a glob, relative to ``base``, or ``s3://…``.
 
-    A folder stands for all files with known endings in it and its subfolders, sorted by name. Hidden files and files
-    whose names start with ``_`` are skipped and listed in the source's ``passed_over``. Folders and globs also skip
+    A folder stands for all files with known endings in it and its subfolders, sorted by name, or for the dataset that
+    ``datasets.Dataset.save_to_disk`` wrote to it. Hidden files and files whose names start with ``_`` are skipped and
+    listed in the source's ``passed_over``. Folders and globs also skip
     everything in the folders and at the addresses in ``leave_out``. ``endpoint`` is the address of a bucket's server;
     None: AWS, or what boto3's configuration says. ``profile`` names credentials in this machine's file; None: those
     that boto3 finds. ``csv`` is the form of CSV files.
@@ -253,8 +255,13 @@ def _local_source(location: str, base: Path, leave_out: Iterator[Path], csv: Csv
         raise _own_files(location)
     if target.is_dir():
         below = sorted(path for path in target.rglob("*") if path.is_file() and own.isdisjoint(_above(path)))
-        paths = [path for path in below if _is_data(path.relative_to(target))]
-        others = [path.relative_to(target).as_posix() for path in below if not _is_data(path.relative_to(target))]
+        saved = saved_dataset(target)
+        if saved is None:
+            paths = [path for path in below if _is_data(path.relative_to(target))]
+        else:
+            paths = list(saved)
+            below = [path for path in below if not is_about_dataset(path.name)]
+        others = [path.relative_to(target).as_posix() for path in below if path not in set(paths)]
         if not paths:
             raise _nothing("the folder holds no data file", location)
     elif target.is_file():

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import r2_score
 from sklearn.model_selection import cross_val_score
@@ -233,6 +234,31 @@ def test_a_coordinator_reads_for_itself(data: Data, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(sisa.Federation, "_coordinator", lambda _: object())
         with pytest.raises(Conflict, match="cannot be sent to it"):
             model.fit(X_NF[1:], y_N[1:])
+
+
+def test_an_index_with_a_name_is_no_feature(data: Data) -> None:
+    """It names the data points, as one without a name does, and so they are predicted from a frame without it, too."""
+    X_NF, y_N = data
+    frame = pd.DataFrame(X_NF, columns=["a", "b", "c"]).set_index(pd.RangeIndex(7, 7 + POINTS)[::-1].rename("number"))
+    with estimator() as model:
+        model.fit(frame, y_N)
+        assert list(model.feature_names_in_) == ["a", "b", "c"]
+        assert (model.predict(frame) == model.predict(frame.reset_index(drop=True))).all()
+        assert model.erase(ids=[7]).points == 1
+
+
+def test_a_federation_takes_what_python_has(home: UserFolder) -> None:
+    """Files by name, frames and structured arrays are the same data points; frames come out as they went in."""
+    table = pq.read_table(home.folder / "train.parquet")
+    table.slice(20).to_pandas().to_csv("some.csv", index=False)
+    with sisa.connect("sisa.toml") as federation:
+        trained = federation.train("some.csv").constituents
+        frame = table.slice(20).to_pandas()
+        assert federation.train(frame.to_records(index=False)).constituents == trained
+        answers = federation.predict(frame.set_index("id")).frame()
+        assert answers.index.equals(frame.set_index("id").index)
+        assert answers["prediction"].to_list() == federation.predict("some.csv").table()["prediction"].to_pylist()
+        assert [each.digest for each in federation.train().constituents] != [each.digest for each in trained]
 
 
 @pytest.mark.usefixtures("home")

@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
-from shards.data.frames import plain_table, table_of
+from shards.data.frames import frame_like, plain_table, table_of
 from shards.data.messages import stream_of, table_of_stream
 from storage.errors import Invalid
 from tests.shards.people import people
@@ -47,6 +49,35 @@ class Convertible:
         return self._table
 
 
+class Saved:
+    """A ``datasets.Dataset``: rows in the order of a selection, which its format ``arrow`` knows."""
+
+    def __init__(self, table: pa.Table, rows: list[int]) -> None:
+        self.column_names = table.column_names
+        self._table, self._rows = table, rows
+
+    def with_format(self, name: str) -> Any:
+        """Return what gives its rows in this format."""
+        assert name == "arrow"
+        return self
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, rows: slice) -> pa.Table:
+        return self._table.take(self._rows[rows])
+
+
+class Stream:
+    """A ``datasets.IterableDataset``: has no length."""
+
+    column_names = ("x0",)
+
+    def with_format(self, name: str) -> Any:
+        """Return itself."""
+        raise NotImplementedError(name)
+
+
 @pytest.mark.parametrize("kind", [Capsule, Interchange, Convertible])
 def test_a_frame_is_the_table_it_stands_for(kind: type[Any]) -> None:
     """Every protocol gives the columns and values of the frame."""
@@ -57,6 +88,28 @@ def test_tables_and_batches_are_taken() -> None:
     """A table is returned as it is, a record batch as a table."""
     assert table_of(people(3)) is not None
     assert table_of(people(3).to_batches()[0]).equals(people(3))
+
+
+def test_a_dataset_is_taken_with_its_selection() -> None:
+    """Not the table below it, which may hold rows that were filtered out."""
+    assert table_of(Saved(people(5), [3, 1])).equals(people(5).take([3, 1]))
+
+
+def test_several_datasets_and_streams_are_refused() -> None:
+    """With what to pass instead."""
+    with pytest.raises(Invalid, match=r"dict is not a table\. It holds several datasets: .*, such as data\['train'\]"):
+        table_of({"train": Saved(people(2), [0]), "test": Saved(people(2), [1])})
+    with pytest.raises(Invalid, match=r"Stream is not a table\. It is a stream: pass a datasets\.Dataset"):
+        table_of(Stream())
+
+
+def test_a_structured_array_is_a_table() -> None:
+    """Its fields are columns, also where it is a view with gaps; numbers in a row are a list."""
+    rows = np.array([("a", [1, 2], 7.0), ("b", [3, 4], 8.0)], dtype=[("id", "U3"), ("x", "f4", (2,)), ("y", "f8")])
+    assert table_of(rows).to_pydict() == {"id": ["a", "b"], "x": [[1.0, 2.0], [3.0, 4.0]], "y": [7.0, 8.0]}
+    assert table_of(rows[["id", "y"]][::-1]).to_pydict() == {"id": ["b", "a"], "y": [8.0, 7.0]}
+    with pytest.raises(Invalid, match=r"ndarray is not a table\. Its columns have no names: .* sisa\.Classifier"):
+        table_of(np.zeros((2, 2)))
 
 
 def test_row_numbers_are_not_a_column() -> None:
@@ -96,13 +149,30 @@ def test_a_frame_that_cannot_be_converted_is_refused() -> None:
     assert "somebody" not in str(caught.value)
 
 
-def test_real_frames_where_they_are_installed() -> None:
+def test_real_frames() -> None:
     """A filtered frame of pandas, and one of polars."""
-    table = people(9)
-    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
-    frame = pandas.DataFrame(table.to_pydict())
+    table, polars = people(9), pytest.importorskip("polars")
+    frame = pd.DataFrame(table.to_pydict())
     assert table_of(frame[frame["x0"] >= 0].iloc[::2]).to_pydict() == table.take([0, 2, 4, 6, 8]).to_pydict()
     assert plain_table(table_of(polars.from_arrow(table))).to_pydict() == table.to_pydict()
+
+
+def test_an_index_with_a_name_is_a_column() -> None:
+    """Such as the ids of data points; a column of the frame goes before an index of its name."""
+    frame = pd.DataFrame({"id": ["a", "b"], "x": [1.0, 2.0]})
+    assert table_of(frame.set_index("id")).to_pydict() == {"x": [1.0, 2.0], "id": ["a", "b"]}
+    assert table_of(frame.set_index(pd.Index(["u", "v"], name="id"))).to_pydict() == frame.to_dict("list")
+
+
+def test_answers_are_a_frame_like_the_data() -> None:
+    """Of pandas, with the index of the data; of polars; and otherwise the table."""
+    answers = pa.table({"id": ["a", "b"], "prediction": ["yes", "no"]})
+    frame = frame_like(pd.DataFrame({"x": [1, 2]}, index=[7, 9]), answers)
+    assert frame.equals(pd.DataFrame(answers.to_pydict(), index=[7, 9]))
+    assert frame_like("people.csv", answers) is answers
+    assert frame_like(answers, answers) is answers
+    polars = pytest.importorskip("polars")
+    assert frame_like(polars.DataFrame({"x": [1, 2]}), answers).equals(polars.DataFrame(answers.to_pydict()))
 
 
 def test_no_library_of_frames_is_imported() -> None:
