@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from shards.data.profile import NULL_TEXTS, ColumnDescription
+from shards.data.profile import ColumnDescription, stands_for_none
 
 MOST_CATEGORIES: Final = 20
 """More different texts are hashed: naming them all would be a vocabulary, and may name people."""
@@ -21,6 +21,9 @@ MOST_CATEGORIES: Final = 20
 _TRUTHS: Final = ({"yes", "y", "true", "t", "1", "on"}, {"no", "n", "false", "f", "0", "off"})
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _SENTENCE_WORDS: Final = 3
+_REPEATED: Final = 20
+"""Texts of several words that occur so often on average are names of something, not sentences."""
+_FLAT: Final = 0.05
 _SMALL_ENOUGH: Final = 10.0
 _LARGEST: Final = 3.4e38
 """Of float32."""
@@ -69,6 +72,13 @@ def draft_scaling(column: ColumnDescription) -> DraftedEncoder | None:
     return None if is_small or column.kind not in {"integer", "number"} else _number(column, 0, 0, ())
 
 
+def is_flat(column: ColumnDescription) -> bool:
+    """Return whether a power of ten brings numbers to -1 .. 1 but leaves hardly a difference between them, as years."""
+    if column.largest is None or column.deviation is None or not column.largest > _SMALL_ENOUGH:
+        return False
+    return 0 < column.deviation / 10.0 ** math.ceil(math.log10(column.largest)) < _FLAT
+
+
 def _number(column: ColumnDescription, points: int, missing: int, null: tuple[str, ...]) -> DraftedEncoder:
     scale = rounded(column.deviation or 1.0) or 1.0
     shift, how = rounded(column.mean or 0.0), "mean and spread, rounded to two digits"
@@ -101,14 +111,15 @@ def _text(column: ColumnDescription, points: int) -> DraftedEncoder | None:
     if column.is_date:
         return _date(column, _missing(column.blank, points))
     if column.odd_texts is not None:  # numbers, but for some cells
-        are_nothing = set(column.odd_texts) <= set(NULL_TEXTS)
+        are_nothing = all(map(stands_for_none, column.odd_texts))
         return _number(column, points, column.blank, column.odd_texts) if are_nothing else None
-    null = [text for text in column.values if text in NULL_TEXTS]
+    null = [text for text in column.values if stands_for_none(text)]
     values = [text for text in column.values if text and text not in null]
     has_gaps = column.nulls or null or "" in column.values
     gaps: dict[str, Any] = {"null": [*null, ""]} if null else {}
     share, written = _missing(column.blank, points), _written(null)
-    if column.words >= _SENTENCE_WORDS and (column.distinct is None or len(values) > MOST_CATEGORIES):
+    are_few = column.distinct is not None and (len(values) <= MOST_CATEGORIES or points >= _REPEATED * column.distinct)
+    if column.words >= _SENTENCE_WORDS and not are_few:
         options = {"words": 1024, **({"missing": True} if has_gaps else {}), **gaps}
         return DraftedEncoder(column=column.name, options=options, reason=f"texts of several words{share}{written}")
     if truths := _truths(values):

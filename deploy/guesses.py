@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final
 
-from deploy.encoders import DraftedEncoder, draft_encoder, draft_scaling
+from deploy.encoders import DraftedEncoder, draft_encoder, draft_scaling, is_flat
 from shards.data.profile import ColumnDescription, SourceDescription
 from storage.errors import Invalid
 
@@ -57,6 +57,12 @@ _LEAST_POINTS: Final = 20
 """With fewer data points, the values do not show what a column means."""
 _FEW: Final = 10
 """A column names people if it has this many distinct values, or fewer data points than this for each value."""
+_MANY: Final = 1000
+"""People rarely have this many data points each."""
+_LAST_RANK: Final = 2
+"""Of a column of repeated ids whose name does not say whose they are."""
+_MOST_SCALED: Final = 100
+"""Of more columns of plain numbers, not each one gets a line of its own constants."""
 _MOST_CODES: Final = 20
 """More distinct numbers than this are classes only if they are codes that count from 0 or 1 without a gap."""
 _IMPROBABLE: Final = 7.0
@@ -112,7 +118,7 @@ def guess_parts(
     if not features:
         raise _no_features(left_out)
     encoders = [draft for column in features if (draft := drafts[column.name]) is not None]
-    if encoders:
+    if encoders or (len(features) <= _MOST_SCALED and any(map(is_flat, features))):
         scalings = (draft_scaling(column) for column in features if drafts[column.name] is None)
         encoders += [draft for draft in scalings if draft is not None]
     return Guess(
@@ -170,10 +176,12 @@ def _check_label(found: SourceDescription, column: ColumnDescription) -> None:
 
 
 def _remedy_label(found: SourceDescription, name_it: str) -> str:
-    able = [column.name for column in found.columns if _is_class(found, column)]
-    if not able:
-        return "Add a column with each data point's class, and name it with --label."
-    return f"{name_it} with --label. Columns that could be one: {_some(able)}."
+    classes = [column.name for column in found.columns if _is_class(found, column)]
+    numbers = [column.name for column in found.columns if _is_amount(found, column)]
+    if not classes and not numbers:
+        return "Add a column with each data point's class or number, and name it with --label."
+    able = f" Columns that could be one: {_some(classes)}." if classes else ""
+    return f"{name_it} with --label.{able}{f' Numbers to predict: {_some(numbers)}.' if numbers else ''}"
 
 
 def _is_class(found: SourceDescription, column: ColumnDescription) -> bool:
@@ -181,6 +189,13 @@ def _is_class(found: SourceDescription, column: ColumnDescription) -> bool:
     several = len(column.values) > 1 and not column.nulls and not column.counts
     names_something = _rank_as_person(column) is not None or _is_name(found, column) or _is_row_number(column)
     return several and _repeat(found, column) and not names_something and not is_number(found, column)
+
+
+def _is_amount(found: SourceDescription, column: ColumnDescription) -> bool:
+    """Return whether the column could hold numbers to predict, and not names of something."""
+    names_something = _rank_as_person(column) is not None or _is_name(found, column) or _is_row_number(column)
+    is_whole = not column.nulls and not column.unusable and not column.counts
+    return is_whole and not names_something and is_number(found, column)
 
 
 def _repeat(found: SourceDescription, column: ColumnDescription) -> bool:
@@ -213,7 +228,10 @@ def _guess_id(found: SourceDescription, columns: Sequence[ColumnDescription]) ->
     if able:
         remedy = f"Name it with --id. Columns that could be one: {_some([column.name for column in able])}."
     else:
-        remedy = f"Add a column with a unique id for each data point{_why_no_id(columns)}."
+        remedy = (
+            f"Add a column with a unique id for each data point{_why_no_id(columns)}; --add-ids COPY.csv writes a copy"
+            " of a CSV file that has one."
+        )
     raise Invalid("no column looks like a unique id", remedy, file=found.files[0])
 
 
@@ -271,7 +289,9 @@ def _guess_subject(
     ranked = []
     for position, column in enumerate(columns):
         rank = _rank_as_person(column)
-        if rank is None or _is_row_number(column):
+        if rank is None and column.repeats and set(_words(column.name)) <= _IDS:
+            rank = _LAST_RANK  # an id of something with several data points, most likely of a person
+        if rank is None or not column.name or _is_row_number(column):
             continue
         if _names_things(column) and column.distinct != 1 and not (rank and _is_few(found, column)):
             many = column.distinct or found.points
@@ -302,7 +322,9 @@ def _rank_as_person(column: ColumnDescription) -> int | None:
 
 
 def _is_few(found: SourceDescription, column: ColumnDescription) -> bool:
-    return column.distinct is not None and column.distinct < _FEW and found.points >= _FEW * column.distinct
+    """Return whether there are few values, or so many data points for each that it is hardly a person's."""
+    each = found.points // max(1, column.distinct or found.points)
+    return column.distinct is not None and ((column.distinct < _FEW and each >= _FEW) or each >= _MANY)
 
 
 # ------------------------------------------------------------------------------------------------------------- features
@@ -331,12 +353,13 @@ def _why_no_feature(found: SourceDescription, column: ColumnDescription) -> str:
 
 def _draft(found: SourceDescription, column: ColumnDescription, reason: str) -> DraftedEncoder | None:
     """Return an encoder for a column that has a ``reason`` not to be a plain feature; None where none helps."""
-    names_something = _is_row_number(column) or column.counts or _is_name(found, column) or _names_people(column)
+    names_something = _is_row_number(column) or column.counts or _is_name(found, column) or _names_people(found, column)
     return None if not reason or names_something else draft_encoder(column, found.points)
 
 
-def _names_people(column: ColumnDescription) -> bool:
-    return column.kind == "text" and (column.is_email or _rank_as_person(column) is not None)
+def _names_people(found: SourceDescription, column: ColumnDescription) -> bool:
+    rank = _rank_as_person(column)
+    return column.kind == "text" and rank is not None and not (rank and _is_few(found, column))
 
 
 def _why_no_list(column: ColumnDescription) -> str:

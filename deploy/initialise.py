@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from deploy.guesses import Guess, guess_parts, is_email
+from shards.data.identified import ID_COLUMN, copy_with_ids
 from shards.data.profile import ColumnDescription, SourceDescription, describe_source
 from shards.data.sources import in_csv_form, open_source, passed_over_text, seen_csv_form
 from shards.schedule import minimum_epochs
@@ -170,10 +171,19 @@ def _csv_lines(form: CsvForm) -> list[str]:
     return [f"{name} = {_quoted(value)}  # of the CSV files, as seen in the first lines" for name, value in seen]
 
 
-def _target_line(guess: Guess) -> str:
+def _target_line(guess: Guess, points: int) -> str:
     if guess.is_number:
         return 'target   = "number"  # what is predicted: the label has many different numbers'
-    return f"classes  = [{', '.join(map(_quoted, guess.label.values))}]  # declared, not learned"
+    most, share = most_frequent_class(guess, points)
+    often = f"; {_quoted(most)} are {100 * share:.1f} % of the data points"
+    return f"classes  = [{', '.join(map(_quoted, guess.label.values))}]  # declared, not learned{often}"
+
+
+def most_frequent_class(guess: Guess, points: int) -> tuple[str, float]:
+    """Return the most frequent class and its share: what always naming it would reach."""
+    assert guess.label.most_frequent is not None
+    most, count = guess.label.most_frequent
+    return most, count / points
 
 
 def _text(train: str, found: SourceDescription, guess: Guess, csv: CsvForm, passed_over: str) -> str:
@@ -194,7 +204,7 @@ def _text(train: str, found: SourceDescription, guess: Guess, csv: CsvForm, pass
         f"label    = {_quoted(guess.label.name)}",
         *_left_out_lines(guess),
         f"features = [{', '.join(map(_quoted, column_globs(names, others)))}]  # columns or globs",
-        _target_line(guess),
+        _target_line(guess, found.points),
         *([f"{scale}  # {reason}"] if scale else []),
         *_encoder_lines(guess),
     ]
@@ -311,26 +321,52 @@ def write_specification(
     label_column: str | None = None,
     encoding: str | None = None,
     replace: bool = False,
+    ids_into: Path | None = None,
+    header: Sequence[str] = (),
 ) -> SpecificationDraft:
     """Draft a specification for the data at ``location`` (relative to the present folder) and write it to ``config``.
 
-    Raises ``Conflict`` when the file exists and is not to be replaced.
+    With ``ids_into`` the data are one CSV file: a copy with a column of ids is written there, and drafted for.
+    ``header`` names the columns of such a file if it has no header line. Raises ``Conflict`` when a file exists and is
+    not to be replaced.
     """
     if config.exists() and not replace:
         raise Conflict(f"{config} exists already", "Name another with --config, or replace it with --force.")
-    draft = draft_specification(
-        location,
-        config.parent,
-        base=Path.cwd(),
-        id_column=id_column,
-        subject_column=subject_column,
-        label_column=label_column,
-        encoding=encoding,
-    )
+    if ids_into is None and header:
+        raise Invalid(
+            "--header is of no use without --add-ids", "Add --add-ids COPY.csv, which writes the header, too."
+        )
+    if ids_into is not None:
+        if id_column is not None:
+            raise Invalid("--add-ids adds the id column that --id names", "Leave one of them out.")
+        _copy_with_ids(location, ids_into, encoding, header)
+        location, id_column = str(ids_into), ID_COLUMN
+    try:
+        draft = draft_specification(
+            location,
+            config.parent,
+            base=Path.cwd(),
+            id_column=id_column,
+            subject_column=subject_column,
+            label_column=label_column,
+            encoding=encoding,
+        )
+    except Invalid:
+        if ids_into is not None:
+            ids_into.unlink()  # so that the corrected command can write it
+        raise
     unfinished = config.with_name(f".{config.name}.partial")
     unfinished.write_text(draft.text, encoding="utf-8")
     unfinished.replace(config)
     return draft
+
+
+def _copy_with_ids(location: str, target: Path, encoding: str | None, header: Sequence[str]) -> None:
+    source = open_source(location, Path.cwd())
+    if len(source.files) != 1:
+        raise Invalid("--add-ids takes one file", "Name a single CSV file.", data=location)
+    form = seen_csv_form(source, encoding)
+    copy_with_ids(in_csv_form(source, form).files[0], target, header)
 
 
 def draft_text(draft: SpecificationDraft) -> str:

@@ -122,12 +122,22 @@ def init(
     encoding: Annotated[
         str | None, typer.Option("--encoding", metavar="NAME", help="Of CSV files that are not UTF-8, such as cp1252.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
+    add_ids: Annotated[
+        Path | None,
+        typer.Option("--add-ids", metavar="FILE", help="First write a copy with a column of ids, and draft for it."),
+    ] = None,
+    header: Annotated[
+        str | None,
+        typer.Option("--header", metavar="NAMES", help="Of all columns, with commas, where the file has no header."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing specification.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Inspect a data file and write a commented specification for it."""
 
     def action() -> Outcome:
+        import csv
+
         from deploy.initialise import draft_fields, draft_text, write_specification
 
         draft = write_specification(
@@ -138,10 +148,14 @@ def init(
             label_column=label,
             encoding=encoding,
             replace=force,
+            ids_into=add_ids,
+            header=next(csv.reader([header or ""]), []),
         )
+        copied = f"wrote {add_ids}: the data from now on. Erasures do not reach {data}: delete it or keep it under lock"
         return Outcome(
             data={"config": str(config), **draft_fields(draft)},
-            text=f"wrote {config}: review it, then run 'sisa train --config {config}'\n{draft_text(draft)}",
+            text=f"{f'{copied}{chr(10)}' if add_ids else ''}wrote {config}: review it, then run"
+            f" 'sisa train --config {config}'\n{draft_text(draft)}",
         )
 
     finish(action, as_json)

@@ -12,6 +12,7 @@ frames            tables and frames in memory
 arrays            arrays, frames and labels as an estimator takes them
 profile           what ``init`` and ``doctor`` report about a data file
 cleaned           copies of data files without some of their rows
+identified        copies of CSV files with a column of ids
 prediction_files  features to predict are read, predictions are written
 messages          features and answers as they travel between processes and over HTTP
 encoding/         columns that are not plain numbers, as [data.encode] declares them

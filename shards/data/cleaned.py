@@ -79,7 +79,7 @@ def _kept_batches(file: DataFile, rows: Sequence[int], schema: pa.Schema) -> Ite
 
 
 def _is_arrow_file(file: DataFile) -> bool:
-    with _opened(file) as stream:
+    with opened(file) as stream:
         return stream.read(len(_ARROW_FILE)) == _ARROW_FILE
 
 
@@ -115,7 +115,7 @@ class _Gone:
 def _copy_lines(file: DataFile, rows: Sequence[int], target: Path, *, is_compressed: bool) -> None:
     gone, form = set(rows), csv_form_of(file)
     with ExitStack() as open_files:
-        source: Any = open_files.enter_context(_opened(file))
+        source: Any = open_files.enter_context(opened(file))
         sink: Any = open_files.enter_context(target.open("wb"))
         if is_compressed:
             source = open_files.enter_context(gzip.GzipFile(fileobj=source))
@@ -125,21 +125,22 @@ def _copy_lines(file: DataFile, rows: Sequence[int], target: Path, *, is_compres
         lines = open_files.enter_context(TextIOWrapper(source, **options))
         copy = open_files.enter_context(TextIOWrapper(sink, **options))
         number = 0  # the header's
-        for record in _records(lines, form.delimiter):
+        for record in records(lines, form.delimiter):
             is_blank = not record.strip("\r\n")  # readers skip it
             if is_blank or number not in gone:
                 copy.write(record)
             number += not is_blank
 
 
-def _opened(file: DataFile) -> IO[bytes]:
+def opened(file: DataFile) -> IO[bytes]:
+    """Return the bytes of a file on a disk or in a bucket."""
     if file.path is not None:
         return file.path.open("rb")
     assert file.remote is not None
     return BufferedReader(file.remote.open(), _READ_BYTES)
 
 
-def _records(lines: Iterable[str], delimiter: str) -> Iterator[str]:
+def records(lines: Iterable[str], delimiter: str) -> Iterator[str]:
     """Yield each record with its line end: one line, or several when a quoted value contains line ends.
 
     A quote opens a quoted value only at the beginning of the value; within it, two quotes stand for one.

@@ -76,6 +76,8 @@ class ColumnDescription:
     """For ``text``: how many words a cell has on average."""
     blank: int = 0
     """Cells without a value: nulls, empty texts, and texts such as ``NA``."""
+    most_frequent: tuple[str, int] | None = None
+    """Where there are ``values``: the most frequent one, and how often it occurs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +128,8 @@ def _described(source: Source, schema: pa.Schema, kinds: Mapping[str, str]) -> S
 
 def _refuse_repeated(names: Sequence[str], file: str) -> None:
     if repeated := [name for name, times in Counter(names).items() if times > 1]:
-        raise Invalid("two columns have the same name", "Rename one of them.", file=file, column=repeated[0])
+        remedy = "Rename one of them. If the file has no header line, name its columns: 'sisa init --add-ids --header'."
+        raise Invalid("two columns have the same name", remedy, file=file, column=repeated[0])
 
 
 @dataclass(slots=True)
@@ -226,7 +229,7 @@ class _Texts:
     moments: _Moments = field(default_factory=_Moments)
 
     def add(self, present: pa.Array) -> None:
-        self.blank += pc.is_in(present, pa.array(["", *NULL_TEXTS], present.type)).true_count
+        self.blank += pc.is_in(pc.utf8_trim_whitespace(present), pa.array(["", *NULL_TEXTS], present.type)).true_count
         present = present.filter(pc.not_equal(present, ""))
         if not len(present):
             return
@@ -249,7 +252,7 @@ class _Tally:
     kind: str
     nulls: int = 0
     unusable: int = 0
-    seen: set[str] = field(default_factory=set)
+    seen: Counter[str] = field(default_factory=Counter)
     whole: bool = True
     largest: float | None = None
     lengths: tuple[int, int] | None = None
@@ -309,27 +312,36 @@ class _Tally:
         of_lists = pc.list_parent_indices(lists).filter(pc.invert(usable))
         self.unusable += len(pc.unique(of_lists)) + pc.equal(lengths, 0).true_count
 
-    def _texts(self, batch: Batch, present: pa.Array) -> list[str]:
+    def _texts(self, batch: Batch, present: pa.Array) -> Counter[str]:
+        """Return the distinct values as texts, and how often each occurs."""
         if self.kind != "number":
             column = pa.RecordBatch.from_arrays([present], names=[self.name])
-            texts = label_codes(Batch(file=batch.file, first=batch.first, columns=column), self.name)[1]
+            codes_N, texts = label_codes(Batch(file=batch.file, first=batch.first, columns=column), self.name)
+            counts = np.bincount(codes_N, minlength=len(texts)).tolist()
             # CSV files spell booleans in several ways; labels are compared in one spelling.
-            return _truths(batch, self.name, texts) if self.kind == "boolean" else texts
-        values = pc.unique(present.cast(pa.float64())).to_pylist()
-        self.whole = self.whole and all(value.is_integer() for value in values)
-        return [str(int(value)) if value.is_integer() else repr(value) for value in values]
+            texts = _truths(batch, self.name, texts) if self.kind == "boolean" else texts
+        else:
+            found = pc.value_counts(present.cast(pa.float64()))
+            values, counts = found.field("values").to_pylist(), found.field("counts").to_pylist()
+            self.whole = self.whole and all(value.is_integer() for value in values)
+            texts = [str(int(value)) if value.is_integer() else repr(value) for value in values]
+        tally = Counter[str]()
+        for text, count in zip(texts, counts, strict=True):  # two spellings may be one text
+            tally[text] += count
+        return tally
 
     def description(self) -> ColumnDescription:
         are_numbers = self.texts.count < 2 * self.texts.numbers and len(self.texts.odd) <= _MOST_ODD_TEXTS
         mean, deviation = (self.texts.moments if self.kind == "text" else self.moments).described()
         few = len(self.seen) <= MOST_DISTINCT and self.kind not in {"list", "nested", "other"}
+        values = tuple(sorted(self.seen, key=_natural)) if few and self.whole else ()
         return ColumnDescription(
             name=self.name,
             type=self.type,
             kind=self.kind,
             nulls=self.nulls,
             distinct=len(self.seen) if few else None,
-            values=tuple(sorted(self.seen, key=_natural)) if few and self.whole else (),
+            values=values,
             largest=self.largest,
             unusable=self.unusable,
             repeats=self.kind not in {"text", "integer"} or self.unique.repeats(),
@@ -343,7 +355,13 @@ class _Tally:
             is_date=self.texts.is_date and self.texts.count > 0,
             words=self.texts.words / max(1, self.texts.count),
             blank=self.nulls + self.texts.blank,
+            most_frequent=max(self.seen.items(), key=lambda each: each[1]) if values else None,
         )
+
+
+def stands_for_none(text: str) -> bool:
+    """Return whether a cell's text is one that tools write where there is no value."""
+    return text.strip() in NULL_TEXTS
 
 
 def _everything(tallies: list[_Tally]) -> Wanted:

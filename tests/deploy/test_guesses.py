@@ -175,9 +175,9 @@ def test_numbers_are_a_target_of_their_own(numbers: list[float], stated: dict[st
 def test_names_are_no_classes() -> None:
     """Texts of which hardly any occurs twice are refused as labels; ids and people are not proposed as such."""
     columns = {**PLAIN, "note": [f"n{n}" for n in range(POINTS)], "shop_id": [n % 4 for n in range(POINTS)]}
-    with pytest.raises(Invalid, match=r"holds 40 different texts in 40 data points, not classes .*: 'y'\.$"):
+    with pytest.raises(Invalid, match=r"holds 40 different texts .*, not classes .*: 'y'\. Numbers to predict: 'a'\.$"):
         guessed(columns, label_column="note")
-    with pytest.raises(Invalid, match=r"no column looks like a label .*Columns that could be one: 'sex'\.$"):
+    with pytest.raises(Invalid, match=r"looks like a label .*could be one: 'sex'\. Numbers to predict: 'a'\.$"):
         guessed({**{name: values for name, values in columns.items() if name != "y"}, "sex": ["f", "m"] * 20})
 
 
@@ -267,3 +267,32 @@ def test_the_command_says_what_it_chose(tmp_path: Path, monkeypatch: pytest.Monk
     found = json.loads(run("init", "people.parquet", "--force", "--json").out)["data"]
     assert found["left_out"] == {"__index_level_0__": "a row number"}
     assert (found["id"], found["subject"], found["features"]) == ("id", "person", ["a"])
+
+
+def test_ids_that_repeat_name_people() -> None:
+    """A column of ids that occur several times, beside a unique one, is the subject even if it does not say whose."""
+    columns = {**{name: values for name, values in PLAIN.items() if name not in {"id", "person"}}}
+    ids = {"point_id": PLAIN["id"], "id": [n // 3 for n in range(POINTS)]}
+    assert [each.name for each in [guessed({**ids, **columns}).subject] if each] == ["id"]
+    shop = guessed({"point_id": PLAIN["id"], "shop_id": ids["id"], **columns})
+    assert shop.subject is None
+
+
+def test_groups_are_no_people() -> None:
+    """Texts about members and households with few values are features; many data points for each value are remarked."""
+    columns = {"id": [f"p{n}" for n in range(4000)], "y": [n % 2 for n in range(4000)], "a": [0.5] * 4000}
+    groups = {"union_member": [("yes", "no", "never")[n % 3] for n in range(4000)]}
+    guess = guessed({**columns, **groups})
+    assert guess.subject is None
+    assert [encoder.column for encoder in guess.encoders] == ["union_member"]
+    assert guess.encoders[0].options["categories"] == ["never", "no", "yes"]
+    households = guessed({**columns, "household": [f"kind {n % 4}" for n in range(4000)], "x": [0.5] * 4000})
+    assert households.subject_remark == "only 4 values in 4000 data points: does it name people?"
+
+
+def test_many_points_for_each_of_more_values_are_remarked() -> None:
+    """Twelve values with a thousand data points each hardly name people."""
+    count = 12_000
+    columns = {"id": [f"p{n}" for n in range(count)], "y": [n % 2 for n in range(count)], "a": [0.5] * count}
+    guess = guessed({**columns, "household": [f"kind {n % 12}" for n in range(count)]})
+    assert guess.subject_remark == "only 12 values in 12000 data points: does it name people?"

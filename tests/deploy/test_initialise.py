@@ -247,7 +247,12 @@ def test_a_draft_names_a_glob_in_a_folder_of_any_name(tmp_path: Path, folder: st
         (
             without("label"),
             {},
-            r"no column looks like a label .*Add a column with each data point's class",
+            r"no column looks like a label .*Name it with --label\. Numbers to predict: 'age'\.$",
+        ),
+        (
+            without("label", "age"),
+            {},
+            r"no column looks like a label .*Add a column with each data point's class or number",
         ),
         (without("label"), {"label_column": "labels"}, r"there is no column 'labels' .*Name one of 'id', 'user_id'"),
         (PLAIN, {"label_column": "labels"}, r"there is no column 'labels' .*Did you mean 'label'\?"),

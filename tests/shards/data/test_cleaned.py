@@ -122,7 +122,7 @@ def test_lines_in_any_form_are_copied(tmp_path: Path, form: CsvForm) -> None:
 def test_a_file_that_cannot_be_cut_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A copy that lacks some of the other rows is not left, and the error says what to do instead."""
     write(people(5), tmp_path / "a.csv")
-    monkeypatch.setattr("shards.data.cleaned._records", lambda lines, _: iter(list(lines)[:-1]))
+    monkeypatch.setattr("shards.data.cleaned.records", lambda lines, _: iter(list(lines)[:-1]))
     with pytest.raises(Invalid, match=r"the copy does not have exactly the other rows .*--rows FILE"):
         copy_without(opened(tmp_path / "a.csv"), [2], tmp_path / "b.csv", "id")
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]

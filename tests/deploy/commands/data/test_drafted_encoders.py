@@ -148,3 +148,74 @@ def test_the_command_drafts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     said = run("init", "customers.csv", "--json")
     assert said.code == 0
     assert said.data["encode"]["plan"] == {"categories": ["free", "pro", "team"], "other": True}
+
+
+def test_gaps_with_spaces_around_them(tmp_path: Path) -> None:
+    """Cells such as " ?" are taken for no value, as they are written; beside numbers, too."""
+    kinds = [("a", "b", " ?")[number % 3] for number in range(COUNT)]
+    sizes = [" ?" if number % 4 == 0 else str(number) for number in range(COUNT)]
+    encode = drafted(tmp_path, kind=pa.array(kinds), size=pa.array(sizes)).data.encode
+    assert encode["kind"] == {"categories": ["a", "b"], "other": True, "missing": True, "null": [" ?", ""]}
+    assert encode["size"]["null"] == [" ?", ""]
+
+
+def test_texts_that_repeat_are_names_not_sentences(tmp_path: Path) -> None:
+    """Texts of several words that occur often are hashed whole: a bag of words would be many features for little."""
+    kinds = [f"kind number {number % 9}, and {number % 2} more" for number in range(COUNT)]
+    assert drafted(tmp_path, kind=pa.array(kinds)).data.encode["kind"] == {
+        "categories": sorted(set(kinds)),
+        "other": True,
+    }
+    branches = [f"a branch of industry {number % 30}" for number in range(COUNT)]
+    assert drafted(tmp_path, branch=pa.array(branches)).data.encode["branch"] == {"words": 1024}
+    table = pa.table(
+        {"branch": pa.array(branches * 4), "y": [0, 1] * 2 * COUNT, "id": list(map(str, range(4 * COUNT)))}
+    )
+    pq.write_table(table, tmp_path / "many.parquet")
+    assert draft_fields(draft_specification("many.parquet", tmp_path, label_column="y"))["encode"] == {
+        "branch": {"hash": 64}
+    }
+
+
+def test_years_alone_are_shifted(tmp_path: Path) -> None:
+    """Divided by ten thousand, years are all alike; so a table of numbers with a column of years gets encoders."""
+    years = [1984 + number % 7 for number in range(COUNT)]
+    columns = {
+        "id": list(map(str, range(COUNT))),
+        "y": [0, 1] * (COUNT // 2),
+        "age": [20.0 + n % 60 for n in range(COUNT)],
+    }
+    pq.write_table(pa.table({**columns, "year": years}), tmp_path / "years.parquet")
+    draft = draft_specification("years.parquet", tmp_path, label_column="y")
+    assert draft_fields(draft)["encode"] == {
+        "age": {"shift": 48.0, "scale": 18.0},
+        "year": {"shift": 1987.0, "scale": 2.0},
+    }
+    assert '"0" are 50.0 % of the data points' in draft.text
+    pq.write_table(pa.table(columns), tmp_path / "ages.parquet")
+    plain = draft_specification("ages.parquet", tmp_path, label_column="y")
+    assert draft_fields(plain)["encode"] == {}
+    assert "scale    = 100.0" in plain.text
+
+
+def test_a_file_without_ids_and_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``--add-ids`` writes a copy and drafts for it; where the draft fails, no copy is left."""
+    monkeypatch.chdir(tmp_path)
+    Path("raw.csv").write_text("".join(f"{n % 5},{n % 7},{'ab'[n % 2]}\n" for n in range(70)), encoding="utf-8")
+    refused = run("init", "raw.csv", "--add-ids", "people.csv", "--header", "x,z,kind", "--json")
+    assert refused.code == 2
+    assert "Columns that could be one: 'x', 'z', 'kind'" in refused.error["remedy"]
+    assert not Path("people.csv").exists()
+    arguments = ("init", "raw.csv", "--add-ids", "people.csv", "--header", "x,z,kind", "--label", "kind")
+    said = run(*arguments)
+    assert said.code == 0
+    assert "wrote people.csv: the data from now on. Erasures do not reach raw.csv" in said.out
+    data = read_specification(tmp_path / "sisa.toml").data
+    assert (data.train, data.id, data.features, data.classes) == ("people.csv", "point_id", ("x", "z"), ("a", "b"))
+    for more, text in (
+        (["--force"], "people.csv exists already"),
+        (["--force", "--id", "x"], "--add-ids adds the id column"),
+    ):
+        assert text in run(*arguments, *more, "--json").error["message"]
+    assert "--header is of no use" in run("init", "raw.csv", "--header", "x", "--force", "--json").error["message"]
+    assert Path("people.csv").exists()
