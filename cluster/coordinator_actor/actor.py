@@ -26,7 +26,7 @@ from cluster.writer.stores import open_objects
 from cluster.writer.writer import WriterSetup, writer_setup
 from coordinator.engine.ledger import read_state
 from coordinator.interventions import Intervention
-from coordinator.ports import Listener, Notice
+from coordinator.ports import Listener, Notice, RequestMoved
 from coordinator.requests import ErasureRequest, Readmission
 from coordinator.settings import BatchUntil
 from coordinator.state import FederationState
@@ -183,7 +183,7 @@ class RemoteWriter:
         while True:
             request = self.request(request_id)
             if request.shown is not request.state or not request.state.is_open or (heard.idle and is_left):
-                self._tell(self._hear(heard.upto, 0.0))
+                self._tell_end(heard, request)
                 return request
             # In a batch window the coordinator is idle as well: waiting for notices keeps this loop from spinning.
             heard = self._tell(self._hear(heard.upto, LISTENING_SECONDS, _PASSING, until_idle=is_left))
@@ -234,10 +234,22 @@ class RemoteWriter:
         heard: Heard = patiently(call, passing)
         return heard
 
+    def _tell_end(self, heard: Heard, request: ErasureRequest) -> None:
+        """Tell what is left to be told up to the request's present state, whose notice may follow a moment later."""
+        until = monotonic() + LISTENING_SECONDS
+        heard = self._tell(self._hear(heard.upto, 0.0))
+        while not (heard.idle or _is_told(heard, request) or monotonic() > until):
+            heard = self._tell(self._hear(heard.upto, LISTENING_SECONDS))
+
     def _tell(self, heard: Heard) -> Heard:
         for notice in heard.notices:
             self._listener(notice)
         return heard
+
+
+def _is_told(heard: Heard, request: ErasureRequest) -> bool:
+    moved = [each.request for each in heard.notices if isinstance(each, RequestMoved)]
+    return any(each.request_id == request.request_id and each.shown is request.shown for each in moved)
 
 
 def patiently(

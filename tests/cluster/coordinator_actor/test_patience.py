@@ -14,6 +14,7 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutErro
 from cluster.coordinator_actor import actor as coordinator
 from cluster.coordinator_actor.actor import RemoteWriter, patiently
 from cluster.coordinator_actor.resident import Heard
+from coordinator.ports import Notice, RequestMoved
 from coordinator.requests import RequestState
 from coordinator.settings import BatchUntil
 from storage.errors import Conflict, Fenced, OutcomeUnknown, Unavailable, WriterBusy
@@ -119,6 +120,20 @@ def test_who_waits_for_a_request_listens_for_what_it_waits_for(
     nothing = Heard(notices=(), upto=3, idle=False)
     quarantined = replace(request_of("er-1"), state=RequestState.QUARANTINED)
     complete = replace(quarantined, state=RequestState.COMPLETE)
-    answers += [nothing, quarantined, nothing, complete, nothing]
+    answers += [nothing, quarantined, nothing, complete, replace(nothing, idle=True)]
     assert writer.carry_out("er-1", batch) == complete
     assert waited == [until_idle]
+
+
+def test_the_last_notice_of_a_request_is_told(answers: list[object]) -> None:
+    """The state of a request is seen a moment before its notice: who waited for the state is told of it, too."""
+    told: list[Notice] = []
+    handle = SimpleNamespace(request=_anything(), hear=SimpleNamespace(remote=lambda *_, **__: None))
+    writer: Any = RemoteWriter(handle, MemoryStore("patience"), told.append)
+    complete = replace(request_of("er-1"), state=RequestState.COMPLETE)
+    nothing = Heard(notices=(), upto=3, idle=False)
+    last = RequestMoved(request=complete)
+    answers += [nothing, complete, nothing, replace(nothing, notices=(last,), upto=4)]
+    assert writer.carry_out("er-1", "window") == complete
+    assert told == [last]
+    assert not answers
