@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol
 import ray
 from fastapi import FastAPI
 from ray import serve
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
 from cluster.config.serve import ServeSettings
@@ -52,6 +52,11 @@ from storage.location import is_on_s3
 from storage.objects import ObjectStore
 
 _HEALTH_SECONDS: Final = 5.0
+
+_CONTROLLER: Final = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60"}
+"""Environment of Serve's controller. By default it ends a proxy that is not ready after 5 seconds, which happens on a
+busy machine, and ``serve.start`` fails with it.
+"""
 
 logging.getLogger("ray.serve").setLevel(logging.WARNING)  # its other messages are of no use to the user of a command
 
@@ -194,7 +199,7 @@ def run_application(application: serve.Application, name: str, settings: ServeSe
             "Give [serve] another prefix, or end the other application: see 'serve status'.",
             prefix=settings.prefix,
         ) from error
-    except RuntimeError as error:
+    except (RuntimeError, TimeoutError) as error:
         refused = _refusal(name, str(error))  # before the application, which holds the messages, is ended
         if is_new:
             end_application(name)
@@ -244,15 +249,25 @@ def _coordinator(store: ObjectStore) -> Accepting | None:
 
 
 def _start(settings: ServeSettings) -> None:
-    """Have Serve listen where the settings say. Raises ``Conflict`` when something else does."""
+    """Have Serve listen where the settings say.
+
+    Raises ``Conflict`` when something else does, ``Unavailable`` when Serve's proxies do not start.
+    """
     is_running = bool(serve.status().proxies)
     if not is_running:
         _refuse_taken(settings)
-    serve.start(
-        proxy_location="EveryNode",
-        http_options={"host": settings.host, "port": settings.port},
-        logging_config={"enable_access_log": False},
-    )
+    try:
+        serve.start(
+            proxy_location="EveryNode",
+            http_options={"host": settings.host, "port": settings.port},
+            logging_config={"enable_access_log": False},
+            controller_options={"runtime_env": {"env_vars": _CONTROLLER}},
+        )
+    except (TimeoutError, RayActorError) as error:
+        raise Unavailable(
+            "Ray Serve did not start: its proxies were not ready in time",
+            "Try again when the machine is less busy, and check 'serve status' and Ray's logs.",
+        ) from error
     if is_running and not _is_open(settings):
         raise Conflict(
             "Ray Serve is at work on this cluster, and does not listen at the address of [serve]",

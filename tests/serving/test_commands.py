@@ -7,18 +7,21 @@ import socket
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import typer
+from ray.exceptions import ActorDiedError
 from typer.testing import CliRunner
 
+from cluster.config.serve import ServeSettings
 from cluster.config.specification import read_specification
 from cluster.runtime.system import SystemClock
 from cluster.serving.deployment import application
 from cluster.tokens import Role, TokenRegister, known_token
 from deploy.commands.serve import serve, tokens
-from storage.errors import Conflict
+from storage.errors import Conflict, Unavailable
 from tests.doubles.user_folder import UserFolder
 from tests.serving.world import ROLES
 
@@ -110,6 +113,20 @@ def test_a_port_that_is_taken_is_named(home: UserFolder) -> None:
         home.specify(serve__port=taken.getsockname()[1])
         with pytest.raises(Conflict, match="cannot listen at 127.0.0.1: Address already in use"):
             _refuse_taken(read_specification(home.config).serve)
+
+
+@pytest.mark.parametrize("error", [TimeoutError("HTTP proxies not available after 60s."), ActorDiedError()])
+def test_proxies_that_do_not_start_are_reported(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """What Serve raises where its proxies take too long or die at their start becomes a message with a remedy."""
+    from cluster.serving import deployment
+
+    def start(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(deployment, "serve", SimpleNamespace(status=lambda: SimpleNamespace(proxies={}), start=start))
+    monkeypatch.setattr(deployment, "_refuse_taken", lambda _: None)
+    with pytest.raises(Unavailable, match="Ray Serve did not start: .*Try again when the machine is less busy"):
+        deployment._start(ServeSettings())
 
 
 def test_a_serve_config_file_makes_the_same_application(home: UserFolder) -> None:
