@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from cluster.serving.deployment import serve_federation, stop_serving
 from cluster.tokens import Role, TokenRegister
 from coordinator.engine.ledger import read_state
 from coordinator.state import FederationState
+from tests.doubles.stores.s3_servers import free_ports
 from tests.doubles.user_folder import UserFolder
-from tests.serving.world import ROLES
+from tests.serving.world import ROLES, points
 
 REPLICAS = 2
 
@@ -43,6 +43,11 @@ class Served:
         assert state is not None
         return state
 
+    def answers_now(self) -> bool:
+        """Return whether an answer is of the present generation, which one of the replicas may read later."""
+        with self.client("predict") as client:
+            return client.predict(points()["points"]).generation == self.state().generation
+
     def replicas(self) -> list[str]:
         """Return the names of the replicas' actors."""
         named = ray.util.list_named_actors(all_namespaces=True)
@@ -51,8 +56,7 @@ class Served:
 
 def serve_settings() -> dict[str, object]:
     """Return settings for several replicas behind a free port, and as many requests as anybody likes."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     return {
         "serve__port": port,
         "serve__prefix": "/small",

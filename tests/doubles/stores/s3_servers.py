@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,14 @@ WEED_SHA256 = "8dc07b173ff9ad6068a601213174f6009cf7e66684e88d87f0fa20da3dbff876"
 _ATTEMPTS = 300
 _GRPC_OFFSET = 10_000
 
+_PORTS = range(20_000, 22_768)
+"""Not the ports of Ray's workers, nor, with the offset, those that the system gives to whoever opens a connection: a
+server may listen long after its port was chosen.
+"""
+
+_given: set[int] = set()
+"""All that this process has asked for."""
+
 
 def program(name: str, package: str) -> str:
     """Return the path of a server from a package of the development environment; fail when it is missing."""
@@ -40,19 +51,30 @@ def program(name: str, package: str) -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return free ports for which the port 10,000 higher is free as well."""
-    with ExitStack() as held:
-        ports: list[int] = []
-        while len(ports) < count:
-            first = held.enter_context(_listening(0))
-            port = first.getsockname()[1]
-            if port > 65_535 - _GRPC_OFFSET:
-                port -= 20_000
-                if not _is_free(port):
-                    continue
-            if _is_free(port + _GRPC_OFFSET) and port not in ports:
-                ports.append(port)
-        return ports
+    """Return free ports for which the port 10,000 higher is free as well, and which no other test process is given."""
+    ports: list[int] = []
+    for port in _PORTS:
+        if len(ports) < count and _is_reserved(port) and _is_free(port) and _is_free(port + _GRPC_OFFSET):
+            ports.append(port)
+    assert len(ports) == count
+    return ports
+
+
+def _is_reserved(port: int) -> bool:
+    """Return whether the port is now reserved for the caller: by a lock on one byte, which ends with this process."""
+    if port in _given:
+        return False
+    _given.add(port)
+    try:
+        fcntl.lockf(_reservations(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    return True
+
+
+@cache
+def _reservations() -> int:
+    return os.open(Path(tempfile.gettempdir()) / f"sisa-test-ports-{os.getuid()}", os.O_RDWR | os.O_CREAT, 0o600)
 
 
 @contextmanager

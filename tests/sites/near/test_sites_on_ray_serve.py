@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-
 import pytest
 
 from cluster.client import Client
@@ -15,6 +13,7 @@ from cluster.sites.federation import connect_sites
 from cluster.tokens import TokenRegister
 from storage.errors import Invalid
 from storage.location import open_store
+from tests.doubles.stores.s3_servers import free_ports
 from tests.serving.world import points
 from tests.sites.near.served import served
 from tests.sites.near.site_folders import SiteFolders
@@ -30,8 +29,7 @@ def test_a_cluster_that_would_end_with_the_command(site_folders: SiteFolders, mo
 @pytest.mark.ray
 def test_sites_are_served_on_ray_serve(joined_ray: None, site_folders: SiteFolders) -> None:
     """A replica asks the sites over HTTP, with the tokens beside the specification, and combines their answers."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     with served(site_folders) as made:
         made.specify(settings=f'[sites]\ntimeout_seconds = 60.0\n[serve]\nport = {port}\nprefix = "/hospitals"\n')
         with connect_sites(site_folders.config) as federation:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from cluster.coordinator_actor.launch import launch_coordinator
 from cluster.runtime.system import SystemClock
 from cluster.serving.deployment import serve_federation, stop_serving
 from cluster.tokens import TokenRegister
+from tests.doubles.stores.s3_servers import free_ports
 from tests.sites.one_cluster.conftest import FolderAtSite
 from tests.sites.one_cluster.nodes import Sites
 
@@ -23,8 +23,7 @@ pytestmark = [pytest.mark.multinode, pytest.mark.slow]
 
 def test_replicas_are_at_the_site(sites: Sites, home_at: FolderAtSite) -> None:
     """Every replica of a pinned federation is on a node of its site, and answers from there."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     home = home_at("south", serve__port=port, serve__prefix="/south", serve__replicas=2)
     specification = read_specification(home.config)
     launch_coordinator(specification)
