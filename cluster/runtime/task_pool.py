@@ -28,7 +28,7 @@ MOST_DEATHS: Final = 3
 PATIENCE_SECONDS: Final = 20.0
 """After so long without any result a message says what the tasks wait for."""
 
-_GRACE_SECONDS: Final = 10.0
+_GRACE_SECONDS: Final = 30.0
 """How long cancelled tasks may take to remove what they wrote."""
 
 _Thing = TypeVar("_Thing")
