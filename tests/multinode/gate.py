@@ -20,7 +20,7 @@ MODULE = "gated_net"
 
 SOURCE = f"""
 import os
-import select
+import selectors
 import sys
 from pathlib import Path
 
@@ -43,9 +43,9 @@ def wait_at(*places):
             pipe = os.open(HERE / "pipe", os.O_RDONLY | os.O_NONBLOCK)
             try:
                 (HERE / f"place-{{place}}").rename(waiting)
-                opened = select.poll()
-                opened.register(pipe, 0)
-                opened.poll()  # until a writer has opened and closed the pipe
+                with selectors.PollSelector() as opened:
+                    opened.register(pipe, selectors.EVENT_READ)
+                    opened.select()  # until a writer has opened and closed the pipe
             except FileNotFoundError:  # somebody else has it
                 pass
             finally:

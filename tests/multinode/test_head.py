@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,6 +13,7 @@ import pytest
 
 import cluster.training.workers
 from cluster.client import Client
+from storage.errors import Unavailable
 from tests.doubles.stores.s3_servers import free_ports
 from tests.doubles.user_folder import MARKED, UserFolder
 from tests.doubles.workers.local_workers import LocalWorkers
@@ -88,6 +90,14 @@ def trained_alone(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
         assert home.run("train").code == 0
 
 
+def answers(client: Client) -> bool:
+    """Return whether the proxy there has started and has a replica to ask."""
+    try:
+        return client.is_healthy()
+    except Unavailable:
+        return False
+
+
 def generation(client: Client) -> int:
     """Return of which generation an answer is."""
     return client.predict(points()["points"]).generation
@@ -102,6 +112,8 @@ def test_a_lost_head(machines: Cluster, monkeypatch: pytest.MonkeyPatch) -> None
     token = machines.sisa("token", "create", "--role", "predict").strip()
     machines.sisa("stop")  # it could be on either side of the loss
     with machines.client("one", token) as one, machines.client("two", token) as two:
+        for each in (one, two):
+            until(partial(answers, each), "a node's proxy")
         before = [generation(each) for each in (one, two)]
         machines.machines["head"].fail()
         for each in (one, two) * ANSWERS:

@@ -15,7 +15,7 @@ from tests.multinode.expected import ERASED, Expected, digests_of
 from tests.multinode.gate import Gate
 from tests.multinode.nodes import NODES, Nodes
 from tests.multinode.patience import until
-from tests.ray.dying_model import learned
+from tests.ray.dying_model import EVERYTHING, learned
 
 pytestmark = [pytest.mark.multinode, pytest.mark.slow]
 
@@ -34,7 +34,7 @@ def test_nodes_lost_in_training_and_in_retraining(
             gate.open()  # the others end their work only now, and keep their processors
         assert len(set(gate.learners().values())) == NODES
         assert digests_of(training.answer.result()) == expected.trained
-        assert learned(notices) == [(shard, slice_) for shard in range(3) for slice_ in (1, 2)]
+        assert learned(notices) == EVERYTHING
         with gate.during(lambda: federation.erase(ids=[ERASED], request_id="er-1")) as erasure:
             nodes.lose(nodes.of(erasure.workers[0]))
         assert erasure.answer.result().state == "complete"

@@ -11,7 +11,7 @@ import pytest
 import cluster
 from cluster.config.specification import read_specification
 from cluster.coordinator_actor import launch as launching
-from cluster.coordinator_actor.launch import find_coordinator, launch_coordinator
+from cluster.coordinator_actor.launch import launch_coordinator
 from coordinator.engine.ledger import read_ledger, read_state
 from coordinator.engine.sweep import left_over
 from storage.objects import ObjectKey
@@ -21,16 +21,9 @@ from tests.multinode.gate import Gate
 from tests.multinode.nodes import NOT_HEAD, Nodes, is_at_work
 from tests.multinode.patience import until
 from tests.multinode.stall import Stall
-from tests.multinode.writers import take_lock_away, writer_of
+from tests.multinode.writers import is_idle, take_lock_away, writer_of
 
 pytestmark = [pytest.mark.multinode, pytest.mark.slow]
-
-
-def is_idle(home: UserFolder) -> bool:
-    """Return whether the coordinator has done all that may be done now."""
-    coordinator = find_coordinator(home.objects, lambda _: None, print)
-    assert coordinator is not None
-    return coordinator._hear(None, 0.0).idle
 
 
 def left_behind(home: UserFolder) -> list[ObjectKey]:
@@ -89,7 +82,7 @@ def test_a_zombie_coordinator(
         until(lambda: not holds_a_lock_that_is_gone(zombie), "the zombie to be fenced")
         assert is_at_work(zombie)
         assert read_ledger(home.objects).token == token + 1
-        assert left_behind(home) == []
+        until(lambda: left_behind(home) == [], "all to be swept that is of no use")
         assert digests_of(federation.status()) == expected.erased
         # What it put at a number of the journal that was pruned is read by nobody, and goes with the next prune.
         assert federation.erase(ids=[ALSO], request_id="er-2").state == "complete"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from cluster.coordinator_actor.launch import find_coordinator
 from tests.doubles.user_folder import UserFolder
 
 
@@ -18,3 +19,10 @@ def writer_of(home: UserFolder) -> int:
 def take_lock_away(home: UserFolder) -> None:
     """Let the right to write be free, though a process holds it, as a lease that ran out is."""
     (home.store / ".locks" / "writer.lock").unlink()
+
+
+def is_idle(home: UserFolder) -> bool:
+    """Return whether the coordinator has done all that may be done now."""
+    coordinator = find_coordinator(home.objects, lambda _: None, print)
+    assert coordinator is not None
+    return coordinator._hear(None, 0.0).idle

@@ -11,6 +11,9 @@ from tests.doubles.user_folder import MARKER, UserFolder
 
 MODULE = "dying_net"
 
+EVERYTHING = [(shard, slice_) for shard in range(3) for slice_ in (1, 2)]
+"""What a first training learns, as ``learned`` gives it."""
+
 _RAISING = 1000
 
 SOURCE = f"""

@@ -15,14 +15,19 @@ from cluster.training.deaths import MOST_DEATHS
 from coordinator.ports import Notice, Remark
 from storage.errors import Invalid, SisaError, Unavailable
 from tests.doubles.user_folder import MARKED, UserFolder, ids_of, small_points, without
-from tests.ray.dying_model import checkpoint_files, deaths_left, give_dying_model, learned, plan_deaths
+from tests.ray.dying_model import (
+    EVERYTHING,
+    checkpoint_files,
+    deaths_left,
+    give_dying_model,
+    learned,
+    plan_deaths,
+)
 
 pytestmark = pytest.mark.ray
 
 FIRST_OF_MORTAL = "shards/0002/checkpoints/0001/"
 """Where the first slice's checkpoints are of the shard whose second one kills or fails."""
-
-EVERYTHING = [(shard, slice_) for shard in range(3) for slice_ in (1, 2)]
 
 
 def _digests(status: Any) -> list[str]:

@@ -14,7 +14,7 @@ import cluster
 from coordinator.ports import Notice
 from tests.doubles.user_folder import MARKED, UserFolder, small_points, without
 from tests.ray.commands import command, halted, killed
-from tests.ray.dying_model import MODULE, checkpoint_files, give_dying_model, learned
+from tests.ray.dying_model import EVERYTHING, MODULE, checkpoint_files, give_dying_model, learned
 from tests.residue.ray_places import core_limits
 
 pytestmark = pytest.mark.ray
@@ -52,7 +52,7 @@ def test_a_killed_training_goes_on(home_without_ray: UserFolder) -> None:
     assert (status["generation"], status["serving"]) == (0, 0)
     assert home.refused("evaluate", "train.parquet").error["kind"] == "invalid"
     rest = _finish(home)
-    assert sorted(reported + rest) == [(shard, slice_) for shard in range(3) for slice_ in (1, 2)]
+    assert sorted(reported + rest) == EVERYTHING
     assert len(before & checkpoint_files(home.store)) == len(reported)
     assert home.json("status").digests == _fresh(home, [])
 
@@ -100,7 +100,7 @@ def test_sigterm_with_ray_up_leaves_no_core(home_without_ray: UserFolder) -> Non
         out, err = process.communicate()
     assert (process.returncode, limits) == (143, ["0", "0"]), err
     assert json.loads(out)["error"]["kind"] == "interrupted"
-    assert _finish(home) == [(shard, slice_) for shard in range(3) for slice_ in (1, 2)]
+    assert _finish(home) == EVERYTHING
 
 
 def test_two_trainings_at_once(home_without_ray: UserFolder, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -118,7 +118,8 @@ def test_two_trainings_at_once(home_without_ray: UserFolder, tmp_path_factory: p
         out, err = first.communicate("\n")
     assert first.returncode == 0, err
     assert json.loads(out)["data"]["serving"] == 3
-    assert "a worker died: another one goes on with shard 2 after slice 1" in err
+    # How the worker ended, and whether its last slice counts, depends on which news of it came first.
+    assert "another one goes on with shard 2 after slice" in err
     elsewhere: Path = tmp_path_factory.mktemp("elsewhere")
     data, config = str(home.folder / "train.parquet"), str(home.config)
     ended = command("evaluate", data, "--config", config, "--json", folder=elsewhere)

@@ -6,6 +6,7 @@ Each run draws new values, so that what another run has left on the machine is n
 from __future__ import annotations
 
 import base64
+import os
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -161,7 +162,9 @@ def all_traces(markers: Markers, payloads: Mapping[str, bytes], names: Iterable[
 def files_under(*folders: Path) -> dict[str, bytes]:
     """Return every file under the folders, by its path, except those that are removed meanwhile."""
     found: dict[str, bytes] = {}
-    for path in (path for folder in folders for path in folder.rglob("*")):
+    # Unlike Path.rglob, os.walk passes over folders that are removed meanwhile.
+    walked = (walk for folder in folders for walk in os.walk(folder))
+    for path in (Path(folder) / name for folder, _, names in walked for name in names):
         try:
             if path.is_file() and not path.is_symlink():
                 found[str(path)] = path.read_bytes()

@@ -31,9 +31,10 @@ def memory_of(raylet: int) -> dict[str, bytes]:
     """Return what was ever written to the memory that this raylet's process shares; its file has no name any more."""
     memory: dict[str, bytes] = {}
     for entry in Path(f"/proc/{raylet}/fd").iterdir():
-        if "/plasma" in str(entry.readlink()):
-            with entry.open("rb") as file:
-                memory |= {f"memory at {place}": piece for place, piece in _written(file.fileno())}
+        with suppress(FileNotFoundError):  # closed meanwhile
+            if "/plasma" in str(entry.readlink()):
+                with entry.open("rb") as file:
+                    memory |= {f"memory at {place}": piece for place, piece in _written(file.fileno())}
     return memory
 
 
@@ -52,11 +53,12 @@ def raylet_of(folder: Path) -> int:
 def worker_processes() -> list[int]:
     """Return the numbers of the processes of our actors."""
     parent = f"PPid:\t{raylet()}\n"
-    return [
-        pid
-        for pid, words in _processes()
-        if b"WorkerShell" in words[0] and parent in Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    ]
+    found = []
+    for pid in (pid for pid, words in _processes() if b"WorkerShell" in words[0]):
+        with suppress(OSError):  # it has ended
+            if parent in Path(f"/proc/{pid}/status").read_text(encoding="utf-8"):
+                found.append(pid)
+    return found
 
 
 def core_limits(pid: int) -> list[str]:

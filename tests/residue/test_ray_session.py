@@ -17,6 +17,7 @@ import cluster
 from cluster.runtime import session
 from storage.errors import SisaError
 from tests.doubles.user_folder import UserFolder
+from tests.multinode.patience import until
 from tests.residue.markers import Markers, all_traces, draw_markers, files_under
 from tests.residue.people import fill_with_remembering, let_talk
 from tests.residue.ray_places import (
@@ -97,10 +98,13 @@ def observation(joined_ray: None, tmp_path_factory: pytest.TempPathFactory) -> R
         let_talk(home, "speak")
         federation.train()
         assert federation.erase(subjects=[markers["subject"].value]).state == "complete"
+        until(lambda: len(worker_processes()) == 1, "the worker that failed to end")
         limits = [core_limits(pid) for pid in worker_processes()]
         left = _looked_at(before)
     text = secrets.token_hex(16).encode()
     with _planted(text):
+        # What a process prints reaches Ray's log a moment later.
+        until(lambda: any(text in each for each in files_under(session_folder()).values()), "the text in Ray's log")
         planted = _looked_at(before)
     return RayObservation(
         markers=markers, reported=str(reported.value), limits=limits, left=left, planted=planted, text=text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 from collections.abc import Iterator
@@ -91,14 +92,26 @@ def test_each_site_s_data_are_met_by_its_own_nodes_only(
 
 
 def _end_process(federation: SiteFederation, sites: Sites) -> None:
-    """Kill the process by which north is reached, after checking that it is on north's node; callers get an error."""
+    """Kill the process by which north is reached, which is on north's node, while it is asked.
+
+    The caller gets an error. The process is stopped first, so that it cannot answer, and killed when the caller has
+    waited for it.
+    """
     link = federation.link("north")
     assert isinstance(link, PinnedSite)
-    process = ray.get(link._started().__ray_call__.remote(lambda _: os.getpid()))
+    actor = link._started()
+    process = ray.get(actor.__ray_call__.remote(lambda _: os.getpid()))
     assert sites.has("north", process)
-    os.kill(process, signal.SIGKILL)
-    with pytest.raises(Unavailable, match="the site is away: its process was lost, and is restarted"):
-        link.standing()
+
+    def kill() -> None:
+        with suppress(ProcessLookupError):  # it has ended by now
+            os.kill(process, signal.SIGKILL)
+
+    os.kill(process, signal.SIGSTOP)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(link, "_check_there", kill)
+        with pytest.raises(Unavailable, match="the site is away: its process was lost, and is restarted"):
+            link._answered(actor, "standing", (0,), math.inf)
 
 
 def _withdraw_south(federation: SiteFederation, in_folders: InFolders) -> None:
