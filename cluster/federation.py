@@ -29,8 +29,8 @@ from cluster.writer.keys_owner import check_owner
 from cluster.writer.training_data import open_train, source_of
 from cluster.writer.writer import Writer, Writing, draft, drafted_for_all, writer_setup, writing
 from coordinator.decisions.plan import RetrainPlan
-from coordinator.decisions.policy import check_reason
 from coordinator.decisions.times import latest_time
+from coordinator.delays import check_reason
 from coordinator.engine.ended import find_request
 from coordinator.engine.history import generations
 from coordinator.engine.ledger import read_state

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from coordinator.delays import EndedPause, Extension, FailedAttempt, Pause
 from shards.specification import ShardId, SliceIndex
 from shards.tombstones import DigestSet
 from storage.digests import Sha256
@@ -130,24 +131,31 @@ class Cost:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Extension:
-    """More time, granted once (GDPR Art. 12(3))."""
+class Found:
+    """What the search for a request's data points has found."""
 
-    at: str
-    """When it was recorded, UTC, ISO 8601."""
-    reason: str
-    previous_due_at: str
+    from_slices: Mapping[ShardId, SliceIndex] = field(default_factory=dict)
+    """For each shard that held something, the earliest slice that held something."""
+    points: int = 0
+    """Data points erased."""
+    unknown: int = 0
+    """Named subjects and ids that have no data point here, perhaps because they were erased before."""
+    missing: ObjectRef | InlineDigests | None = None
+    """Keyed digests of the unknown ones, for a repetition of the request with the same names. None: all names or no
+    names are unknown, or an earlier release carried it out."""
+    similar: Similar = NONE_SIMILAR
+    """Data points of similar names, which stay unless ``include_similar``."""
+    expected: Cost | None = None
+    """The expected cost of retraining for this request alone; None: nothing is removed, or the cost is not known."""
+
+    @property
+    def shards(self) -> tuple[ShardId, ...]:
+        """Shards that held something."""
+        return tuple(sorted(self.from_slices))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pause:
-    """A pause that has ended; it moved the due date by its length."""
-
-    reason: str
-    held_at: str
-    """UTC, ISO 8601."""
-    released_at: str
-    previous_due_at: str
+NOTHING_FOUND: Final = Found()
+"""Before the search, and after one that found nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,9 +167,9 @@ class ErasureRequest:
     """Digest of the keyed digests it names: the same id with another body is a conflict (D4)."""
     include_similar: bool = False
     """Whether subjects whose names differ only in spelling are erased as well."""
-    commitment: str = ""
-    """The commitment to its names in its receipt (``coordinator.receipts.openings``), hexadecimal; empty: the release
-    that accepted it made none."""
+    commitment: Sha256 | None = None
+    """The commitment to its names in its receipt (``coordinator.receipts.openings``); None: the release that accepted
+    it made none."""
     names: ObjectRef | InlineDigests | None
     """The keyed digests it names. None once its points are removed (then they are among the tombstones), or once it is
     refused or cancelled."""
@@ -173,45 +181,27 @@ class ErasureRequest:
     """The state before its quarantine, for the receipt, until it is complete."""
     receipt: int | None = None
     """Index of its receipt in the log; None until it is complete."""
-    by: str = ""
-    """Id of the token it was submitted with; empty: by command. Not a part of ``body``."""
+    by: str | None = None
+    """Id of the token it was submitted with; None: by command. Not a part of ``body``."""
     received_at: str
     """UTC, ISO 8601."""
     due_at: str
     """UTC, ISO 8601; includes extensions and pauses."""
     state: RequestState = RequestState.ACCEPTED
     """The stage it has reached; ``shown`` is what people see."""
-    shards: tuple[ShardId, ...] = ()
-    """Shards that held something."""
-    from_slices: Mapping[ShardId, SliceIndex] = field(default_factory=dict)
-    """For each of those shards, the earliest slice that held something."""
-    points: int = 0
-    """Data points erased."""
-    unknown: int = 0
-    """Named subjects and ids that have no data point here, perhaps because they were erased before."""
-    missing: ObjectRef | InlineDigests | None = None
-    """Keyed digests of the unknown ones, for a repetition of the request with the same names. None: all names or no
-    names are unknown, or an earlier release carried it out."""
-    similar: Similar = NONE_SIMILAR
-    """Data points of similar names, which stay unless ``include_similar``."""
-    reason: str = ""
-    """Why it was refused or cancelled."""
     times: Mapping[str, str] = field(default_factory=dict)
     """When each state was reached, UTC, ISO 8601."""
-    held: str = ""
-    """Why it is paused; empty: it is not paused. During a pause nothing is removed and the due date moves."""
-    held_at: str = ""
-    """When the pause began, UTC, ISO 8601; empty: not paused."""
-    holds: tuple[Pause, ...] = ()
+    pause: Pause | None = None
+    """None: it is not paused."""
+    holds: tuple[EndedPause, ...] = ()
     """Pauses that have ended."""
-    extensions: tuple[Extension, ...] = ()
-    """At most one is granted."""
-    failure: str = ""
-    """Why the last attempt failed and what to do; empty: it did not fail, or work has progressed since."""
-    failed_at: str = ""
-    """When it failed, UTC, ISO 8601; empty: no failure."""
-    expected: Cost | None = None
-    """The expected cost of retraining for this request alone; None until its points are removed."""
+    extension: Extension | None = None
+    """None: its due date was not moved."""
+    failure: FailedAttempt | None = None
+    """Why the last attempt failed; None: it did not fail, or work has progressed since."""
+    found: Found = NOTHING_FOUND
+    reason: str | None = None
+    """Why it was refused or cancelled; None: it was neither."""
     spent: Cost = Cost()
     """Cost of training its shards again from its earliest slices on. Work that several requests share counts in full
     for each of them; work that a later request made obsolete and repeated counts twice."""
@@ -224,13 +214,9 @@ class ErasureRequest:
         """The state that people see: ``waiting`` while paused, ``failed`` after a failure, else the stage."""
         if not self.state.is_open:
             return self.state
-        if self.held:
+        if self.pause is not None:
             return RequestState.WAITING
-        return RequestState.FAILED if self.failure else self.state
-
-    def first_slice(self, shard: ShardId) -> SliceIndex:
-        """Return the earliest slice of ``shard`` that it affects; 1 if the release that wrote it did not say."""
-        return self.from_slices.get(shard, SliceIndex(1))
+        return self.state if self.failure is None else RequestState.FAILED
 
     def reach(self, state: RequestState, at: str) -> ErasureRequest:
         """Return the request in ``state``; the states in between are recorded as reached at ``at`` as well."""

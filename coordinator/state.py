@@ -216,7 +216,7 @@ class FederationState:
         """Return the keys of all objects that are part of the current state."""
         keys = {part.key for shard in self.shards for record in shard.slices for part in record.parts}
         keys |= {checkpoint.key for shard in self.shards for checkpoint in shard.chain}
-        refs = (ref for request in self.requests for ref in (request.names, request.before, request.missing))
+        refs = (ref for request in self.requests for ref in (request.names, request.before, request.found.missing))
         keys |= {ref.key for ref in refs if isinstance(ref, ObjectRef)}
         keys |= {ref.key for ref in (*self.tombstone_objects(), *self.ended.buckets) if ref is not None}
         return frozenset(keys.union(self.ended.missing))

@@ -10,7 +10,8 @@ from coordinator.decisions.batching import plan_batch, retrain_start
 from coordinator.decisions.plan import trained_epochs
 from coordinator.decisions.policy import is_overdue
 from coordinator.decisions.times import steady
-from coordinator.requests import NONE_SIMILAR, Cost, ErasureRequest, Extension, Pause, Similar
+from coordinator.delays import EndedPause, Extension
+from coordinator.requests import NONE_SIMILAR, Cost, ErasureRequest, Similar
 from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState, ShardState, servable
 from shards.cost import training_point_epochs
@@ -72,7 +73,7 @@ class RequestStatus:
     held: str
     """Why it is paused; empty: it is not."""
     held_at: str
-    holds: tuple[Pause, ...]
+    holds: tuple[EndedPause, ...]
     """Pauses that are over."""
     extensions: tuple[Extension, ...]
     """The extension of its due date, if there was one."""
@@ -206,22 +207,22 @@ def describe_request(request: ErasureRequest, now: datetime) -> RequestStatus:
         stage=request.state.value,
         subjects=request.subjects,
         ids=request.ids,
-        points=request.points,
-        unknown=request.unknown,
+        points=request.found.points,
+        unknown=request.found.unknown,
         include_similar=request.include_similar,
-        similar=request.similar,
-        shards=request.shards,
+        similar=request.found.similar,
+        shards=request.found.shards,
         received_at=request.received_at,
         due_at=request.due_at,
         overdue=is_overdue(request, now),
-        reason=request.failure or request.reason,
+        reason=request.failure.reason if request.failure else request.reason or "",
         times=dict(request.times),
-        held=request.held,
-        held_at=request.held_at,
+        held=request.pause.reason if request.pause else "",
+        held_at=request.pause.held_at if request.pause else "",
         holds=request.holds,
-        extensions=request.extensions,
-        failed_at=request.failed_at,
-        expected=request.expected,
+        extensions=(request.extension,) if request.extension else (),
+        failed_at=request.failure.at if request.failure else "",
+        expected=request.found.expected,
         spent=request.spent,
     )
 
@@ -269,6 +270,6 @@ def _constituent(state: FederationState, number: ShardId, shard: ShardState) -> 
 
 def _kind(state: FederationState, number: ShardId, shard: ShardState) -> str:
     if not shard.is_trained:
-        open_here = any(request.state.is_open and number in request.shards for request in state.requests)
+        open_here = any(request.state.is_open and number in request.found.from_slices for request in state.requests)
         return "quarantined" if open_here else "training"
     return "trained" if shard.points else "empty"

@@ -99,7 +99,7 @@ def scan_residue(store: ObjectStore, state: FederationState, *, everything: bool
 def _compare(state: FederationState, shard: ShardId, retrained: dict[int, Sha256]) -> ShardProof:
     chain = state.shards[shard].chain
     # A shard whose first slice waits to be retrained abstains: it has no checkpoint to compare.
-    waits = any(is_training(request) and shard in request.shards for request in state.requests)
+    waits = any(is_training(request) and shard in request.found.from_slices for request in state.requests)
     wrong = next((each for each in chain if each.digest != retrained.get(each.slice)), None)
     refutation = None if wrong is None else _refutation(shard, wrong, retrained)
     return ShardProof(

@@ -92,9 +92,9 @@ def _redo(setup: WriterSetup, writer: Writer, notice: WitnessNotice) -> bool:
     if known.state is RequestState.ACCEPTED:
         if notice.stands == CANCELLED:
             writer.intervene(request_id, Cancel(reason="it was cancelled after the backup was made"))
-        elif notice.stands == HELD and not known.held:
+        elif notice.stands == HELD and known.pause is None:
             writer.intervene(request_id, Hold(reason="it was held after the backup was made"))
-        elif notice.stands == ASKED and known.held:
+        elif notice.stands == ASKED and known.pause is not None:
             writer.intervene(request_id, Release())
     return is_news
 

@@ -39,7 +39,7 @@ from cluster.writer.identity import with_key_in_store
 from cluster.writer.keys_owner import check_owner, is_of_others, own_keys
 from cluster.writer.place import take_place
 from cluster.writer.stores import open_objects
-from coordinator.decisions.policy import check_reason
+from coordinator.delays import check_reason
 from coordinator.ports import Listener
 from coordinator.receipts.rollback import refuse_restoring
 from storage.digests import sha256

@@ -87,10 +87,10 @@ class LogLines:
             "request",
             request_id=request.request_id,
             state=request.shown.value,
-            shards=list(request.shards),
-            points=request.points,
+            shards=list(request.found.shards),
+            points=request.found.points,
             due_at=request.due_at,
-            held=bool(request.held),
+            held=request.pause is not None,
             **receipt,
         )
 

@@ -223,7 +223,7 @@ def tainted(state: FederationState) -> tuple[ShardId, ...]:
 
 def _values(state: FederationState) -> Iterator[tuple[Metric, float]]:
     complete = [request for request in state.requests if request.state is RequestState.COMPLETE]
-    expected = sum((request.expected or Cost() for request in complete), start=state.ended.expected)
+    expected = sum((request.found.expected or Cost() for request in complete), start=state.ended.expected)
     spent = sum((request.spent for request in complete), start=state.ended.spent)
     yield EXPECTED_POINT_EPOCHS, expected.point_epochs
     yield SPENT_POINT_EPOCHS, spent.point_epochs
@@ -260,7 +260,7 @@ def _is_unsafe(request: ErasureRequest) -> bool:
 
 
 def _is_awaited(request: ErasureRequest) -> bool:
-    return request.state.is_open and not request.held
+    return request.state.is_open and request.pause is None
 
 
 def _begun(request: ErasureRequest) -> float:

@@ -149,7 +149,7 @@ class Reading:
         """
         if request.state is RequestState.REFUSED:
             return roll.positions(roll.names)
-        return roll.positions(load_digests(self._store, request.missing))
+        return roll.positions(load_digests(self._store, request.found.missing))
 
     def requests(self) -> tuple[ErasureRequest, ...]:
         """Return all requests that were ever accepted, in order of acceptance."""

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from cluster.config.specification import FederationSpecification
+from coordinator.delays import Pause
 from coordinator.receipts.statements import Commitment
 from coordinator.requests import ErasureRequest, Readmission
 from shards.routing import DIGEST_BYTES, Naming, PartitionKey, SubjectDigest, point_digest, subject_digests
@@ -130,6 +131,7 @@ def request_of(
     **more: Any,
 ) -> ErasureRequest:
     """Return the new request; ``held``: the reason why it is paused; ``more``: further fields."""
+    at = received.isoformat(timespec="milliseconds")
     due = received + timedelta(days=specification.erasure.deadline_days)
     return ErasureRequest(
         request_id=request_id,
@@ -137,9 +139,9 @@ def request_of(
         names=None,
         subjects=len(names.subjects) // DIGEST_BYTES,
         ids=len(names.points) // DIGEST_BYTES,
-        received_at=received.isoformat(timespec="milliseconds"),
+        received_at=at,
         due_at=due.isoformat(timespec="milliseconds"),
-        held=held,
+        pause=Pause(reason=held, held_at=at) if held else None,
         **more,
     )
 

@@ -55,7 +55,7 @@ class WitnessNotices:
         event = ErasureAccepted(request=replace(request, names=InlineDigests.of(names)))
         place = notice_key(self.federation, request.request_id)
         sealed = encrypt(canonical_json(encode_event(event)), place, self._secret, fresh_nonce())
-        stands = HELD if request.held else ASKED
+        stands = HELD if request.pause else ASKED
         self._try(
             lambda: self.witness.note(place, lambda found: found or {"sealed": to_base64(sealed), "stands": stands})
         )
@@ -63,7 +63,7 @@ class WitnessNotices:
     def ruled(self, request: ErasureRequest) -> None:
         """Record with the witness that the request is held, released or cancelled."""
         is_cancelled = request.state is RequestState.CANCELLED
-        stands = CANCELLED if is_cancelled else HELD if request.held else ASKED
+        stands = CANCELLED if is_cancelled else HELD if request.pause else ASKED
         place = notice_key(self.federation, request.request_id)
         self._try(lambda: self.witness.note(place, lambda found: found and {**found, "stands": stands}))
 

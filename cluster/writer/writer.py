@@ -32,8 +32,9 @@ from cluster.writer.place import settle_identity
 from cluster.writer.stores import open_objects, open_witness
 from cluster.writer.training_data import IN_MEMORY, is_news, open_train
 from coordinator.decisions.decide import Event
-from coordinator.decisions.policy import check_reason, ruling
+from coordinator.decisions.policy import ruling
 from coordinator.decisions.times import latest_time, received_by
+from coordinator.delays import check_reason
 from coordinator.engine.ended import all_readmissions, all_requests, find_request
 from coordinator.engine.engine import Engine, Tools
 from coordinator.engine.ledger import read_state

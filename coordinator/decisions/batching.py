@@ -49,7 +49,7 @@ def plan_batch(state: FederationState, epochs: int) -> RequestBatch:
     schedule = slice_epochs(epochs, len(state.shards[0].slices))
     pace = _seconds_per_point_epoch(state, batch, schedule)
     affected = affected_slices(
-        SliceId(shard, request.first_slice(shard)) for request in batch for shard in request.shards
+        SliceId(shard, first) for request in batch for shard, first in request.found.from_slices.items()
     )
     retrains = []
     for shard, from_slice in affected.items():
@@ -70,7 +70,7 @@ def retrain_start(state: FederationState, settings: ErasureSettings) -> datetime
     if state.data is None or state.configuration is None or not untrained:
         return None
     batch = tuple(filter(is_training, state.requests))
-    if state.at_once or not untrained <= {shard for request in batch for shard in request.shards}:
+    if state.at_once or not untrained <= {shard for request in batch for shard in request.found.from_slices}:
         return AT_ONCE
     if any(request.state is RequestState.RETRAINING for request in batch):
         return AT_ONCE
@@ -105,5 +105,5 @@ def _seconds_per_point_epoch(state: FederationState, batch: Sequence[ErasureRequ
         work = training_point_epochs(_points(state, ShardId(number))[:length], schedule[:length])
         known += Cost(point_epochs=work, seconds=sum(checkpoint.seconds for checkpoint in shard.chain))
     if not known.point_epochs:
-        known = sum((request.expected for request in batch if request.expected), Cost())
+        known = sum((request.found.expected or Cost() for request in batch), Cost())
     return known.seconds / known.point_epochs if known.point_epochs else 0.0

@@ -32,6 +32,7 @@ from coordinator.requests import (
     NONE_SIMILAR,
     Cost,
     ErasureRequest,
+    Found,
     InlineDigests,
     ObjectRef,
     Readmission,
@@ -72,7 +73,7 @@ class TrainingConfigured:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErasureAccepted:
-    """A request has arrived; its names are durable. It may arrive paused: with ``held`` set."""
+    """A request has arrived; its names are durable. It may arrive paused."""
 
     request: ErasureRequest
     looked: int = 0
@@ -406,14 +407,15 @@ def _quarantine(state: FederationState, event: PointsRemoved) -> FederationState
         request,
         RequestState.QUARANTINED,
         event.at,
-        shards=tuple(affected),
-        from_slices=affected,
-        points=sum(event.removed.values()),
-        unknown=event.unknown,
-        missing=event.missing,
-        similar=event.similar,
         before=event.before,
-        expected=event.expected,
+        found=Found(
+            from_slices=affected,
+            points=sum(event.removed.values()),
+            unknown=event.unknown,
+            missing=event.missing,
+            similar=event.similar,
+            expected=event.expected,
+        ),
     )
 
 
@@ -427,8 +429,7 @@ def _refuse(state: FederationState, event: NothingToErase) -> FederationState:
         RequestState.REFUSED,
         event.at,
         reason=event.reason,
-        unknown=event.unknown,
-        similar=event.similar,
+        found=Found(unknown=event.unknown, similar=event.similar),
     )
 
 
@@ -490,9 +491,10 @@ def _extend(state: FederationState, event: CheckpointWritten) -> FederationState
     cost = checkpoint_cost(state, event.shard, event.checkpoint)
 
     def retrained(request: ErasureRequest) -> ErasureRequest:
-        if not is_training(request) or event.shard not in request.shards:
+        first = request.found.from_slices.get(event.shard)
+        if not is_training(request) or first is None:
             return request
-        own = cost if request.first_slice(event.shard) <= event.checkpoint.slice else Cost()
+        own = cost if first <= event.checkpoint.slice else Cost()
         return advance(request, RequestState.RETRAINING, event.at, spent=request.spent + own)
 
     return each_request(after, retrained)
@@ -538,7 +540,7 @@ def _receipted(state: FederationState, event: ReceiptIssued) -> FederationState:
         return change(state, request, replace(request, receipt=event.index))
     if request is None or request.state is not RequestState.PURGED or request.before is None:
         return state  # a repetition
-    issued = replace(request, receipt=event.index, before=None, failure="", failed_at="")
+    issued = replace(request, receipt=event.index, before=None, failure=None)
     after = change(state, request, issued)
     if any(each.before == request.before for each in after.requests):
         return after

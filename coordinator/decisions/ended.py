@@ -36,18 +36,19 @@ def without_ended(
     going: tuple[_Ended, ...] = (*(each for _, each in requests), *readmissions)
     complete = [each for _, each in requests if each.state is RequestState.COMPLETE]
     was = state.ended
+    missing = (each.found.missing for _, each in requests)
     ended = replace(
         was,
         complete=was.complete + len(complete),
         refused=was.refused + sum(each.state is RequestState.REFUSED for _, each in requests),
         cancelled=was.cancelled + sum(each.state is RequestState.CANCELLED for _, each in requests),
         readmissions=was.readmissions + len(readmissions),
-        expected=sum((each.expected or Cost() for each in complete), was.expected),
+        expected=sum((each.found.expected or Cost() for each in complete), was.expected),
         spent=sum((each.spent for each in complete), was.spent),
         purged_at=max([was.purged_at, *(each.times.get(RequestState.PURGED.value, "") for each in complete)]),
         numbers=joined(was.numbers, (number for number, _ in requests)),
         receipts=joined(was.receipts, (each.receipt for each in going if each.receipt is not None)),
-        missing=(*was.missing, *(each.missing.key for _, each in requests if isinstance(each.missing, ObjectRef))),
+        missing=(*was.missing, *(ref.key for ref in missing if isinstance(ref, ObjectRef))),
         buckets=buckets,
     )
     return replace(

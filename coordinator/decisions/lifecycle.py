@@ -11,7 +11,8 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from coordinator.requests import ErasureRequest, Extension, ObjectRef, Pause, RequestState
+from coordinator.delays import Extension, FailedAttempt, Pause
+from coordinator.requests import ErasureRequest, ObjectRef, RequestState
 from coordinator.state import FederationState
 
 
@@ -19,18 +20,17 @@ def accept(state: FederationState, request: ErasureRequest) -> FederationState:
     """Return the state with the request, which may arrive paused; a known id changes nothing (D4)."""
     if state.request(request.request_id) is not None or state.readmission(request.request_id) is not None:
         return state
-    held_at = request.received_at if request.held else ""
-    accepted = replace(request, times={RequestState.ACCEPTED.value: request.received_at}, held_at=held_at)
+    accepted = replace(request, times={RequestState.ACCEPTED.value: request.received_at})
     return replace(state, requests=(*state.requests, accepted))
 
 
 def extend_due(state: FederationState, request_id: str, due_at: str, reason: str, at: str) -> FederationState:
     """Return the state in which the request is due at ``due_at``; this can be done once."""
     request = state.request(request_id)
-    if request is None or not request.state.is_open or request.extensions:
+    if request is None or not request.state.is_open or request.extension is not None:
         return state
     extension = Extension(at=at, reason=reason, previous_due_at=request.due_at)
-    return change(state, request, replace(request, due_at=due_at, extensions=(extension,)))
+    return change(state, request, replace(request, due_at=due_at, extension=extension))
 
 
 def hold(state: FederationState, request_id: str, reason: str, at: str) -> FederationState:
@@ -38,13 +38,13 @@ def hold(state: FederationState, request_id: str, reason: str, at: str) -> Feder
     request = state.request(request_id)
     if request is None or not is_ready(request):
         return state
-    return change(state, request, replace(request, held=reason, held_at=at))
+    return change(state, request, replace(request, pause=Pause(reason=reason, held_at=at)))
 
 
 def release(state: FederationState, request_id: str, at: str) -> FederationState:
     """Return the state in which the request's pause has ended."""
     request = state.request(request_id)
-    return state if request is None or not request.held else change(state, request, _released(request, at))
+    return state if request is None else change(state, request, _released(request, at))
 
 
 def cancel(state: FederationState, request_id: str, reason: str, at: str) -> FederationState:
@@ -52,7 +52,7 @@ def cancel(state: FederationState, request_id: str, reason: str, at: str) -> Fed
     request = state.request(request_id)
     if request is None or not is_untouched(request):
         return state
-    ended = _released(request, at) if request.held else request
+    ended = _released(request, at)
     return close_names(change(state, request, ended), ended, RequestState.CANCELLED, at, reason=reason)
 
 
@@ -61,9 +61,9 @@ def mark_failed(state: FederationState, request_ids: Collection[str], reason: st
     named = frozenset(request_ids)
 
     def marked(request: ErasureRequest) -> ErasureRequest:
-        if request.request_id not in named or request.held or not request.state.is_open:
+        if request.request_id not in named or request.pause is not None or not request.state.is_open:
             return request
-        return replace(request, failure=reason, failed_at=at)
+        return replace(request, failure=FailedAttempt(reason=reason, at=at))
 
     return each_request(state, marked)
 
@@ -75,7 +75,7 @@ def is_untouched(request: ErasureRequest) -> bool:
 
 def is_ready(request: ErasureRequest) -> bool:
     """Return whether the request's points may be removed now."""
-    return is_untouched(request) and not request.held
+    return is_untouched(request) and request.pause is None
 
 
 def is_training(request: ErasureRequest) -> bool:
@@ -85,7 +85,7 @@ def is_training(request: ErasureRequest) -> bool:
 
 def advance(request: ErasureRequest, reached: RequestState, at: str, **fields: Any) -> ErasureRequest:
     """Return the request after a successful step, which clears a recorded failure."""
-    return replace(request, failure="", failed_at="", **fields).reach(reached, at)
+    return replace(request, failure=None, **fields).reach(reached, at)
 
 
 def close_names(
@@ -113,8 +113,8 @@ def later(moment: str, by: timedelta) -> str:
 
 
 def _released(request: ErasureRequest, at: str) -> ErasureRequest:
-    """Return the request with its pause recorded and its due date moved: a pause stops the legal clock."""
-    paused = datetime.fromisoformat(at) - datetime.fromisoformat(request.held_at)
-    due_at = later(request.due_at, max(paused, timedelta()))  # clocks of two machines may differ
-    over = Pause(reason=request.held, held_at=request.held_at, released_at=at, previous_due_at=request.due_at)
-    return replace(request, held="", held_at="", due_at=due_at, holds=(*request.holds, over))
+    """Return the request without a pause, and due later by its length: a pause stops the legal clock."""
+    if request.pause is None:
+        return request
+    over = request.pause.released(at, request.due_at)
+    return replace(request, pause=None, holds=(*request.holds, over), due_at=later(request.due_at, over.length))

@@ -7,17 +7,16 @@ hold. A request can be withdrawn until its data points are removed.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Final, assert_never
+from typing import assert_never
 
 from coordinator.decisions.decide import DueExtended, RequestCancelled, RequestHeld, RequestReleased
 from coordinator.decisions.lifecycle import is_untouched, later
+from coordinator.delays import check_reason
 from coordinator.interventions import Cancel, Extend, Hold, Intervention, Release
 from coordinator.requests import ErasureRequest
 from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState
 from storage.errors import Conflict, Invalid
-
-_MOST_CHARACTERS: Final = 500
 
 
 def ruling(
@@ -45,27 +44,11 @@ def ruling(
             assert_never(wanted)
 
 
-def check_reason(reason: str) -> None:
-    """Raise ``Invalid`` unless the reason has 1 to 500 printable characters, not only spaces."""
-    if len(reason) <= _MOST_CHARACTERS and reason.isprintable() and reason.strip():
-        return
-    # The reason itself is left out: it could control the terminal that shows this.
-    raise Invalid(
-        f"a reason is 1 to {_MOST_CHARACTERS} printable characters, got {len(reason)} characters"
-        f"{'' if reason.isprintable() else ', not all printable'}",
-        "Write a short reason without personal data: it is kept with the request.",
-    )
-
-
 def _extended(request: ErasureRequest, days: int, reason: str, settings: ErasureSettings, at: str) -> DueExtended:
     check_reason(reason)
     _check_days(days, settings, request.request_id)
-    if request.extensions:
-        raise Conflict(
-            f"the due date was moved before, on {request.extensions[0].at[:10]}: this can be done once",
-            f"Carry the request out by {request.due_at[:10]}.",
-            request=request.request_id,
-        )
+    if request.extension is not None:
+        raise request.extension.refusal(request.request_id, request.due_at)
     if is_overdue(request, datetime.fromisoformat(at)):
         raise Conflict(
             f"the request was due on {request.due_at[:10]}: more time has to be recorded before that",
@@ -79,24 +62,20 @@ def _extended(request: ErasureRequest, days: int, reason: str, settings: Erasure
 def _held(request: ErasureRequest, reason: str, at: str) -> RequestHeld:
     check_reason(reason)
     _refuse_touched(request, "be paused")
-    if request.held:
-        raise Conflict(
-            f"the request has been paused since {request.held_at[:10]}",
-            "To give another reason, release it first.",
-            request=request.request_id,
-        )
+    if request.pause is not None:
+        raise request.pause.refusal(request.request_id)
     return RequestHeld(request_id=request.request_id, reason=reason, at=at)
 
 
 def _released(request: ErasureRequest, at: str) -> RequestReleased:
-    if not request.held:
+    if request.pause is None:
         raise Conflict("the request is not paused", "See its state with 'sisa status'.", request=request.request_id)
     return RequestReleased(request_id=request.request_id, at=at)
 
 
 def is_overdue(request: ErasureRequest, now: datetime) -> bool:
     """Return whether the request is open past its due date; a paused request is judged by when its pause began."""
-    moment = datetime.fromisoformat(request.held_at) if request.held else now
+    moment = now if request.pause is None else datetime.fromisoformat(request.pause.held_at)
     return request.state.is_open and datetime.fromisoformat(request.due_at) < moment
 
 

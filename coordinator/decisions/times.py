@@ -36,7 +36,8 @@ def received_by(request: ErasureRequest, now: datetime) -> ErasureRequest:
     if received <= now:
         return request
     moment = now.isoformat(timespec="milliseconds")
-    return replace(request, received_at=moment, due_at=later(request.due_at, now - received))
+    pause = replace(request.pause, held_at=moment) if request.pause else None
+    return replace(request, received_at=moment, pause=pause, due_at=later(request.due_at, now - received))
 
 
 def clock_is_behind(seconds: float) -> str:
@@ -60,10 +61,11 @@ def _times(state: FederationState) -> Iterator[str]:
 
 def _times_of(request: ErasureRequest) -> Iterator[str]:
     yield request.received_at
-    yield request.held_at
-    yield request.failed_at
     yield from request.times.values()
-    for hold in request.holds:
-        yield hold.released_at
-    for extension in request.extensions:
-        yield extension.at
+    yield from (hold.released_at for hold in request.holds)
+    if request.pause is not None:
+        yield request.pause.held_at
+    if request.extension is not None:
+        yield request.extension.at
+    if request.failure is not None:
+        yield request.failure.at

@@ -24,7 +24,8 @@ from coordinator.decisions.decide import (
     SubjectsReadmitted,
     TrainingConfigured,
 )
-from coordinator.requests import ErasureRequest, Readmission
+from coordinator.engine.earlier_formats import grouped
+from coordinator.requests import NOTHING_FOUND, ErasureRequest, Found, Readmission
 from coordinator.state import NONE_ENDED, DataState, EndedRequests, FederationState
 from shards.lineage import Configuration, NumericsProfile
 from shards.routing import SliceId
@@ -32,13 +33,14 @@ from shards.slices.files import SliceRecord
 from storage.digests import Json
 from storage.errors import Corrupt, InvariantBroken, NewerFormat
 
-FORMAT_VERSION: Final = 4
+FORMAT_VERSION: Final = 5
 """Incremented when older software would misread a state, or when ``decide`` derives another state from an event.
 
-A state or event without newer features is written in the oldest format that can hold it, byte for byte as the release
-of that format wrote it. So a store of release 0.1 stays one until it holds something new (E16).
+A state or event without newer features is written in the oldest format that can hold it. So a store of release 0.1
+stays one until it holds something new (E16).
 """
 _FORMAT_WITHOUT_NEWS: Final = 2
+_FORMAT_OF_GROUPS: Final = 5
 
 _SINCE_3: Final[Mapping[type, Mapping[str, Any]]] = {
     FederationState: {
@@ -50,10 +52,8 @@ _SINCE_3: Final[Mapping[type, Mapping[str, Any]]] = {
     },
     ErasureRequest: {
         "include_similar": False,
-        "commitment": "",
-        "by": "",
-        "missing": None,
-        "similar": {"points": 0, "subjects": 0},
+        "commitment": None,
+        "by": None,
     },
     DataState: {"by_id": 0, "respelt": 0},
     SliceRecord: {"similar": 0},
@@ -73,6 +73,17 @@ _SINCE_4: Final[Mapping[type, Mapping[str, Any]]] = {
     SubjectsReadmitted: {"looked": 0},
 }
 """The same for format 3."""
+
+_SINCE_5: Final[Mapping[type, Mapping[str, Any]]] = {
+    ErasureRequest: {
+        "pause": None,
+        "extension": None,
+        "failure": None,
+        "found": TypeAdapter(Found).dump_python(NOTHING_FOUND, mode="json"),
+        "reason": None,
+    },
+}
+"""The same for format 4, whose requests have fields of other names instead (``coordinator.engine.earlier_formats``)."""
 
 _FIRST_FORMAT: Final[Mapping[type, int]] = {SubjectsReadmitted: 3, ConstituentRefuted: 3, HistoryKept: 3, EndedKept: 4}
 """Events that format 2 does not have, and the first format that has them."""
@@ -112,11 +123,16 @@ def decode_state(body: Mapping[str, Any]) -> FederationState:
 
     Raises ``Invalid`` when a newer version of this software wrote it, ``Corrupt`` when no version of it did.
     """
-    _check_version(body.get("format_version"))
+    is_earlier = _is_earlier(body.get("format_version"))
     try:
-        return _ADAPTER.validate_python(body.get("state"))
+        values = body.get("state")
+        if is_earlier and isinstance(values, Mapping):
+            values = {**values, "requests": [grouped(each) for each in values.get("requests", ())]}
+        return _ADAPTER.validate_python(values)
     except ValidationError as error:
         raise Corrupt(f"the manifest does not hold a federation: {error.error_count()} problems") from error
+    except (LookupError, TypeError, ValueError) as error:
+        raise Corrupt("the manifest does not hold a federation: one of its requests cannot be read") from error
 
 
 def encode_ended(bucket: EndedBucket) -> dict[str, Any]:
@@ -131,16 +147,21 @@ def decode_ended(body: Any, only: str | None = None) -> EndedBucket:
 
     Raises as ``decode_state`` does.
     """
+    if not isinstance(body, Mapping):
+        raise Corrupt("an object does not hold ended requests")
+    is_earlier = _is_earlier(body.get("format_version"))
     try:
-        _check_version(body["format_version"])
+        requests, readmissions = body["requests"], body["readmissions"]
         if only is not None:
-            requests = [pair for pair in body["requests"] if pair[1]["request_id"] == only]
-            body = {"requests": requests, "readmissions": [r for r in body["readmissions"] if r["request_id"] == only]}
-        return _BUCKET.validate_python(body)
-    except (LookupError, TypeError) as error:
-        raise Corrupt("an object does not hold ended requests") from error
+            requests = [pair for pair in requests if pair[1]["request_id"] == only]
+            readmissions = [each for each in readmissions if each["request_id"] == only]
+        if is_earlier:
+            requests = [(number, grouped(request)) for number, request in requests]
+        return _BUCKET.validate_python({"requests": requests, "readmissions": readmissions})
     except ValidationError as error:
         raise Corrupt(f"an object does not hold ended requests: {error.error_count()} problems") from error
+    except (LookupError, TypeError, ValueError) as error:
+        raise Corrupt("an object does not hold ended requests") from error
 
 
 def encode_event(event: Event) -> dict[str, Json]:
@@ -170,14 +191,17 @@ def decode_event(record: Json) -> Event:
     """
     if not isinstance(record, Mapping):
         raise Corrupt("a journal's record is not an object")
-    _check_version(record.get("format_version"))
+    values: dict[str, Any] = dict(record)
+    is_earlier = _is_earlier(record.get("format_version"))
     name = record.get("event")
     if not isinstance(name, str) or name not in _KINDS:
         raise Corrupt("a journal's record is not an event of a federation")
     try:
-        values = {each.name: each.load(record[each.name]) for each in _fields(name) if each.name in record}
-        return _KINDS[name](**values)
-    except (ValidationError, TypeError) as error:
+        if is_earlier and name == _NAMES[ErasureAccepted]:
+            values["request"] = grouped(values["request"])
+        loaded = {each.name: each.load(values[each.name]) for each in _fields(name) if each.name in values}
+        return _KINDS[name](**loaded)
+    except (LookupError, TypeError, ValueError) as error:
         raise Corrupt("a journal's record does not hold the event that it names", event=name) from error
 
 
@@ -194,7 +218,7 @@ def _version(parts: Sequence[tuple[type, dict[str, Any]]]) -> int:
     """
     needed = {_FORMAT_WITHOUT_NEWS, *(_FIRST_FORMAT[type_] for type_, _ in parts if type_ in _FIRST_FORMAT)}
     for type_, values in parts:
-        for version, news in ((3, _SINCE_3), (4, _SINCE_4)):
+        for version, news in ((3, _SINCE_3), (4, _SINCE_4), (5, _SINCE_5)):
             for name, default in news.get(type_, {}).items():
                 if values[name] == default:
                     del values[name]
@@ -247,12 +271,14 @@ def _first(pair: tuple[SliceId, Any]) -> SliceId:
     return pair[0]
 
 
-def _check_version(version: object) -> None:
+def _is_earlier(version: object) -> bool:
+    """Return whether requests of this format have to be brought into the present form. Raises ``NewerFormat``."""
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise NewerFormat(
             f"the federation was written in format {version}, this version reads up to {FORMAT_VERSION}",
             "Upgrade sisa-ray here: see docs/upgrades.md. Nothing in the store was changed.",
         )
+    return isinstance(version, int) and version < _FORMAT_OF_GROUPS
 
 
 if len(_NAMES) != len(get_args(Event)):

@@ -149,8 +149,8 @@ class ErasureEvidence:
     """As the requester gave it, who must not put personal data into it."""
     request_digest: Sha256
     """SHA-256 over the keyed digests that the request names."""
-    commitment: str = ""
-    """Commitment to the names (``coordinator.receipts.openings``); empty if an earlier release accepted the request."""
+    commitment: Sha256 | None = None
+    """Commitment to the names (``coordinator.receipts.openings``); None if an earlier release accepted the request."""
     subjects: int
     ids: int
     points: int
@@ -227,13 +227,13 @@ def collect_evidence(
         commitment=request.commitment,
         subjects=request.subjects,
         ids=request.ids,
-        points=request.points,
-        unknown=request.unknown,
+        points=request.found.points,
+        unknown=request.found.unknown,
         state=request.state,
         due_at=request.due_at,
         times=dict(request.times),
         shared_with=_carried_out(after) - _carried_out(before) - _is_carried_out(request),
-        shards=tuple(_shard_evidence(shard, before, after) for shard in request.shards),
+        shards=tuple(_shard_evidence(shard, before, after) for shard in request.found.shards),
         purged=tuple(sorted(purged.values(), key=lambda each: each.key)),
         keyrings=tuple(keyrings),
         generation=after.generation,

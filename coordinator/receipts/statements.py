@@ -65,7 +65,7 @@ class NothingFound:
     @property
     def request_digest(self) -> Sha256:
         """See ``Evidence.request_digest``."""
-        return Sha256(self.request.commitment)
+        return self.request.commitment or Sha256("")
 
     @property
     def predicate_type(self) -> str:
@@ -94,7 +94,7 @@ class NothingFound:
                 "digest_is": RECIPE,
                 "subjects": self.request.subjects,
                 "ids": self.request.ids,
-                "unknown": self.request.unknown,
+                "unknown": self.request.found.unknown,
                 "state": self.request.state.value,
                 "due_at": self.request.due_at,
                 "times": dict(self.request.times),
@@ -104,7 +104,7 @@ class NothingFound:
                 "being_erased": self.being_erased,
                 "generation": self.generation,
                 "subject_form": self.form,
-                "similar": asdict(self.request.similar),
+                "similar": asdict(self.request.found.similar),
             },
             "store": {"kind": self.store.kind, "properties": dict(self.store.properties)},
         }
@@ -222,7 +222,7 @@ def statement_owed(
     if readmission is not None:
         return Readmitted(federation=state.name, readmission=readmission)
     if refutation is not None:
-        about = (each for each in every() if refutation.shard in each.shards and each.receipt is not None)
+        about = (each for each in every() if refutation.shard in each.found.from_slices and each.receipt is not None)
         ids = tuple(each.request_id for each in about)
         return Refuted(federation=state.name, refutation=refutation, requests=ids)
     request = state.request(request_id)

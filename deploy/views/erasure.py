@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.writer.drafting import FormlessName, new_request_id
-from coordinator.decisions.policy import check_reason
+from coordinator.delays import check_reason
 from coordinator.requests import RequestState, check_request_id
 from coordinator.status import FederationStatus, RequestStatus
 from deploy.name_file import names_in

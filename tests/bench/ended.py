@@ -32,7 +32,7 @@ from coordinator.receipts.evidence import statement
 from coordinator.receipts.issuer import Registrar
 from coordinator.receipts.kinds import PAYLOAD_TYPE
 from coordinator.receipts.rollback import forgotten_by
-from coordinator.requests import ErasureRequest, RequestState
+from coordinator.requests import ErasureRequest, Found, RequestState
 from coordinator.state import FederationState
 from coordinator.status import describe_federation
 from coordinator.verification import scan_residue
@@ -232,7 +232,7 @@ def _complete(number: int) -> ErasureRequest:
         received_at=AT,
         due_at=AT,
         state=RequestState.COMPLETE,
-        points=3,
+        found=Found(points=3),
         receipt=number + 1,
         times=dict.fromkeys(_STAGES, AT),
     )

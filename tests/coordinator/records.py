@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Final
 
+from coordinator.delays import Pause
 from coordinator.requests import ErasureRequest, ObjectRef
 from coordinator.state import DataState, FederationState, ShardState
 from shards.lineage import CheckpointRecord, Configuration, Lineage, NumericsProfile
@@ -72,6 +73,11 @@ def request_of(request_id: str) -> ErasureRequest:
         received_at="2026-01-01T00:00:00+00:00",
         due_at="2026-01-31T00:00:00+00:00",
     )
+
+
+def paused(request: ErasureRequest, reason: str = "court") -> ErasureRequest:
+    """Return the request as it arrives under a hold."""
+    return replace(request, pause=Pause(reason=reason, held_at=request.received_at))
 
 
 SETTINGS: Final = {"model": {"factory": "shards.models:mlp"}, "training": {"epochs": 4}}

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.decisions.decide import ErasureAccepted, NothingToErase, decide
+from coordinator.delays import EndedPause, Extension, FailedAttempt, Pause
 from coordinator.engine.codec import decode_event, decode_state, encode_event, encode_state
 from coordinator.engine.lookup import load_digests
 from coordinator.receipts.evidence import collect_evidence
@@ -17,10 +18,9 @@ from coordinator.requests import (
     MOST_INLINE,
     Cost,
     ErasureRequest,
-    Extension,
+    Found,
     InlineDigests,
     ObjectRef,
-    Pause,
     RequestState,
 )
 from coordinator.state import FederationState
@@ -36,21 +36,21 @@ from tests.coordinator.receipts.facts import SCAN, STORE, purged, quarantined, t
 from tests.coordinator.records import federation, ref, request_of
 
 KEY = PartitionKey(b"k" * 32)
+PAUSE = Pause(reason="court again", held_at=AT)
+FAILURE = FailedAttempt(reason="no room: make some", at=AT)
 FULL = replace(
     request_of("er-1"),
     state=RequestState.RETRAINING,
-    shards=(ShardId(2), ShardId(11)),
-    from_slices={ShardId(2): SliceIndex(1), ShardId(11): SliceIndex(3)},
+    found=Found(
+        from_slices={ShardId(2): SliceIndex(1), ShardId(11): SliceIndex(3)}, expected=Cost(point_epochs=7, seconds=0.1)
+    ),
     before=ref(),
-    holds=(Pause(reason="court", held_at="t1", released_at="t2", previous_due_at="t3"),),
-    extensions=(Extension(at="t4", reason="many requests", previous_due_at="t5"),),
-    failure="no room: make some",
-    failed_at="t6",
-    expected=Cost(point_epochs=7, seconds=0.1),
+    pause=PAUSE,
+    holds=(EndedPause(reason="court", held_at="t1", released_at="t2", previous_due_at="t3"),),
+    extension=Extension(at="t4", reason="many requests", previous_due_at="t5"),
+    failure=FAILURE,
     spent=Cost(point_epochs=3, seconds=0.25),
 )
-ADDED = ("from_slices", "held", "held_at", "holds", "extensions", "failure", "failed_at", "expected", "spent")
-"""Fields of a request that the first version did not write."""
 digests = st.binary(min_size=16, max_size=16)
 
 
@@ -131,30 +131,17 @@ def test_a_request_is_written_whole() -> None:
     assert read_back(holding(FULL)).requests == (FULL,)
 
 
-def test_a_request_of_an_earlier_version_is_read() -> None:
-    """Without what was added since, a request has neither pause nor failure, and any slice may be its earliest."""
-    state = holding(request_of("er-1"))
-    body = encode_state(state)
-    (written,) = body["state"]["requests"]
-    for added in ADDED:
-        del written[added]
-    del body["state"]["at_once"]
-    found = decode_state(body)
-    assert found == state
-    assert found.requests[0].first_slice(ShardId(1)) == 1
-
-
 @pytest.mark.parametrize(
     ("changes", "shown"),
     [
         ({}, RequestState.ACCEPTED),
-        ({"held": "court"}, RequestState.WAITING),
-        ({"failure": "no room"}, RequestState.FAILED),
-        ({"held": "court", "failure": "no room"}, RequestState.WAITING),
-        ({"failure": "no room", "state": RequestState.RETRAINING}, RequestState.FAILED),
-        ({"failure": "no room", "state": RequestState.COMPLETE}, RequestState.COMPLETE),
-        ({"held": "court", "state": RequestState.CANCELLED}, RequestState.CANCELLED),
-        ({"failure": "no room", "state": RequestState.REFUSED}, RequestState.REFUSED),
+        ({"pause": PAUSE}, RequestState.WAITING),
+        ({"failure": FAILURE}, RequestState.FAILED),
+        ({"pause": PAUSE, "failure": FAILURE}, RequestState.WAITING),
+        ({"failure": FAILURE, "state": RequestState.RETRAINING}, RequestState.FAILED),
+        ({"failure": FAILURE, "state": RequestState.COMPLETE}, RequestState.COMPLETE),
+        ({"pause": PAUSE, "state": RequestState.CANCELLED}, RequestState.CANCELLED),
+        ({"failure": FAILURE, "state": RequestState.REFUSED}, RequestState.REFUSED),
     ],
 )
 def test_what_is_shown(changes: dict[str, object], shown: RequestState) -> None:

@@ -111,4 +111,4 @@ def test_a_person_who_comes_back_is_known_for_ever(old: UserFolder) -> None:
 def test_an_older_command_is_refused_by_the_format(old: UserFolder) -> None:
     """What it would misread is of a format that it does not know."""
     manifests = sorted((old.folder / "federation" / "manifest").iterdir())
-    assert json.loads(manifests[-1].read_bytes())["body"]["format_version"] == 4
+    assert json.loads(manifests[-1].read_bytes())["body"]["format_version"] == 5

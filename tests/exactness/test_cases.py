@@ -72,7 +72,7 @@ def _erase_and_check(
     federation = trained(spec, points)
     before = federation.state
     done = federation.erase(ids=[point.id for point in gone], request_id=request)
-    assert (done.state, done.points) == (RequestState.COMPLETE, len(gone))
+    assert (done.state, done.found.points) == (RequestState.COMPLETE, len(gone))
     assert_untouched(before, federation.state, [_place(point, spec) for point in gone])
     assert_exact(federation, survivors(points, ids=[point.id for point in gone]))
 
@@ -284,7 +284,7 @@ def test_unknown_names_get_no_tombstone() -> None:
     known, stranger = points[0].subject, "stranger"
     federation = trained(spec, points)
     done = federation.erase(subjects=[known, stranger], request_id="both")
-    assert (done.state, done.unknown) == (RequestState.COMPLETE, 1)
+    assert (done.state, done.found.unknown) == (RequestState.COMPLETE, 1)
     newcomer = replace(points[0], id="new", subject=stranger)
     federation.train([*points, newcomer])
     assert_exact(federation, [*survivors(points, subjects=[known]), newcomer])

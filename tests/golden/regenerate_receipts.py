@@ -20,7 +20,7 @@ from coordinator.receipts.evidence import (
 from coordinator.receipts.issuer import Registrar
 from coordinator.receipts.openings import commitment
 from coordinator.receipts.statements import NothingFound, Readmitted
-from coordinator.requests import ErasureRequest, Readmission, RequestState, Similar
+from coordinator.requests import ErasureRequest, Found, Readmission, RequestState, Similar
 from shards.lineage import NumericsProfile
 from shards.specification import ShardId, SliceIndex
 from storage.digests import Sha256, sha256
@@ -99,8 +99,7 @@ NOTHING_FOUND = NothingFound(
         names=None,
         subjects=2,
         ids=1,
-        unknown=3,
-        similar=Similar(points=4, subjects=2),
+        found=Found(unknown=3, similar=Similar(points=4, subjects=2)),
         received_at="2026-01-01T00:00:00+00:00",
         due_at="2026-01-31T00:00:00+00:00",
         state=RequestState.REFUSED,

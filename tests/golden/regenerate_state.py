@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from coordinator.decisions.decide import EndedKept, HistoryKept, PointsRemoved, SubjectsReadmitted
+from coordinator.decisions.decide import EndedKept, ErasureAccepted, HistoryKept, PointsRemoved, SubjectsReadmitted
+from coordinator.delays import EndedPause, Extension, FailedAttempt, Pause
 from coordinator.engine.codec import EndedBucket, encode_ended, encode_event, encode_state
 from coordinator.engine.history import keep_old
 from coordinator.requests import (
     Cost,
     ErasureRequest,
+    Found,
     InlineDigests,
     ObjectRef,
     Readmission,
@@ -33,6 +36,8 @@ from storage.stores.memory import MemoryStore
 
 FOLDER = Path(__file__).parent / "states"
 AT = "2026-01-01T00:00:00.000+00:00"
+LATER = "2026-01-03T00:00:00.000+00:00"
+DUE = "2026-02-01T00:00:00.000+00:00"
 
 
 def digest(text: str) -> Sha256:
@@ -93,9 +98,7 @@ STATE = FederationState(
             by="token-1",
             subjects=2,
             ids=1,
-            unknown=1,
-            missing=_MISSING,
-            similar=Similar(points=4, subjects=2),
+            found=Found(unknown=1, missing=_MISSING, similar=Similar(points=4, subjects=2)),
             received_at=AT,
             due_at=AT,
             state=RequestState.QUARANTINED,
@@ -142,6 +145,74 @@ BUCKET = EndedBucket(
 )
 
 
+def _request(number: int, **fields: Any) -> ErasureRequest:
+    return ErasureRequest(
+        request_id=f"er-{number}",
+        body=digest(f"names {number}"),
+        names=None,
+        subjects=2,
+        ids=1,
+        received_at=AT,
+        due_at=DUE,
+        **fields,
+    )
+
+
+REQUESTS_STATE = replace(
+    ENDED_STATE,
+    requests=(
+        _request(
+            1,
+            commitment=digest("commitment"),
+            by="token-1",
+            pause=Pause(reason="court", held_at=LATER),
+            times={"accepted": AT},
+        ),
+        _request(
+            2,
+            state=RequestState.RETRAINING,
+            times={"accepted": AT},
+            failure=FailedAttempt(reason="no room: make some", at=LATER),
+            holds=(EndedPause(reason="court", held_at=AT, released_at=LATER, previous_due_at=DUE),),
+            extension=Extension(at=LATER, reason="many requests", previous_due_at=DUE),
+            before=ObjectRef(key=object_key("requests/0001.before"), sha256=digest("before")),
+            found=Found(
+                from_slices={ShardId(2): SliceIndex(2), ShardId(11): SliceIndex(1)},
+                points=7,
+                unknown=1,
+                missing=_MISSING,
+                similar=Similar(points=4, subjects=2),
+                expected=Cost(point_epochs=40, seconds=2.5),
+            ),
+            spent=Cost(point_epochs=8, seconds=0.5),
+        ),
+        _request(
+            3,
+            state=RequestState.REFUSED,
+            reason="nobody",
+            commitment=digest("commitment"),
+            receipt=3,
+            found=Found(unknown=3, similar=Similar(points=2, subjects=1)),
+            times={"accepted": AT, "refused": LATER},
+        ),
+        _request(4, state=RequestState.CANCELLED, reason="by mistake", times={"accepted": AT, "cancelled": LATER}),
+        _request(
+            5,
+            state=RequestState.COMPLETE,
+            receipt=0,
+            found=Found(from_slices={ShardId(0): SliceIndex(1)}, points=1),
+            times={"accepted": AT, "complete": LATER},
+        ),
+    ),
+)
+ARRIVED_PAUSED = ErasureAccepted(
+    request=_request(6, commitment=digest("commitment"), pause=Pause(reason="court", held_at=AT))
+)
+
+EARLIER = ("state-v3.json", "state-v4.json", "bucket-v4.json", "requests-v4.json", "arrived-paused-v3.json")
+"""Files with requests as they were written until format 4; this version only reads them."""
+
+
 def _history() -> bytes:
     """Return the object that the oldest of very many generations are written to."""
     store = MemoryStore("golden-history")
@@ -155,22 +226,22 @@ def _history() -> bytes:
 
 
 def golden() -> dict[str, bytes]:
-    """Return the golden files by name."""
+    """Return the golden files that this version writes, by name."""
     return {
-        "state-v3.json": canonical_json(encode_state(STATE)),
         "points-removed-v3.json": canonical_json(encode_event(REMOVED)),
         "subjects-readmitted-v3.json": canonical_json(encode_event(LET_BACK)),
         "history-kept-v3.json": canonical_json(encode_event(KEPT)),
-        "state-v4.json": canonical_json(encode_state(ENDED_STATE)),
         "ended-kept-v4.json": canonical_json(encode_event(ENDED_KEPT)),
-        "bucket-v4.json": canonical_json(encode_ended(BUCKET)),
+        "state-v5.json": canonical_json(encode_state(REQUESTS_STATE)),
+        "arrived-paused-v5.json": canonical_json(encode_event(ARRIVED_PAUSED)),
+        "bucket-v5.json": canonical_json(encode_ended(BUCKET)),
         "history-v1.json": _history(),
         "tombstones-v1.digests": TOMBSTONES.to_bytes(),
     }
 
 
 def regenerate() -> None:
-    """Write every golden file."""
+    """Write every golden file but the earlier ones."""
     FOLDER.mkdir(exist_ok=True)
     for name, payload in golden().items():
         (FOLDER / name).write_bytes(payload)

@@ -15,14 +15,17 @@ from shards.tombstones import DigestSet
 from storage.objects import object_key
 from storage.stores.memory import MemoryStore
 from tests.golden.regenerate_state import (
+    ARRIVED_PAUSED,
     AT,
     BUCKET,
+    EARLIER,
     ENDED_KEPT,
     ENDED_STATE,
     FOLDER,
     KEPT,
     LET_BACK,
     REMOVED,
+    REQUESTS_STATE,
     STATE,
     TOMBSTONES,
     digest,
@@ -40,7 +43,7 @@ def test_what_is_written_is_the_golden_file(name: str) -> None:
 
 def test_every_golden_file_is_checked() -> None:
     """A test reads every golden file."""
-    assert sorted(path.name for path in FOLDER.iterdir()) == sorted(GOLDEN)
+    assert sorted(path.name for path in FOLDER.iterdir()) == sorted([*GOLDEN, *EARLIER])
 
 
 def test_the_golden_state_is_read() -> None:
@@ -57,8 +60,31 @@ def test_the_golden_state_with_ended_requests_is_read() -> None:
     """
     names = ("state-v4.json", "ended-kept-v4.json", "bucket-v4.json")
     state, event, bucket = (json.loads((FOLDER / name).read_bytes()) for name in names)
-    assert {each["format_version"] for each in (state, event, bucket)} == {FORMAT_VERSION} == {4}
+    assert {each["format_version"] for each in (state, event, bucket)} == {4}
     assert (decode_state(state), decode_event(event), decode_ended(bucket)) == (ENDED_STATE, ENDED_KEPT, BUCKET)
+
+
+@pytest.mark.parametrize("name", ["requests-v4.json", "state-v5.json"])
+def test_the_golden_requests_are_read(name: str) -> None:
+    """Requests at every stage, paused, extended, failed, are read alike from the last format and from this one."""
+    record = json.loads((FOLDER / name).read_bytes())
+    assert f"v{record['format_version']}." in name
+    assert decode_state(record) == REQUESTS_STATE
+
+
+@pytest.mark.parametrize("version", [3, 5])
+def test_a_golden_request_that_arrived_paused_is_read(version: int) -> None:
+    """Until format 4 it did not say when its pause began: when it was received."""
+    record = json.loads((FOLDER / f"arrived-paused-v{version}.json").read_bytes())
+    assert record["format_version"] == version
+    assert decode_event(record) == ARRIVED_PAUSED
+
+
+def test_the_golden_bucket_is_read() -> None:
+    """Ended requests are read alike from the last format and from this one."""
+    record = json.loads((FOLDER / "bucket-v5.json").read_bytes())
+    assert record["format_version"] == FORMAT_VERSION == 5
+    assert decode_ended(record) == BUCKET
 
 
 @pytest.mark.parametrize(

@@ -303,9 +303,11 @@ def _outcome_of(federation: cluster.Federation, state: FederationState) -> dict[
         "contents": [[record.content_digest for record in shard.slices] for shard in state.shards],
         "serving": [shard.serving for shard in state.shards],
         "tombstones": [len(tombstones), tombstones.digest()],
-        "missing": {each.request_id: len(load_digests(federation.store, each.missing)) for each in state.requests},
+        "missing": {
+            each.request_id: len(load_digests(federation.store, each.found.missing)) for each in state.requests
+        },
         "requests": [
-            *([each.request_id, each.state.value, each.points, *each.shards] for each in state.requests),
+            *([each.request_id, each.state.value, each.found.points, *each.found.shards] for each in state.requests),
             *([each.request_id, _readmitted(each), each.subjects] for each in state.readmissions),
         ],
         "generations": [each.number for each in generations(federation.store, state)]

@@ -127,14 +127,14 @@ def test_names_of_nobody_are_kept_by_their_request_alone(home: UserFolder, tmp_p
     state, seen = _state(home), _in_the_open(home)
     request = state.request("er-1")
     assert request is not None
-    assert isinstance(request.missing, ObjectRef)
-    assert [key for key in seen if key.startswith("requests/")] == [request.missing.key]
-    assert request.missing.key in state.referenced()
-    kept = load_digests(home.objects, request.missing)
+    assert isinstance(request.found.missing, ObjectRef)
+    assert [key for key in seen if key.startswith("requests/")] == [request.found.missing.key]
+    assert request.found.missing.key in state.referenced()
+    kept = load_digests(home.objects, request.found.missing)
     assert set(kept.subject_digests()) == {subject_digest(_KEY, each, _NAMING) for each in strangers}
     assert len(kept.shared(load_tombstones(home.objects, state.tombstone_objects()))) == 0
     for each in strangers:
-        assert traces(_subject(each), seen) == [request.missing.key]
+        assert traces(_subject(each), seen) == [request.found.missing.key]
         assert traces(marker_of_bytes(each.encode()), seen) == []
 
 
@@ -147,7 +147,7 @@ def test_who_was_never_there_leaves_nothing(home: UserFolder) -> None:
     seen = _in_the_open(home)
     request = _state(home).request("er-1")
     assert request is not None
-    assert traces(marker_of_bytes(request.commitment.encode()), seen)  # what is kept would be found
+    assert traces(marker_of_bytes((request.commitment or "").encode()), seen)  # what is kept would be found
     gone = [marker_of_bytes(text.encode()) for text in ("never-there", "no-such-id", said.data["salt"])]
     gone += [marker_of_bytes(bytes.fromhex(said.data["salt"])), _subject("never-there")]
     gone += [marker_of_bytes(point_digest(_KEY, "no-such-id"))]

@@ -16,6 +16,7 @@ from coordinator.receipts.bundles import ReceiptBundle, bundle_from_bytes, state
 from coordinator.receipts.openings import commitment
 from coordinator.requests import ErasureRequest
 from shards.tombstones import DigestSet
+from storage.digests import Sha256
 from tests.doubles.user_folder import MARKED, CommandResult, run
 from tests.serving.world import World, error_of
 
@@ -88,7 +89,7 @@ class _Overtaken:
 
     def accept(self, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
         """Accept the other one, then this one."""
-        self.resident.accept(replace(request, commitment="0" * 64), names)
+        self.resident.accept(replace(request, commitment=Sha256("0" * 64)), names)
         return self.resident.accept(request, names)
 
 

@@ -181,7 +181,7 @@ class _Simulation:
         state, store = self.auditor.state, self.view(self.objects)
         assert state is not None
         whole = self.auditor.whole(store, state)
-        owed = [each.request_id for each in state.requests if each.state.is_open and not each.held]
+        owed = [each.request_id for each in state.requests if each.state.is_open and not each.pause]
         assert owed == [], "requests are not carried out"
         lost = self.auditor.acknowledged - {each.request_id for each in asked_for(whole)}
         assert not lost, f"acknowledged and lost: {lost}"
@@ -233,7 +233,7 @@ class _Simulation:
         seed = state.configuration.seed if state and state.configuration else 0
         process = OperatorProcess(self.environment, specification(self.scenario.shards, self.scenario.slices, seed))
         engine = process.start()
-        is_held = {request.request_id for request in engine.state.requests if request.held}
+        is_held = {request.request_id for request in engine.state.requests if request.pause}
         for number, planned in enumerate(self.scenario.requests):
             if planned.request_id in is_held and self.random.random() < 0.7:
                 self.context.do(engine, Command("release", request=number))

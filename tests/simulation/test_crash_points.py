@@ -133,7 +133,7 @@ def _check_end(store: CrashPointStore, state: FederationState, fresh: Digests) -
     """The final state is that of a federation without the erased points, with a receipt and without residue."""
     request = state.request(_ID)
     assert request is not None
-    assert (request.state, request.points) == (RequestState.COMPLETE, 4)
+    assert (request.state, request.found.points) == (RequestState.COMPLETE, 4)
     assert _digests(state) == fresh
     view = SealedStore(store)
     assert scan_residue(view, state).found == ()

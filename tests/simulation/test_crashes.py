@@ -217,7 +217,7 @@ def _outcome(audited: AuditedFederation) -> dict[str, object]:
         "contents": [[record.content_digest for record in shard.slices] for shard in state.shards],
         "serving": [shard.serving for shard in state.shards],
         "tombstones": tombstones,
-        "requests": [(each.request_id, each.state, each.points, each.shards) for each in state.requests],
+        "requests": [(each.request_id, each.state, each.found.points, each.found.shards) for each in state.requests],
         "readmissions": [(each.request_id, each.subjects, each.receipt) for each in state.readmissions],
         "condemned": state.condemned,
     }
@@ -252,7 +252,7 @@ def undisturbed() -> tuple[AuditedFederation, dict[str, object]]:
         RequestState.COMPLETE,
         RequestState.REFUSED,
     ]
-    assert [request.points for request in state.requests] == [4, 2, 0]
+    assert [request.found.points for request in state.requests] == [4, 2, 0]
     assert sum(shard.points for shard in state.shards) == len(POINTS) + len(LATER) - 6
     _check_end(audited, outcome)
     return audited, outcome
@@ -337,7 +337,7 @@ def undisturbed_names() -> tuple[AuditedFederation, dict[str, object]]:
     audited = AuditedFederation()
     _tell(audited.federation, audited.story_of_names(audited.federation))
     outcome, state = _outcome(audited), audited.current()
-    stages = [(each.request_id, each.state, each.points) for each in state.requests]
+    stages = [(each.request_id, each.state, each.found.points) for each in state.requests]
     assert stages == [("er-4", RequestState.COMPLETE, 4), ("er-5", RequestState.REFUSED, 0)]
     # Nothing erased is back; of the readmitted person only new data points are.
     held = audited.auditor.contents.points(audited.objects, state)

@@ -189,7 +189,7 @@ def test_a_held_request_waits(resident: _Watched) -> None:
     resident.erase("secret-person-000", request_id="er-2", held="legal hold 17")
     resident.until_idle()
     assert resident.request("er-1").shown is RequestState.WAITING
-    assert resident.intervene("er-1", Extend(days=10, reason="many requests")).extensions
+    assert resident.intervene("er-1", Extend(days=10, reason="many requests")).extension
     resident.intervene("er-2", Cancel(reason="withdrawn by the person"))
     resident.intervene("er-1", Release())
     resident.until_idle()

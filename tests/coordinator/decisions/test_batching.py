@@ -29,7 +29,7 @@ from coordinator.state import FederationState
 from shards.routing import SliceId
 from shards.specification import ShardId, SliceIndex
 from tests.coordinator.decisions.test_decide import AT, learn, learn_all, place, removal
-from tests.coordinator.records import DATA, checkpoint_of, configuration, federation, request_of, slice_of
+from tests.coordinator.records import DATA, checkpoint_of, configuration, federation, paused, request_of, slice_of
 
 EPOCHS = 6
 RECEIVED = datetime(2026, 1, 1, tzinfo=UTC)
@@ -96,9 +96,13 @@ def test_a_batch_touches_affected_shards_from_their_earliest_slice(state: Federa
     """Only shards that held data points of the requests are in it; each begins at its earliest request's slice."""
     batch = plan_batch(state, EPOCHS)
     assert batch.requests == tuple(request.request_id for request in state.requests)
-    assert [each.shard for each in batch.shards] == sorted({s for request in state.requests for s in request.shards})
+    assert [each.shard for each in batch.shards] == sorted(
+        {s for request in state.requests for s in request.found.shards}
+    )
     for each in batch.shards:
-        own = [request.from_slices[each.shard] for request in state.requests if each.shard in request.shards]
+        own = [
+            request.found.from_slices[each.shard] for request in state.requests if each.shard in request.found.shards
+        ]
         assert each.from_slice == min(own) == len(state.shards[each.shard].chain) + 1
     untouched = {ShardId(number) for number in range(len(state.shards))} - {each.shard for each in batch.shards}
     assert all(state.shards[shard].is_trained for shard in untouched)
@@ -109,7 +113,7 @@ def test_a_batch_costs_no_more_than_its_requests_alone(state: FederationState) -
     """Shared work is done once: compared with the same remaining points, and with each request's expectation."""
     batch = plan_batch(state, EPOCHS).expected
     singly = [alone(state, request).expected for request in state.requests]
-    foretold = [request.expected for request in state.requests if request.expected]
+    foretold = [request.found.expected for request in state.requests if request.found.expected]
     assert len(foretold) == len(singly)
     assert max(each.point_epochs for each in singly) <= batch.point_epochs <= sum(each.point_epochs for each in singly)
     assert batch.point_epochs <= sum(each.point_epochs for each in foretold)
@@ -201,7 +205,7 @@ def test_an_extension_lets_the_batch_wait() -> None:
 
 def test_a_pause_does_not_count_as_waiting_for_others() -> None:
     """The window of a request that was paused begins with its release."""
-    state = arrived(trained((3, 3)), replace(request_of("er-1"), held="court"))
+    state = arrived(trained((3, 3)), paused(request_of("er-1")))
     released = "2026-01-05T00:00:00+00:00"
     state = erased(decide(state, RequestReleased(request_id="er-1", at=released))[0], place(0, 1))
     assert retrain_start(state, WINDOW) == datetime.fromisoformat(released) + timedelta(seconds=2)
@@ -308,14 +312,6 @@ def test_seconds_come_from_what_is_left_or_from_what_was_expected() -> None:
     # 2 s for 4·4 + 4·8 point-epochs in shard 1; shard 0 has 4·3 + 4·7 to do.
     assert plan_batch(state, EPOCHS).expected == Cost(point_epochs=40, seconds=round(40 * 2 / 48, 3))
     bare = erased(trained((4, 4)), place(0, 1))
-    assert plan_batch(bare, EPOCHS).expected == only(bare).expected == Cost(point_epochs=40, seconds=2.0)
-    unknown = replace(bare, requests=(replace(only(bare), expected=None),))
+    assert plan_batch(bare, EPOCHS).expected == only(bare).found.expected == Cost(point_epochs=40, seconds=2.0)
+    unknown = replace(bare, requests=(replace(only(bare), found=replace(only(bare).found, expected=None)),))
     assert plan_batch(unknown, EPOCHS).expected == Cost(point_epochs=40, seconds=0.0)
-
-
-def test_requests_of_an_earlier_version_count_from_the_first_slice() -> None:
-    """If a request does not name its slices, its whole shard counts: the estimate may be too high, never too low."""
-    state = erased(trained((3, 3), (3, 3)), place(0, 2))
-    old = replace(state, requests=(replace(only(state), from_slices={}),))
-    (retrain,) = plan_batch(old, EPOCHS).shards
-    assert (retrain.shard, retrain.from_slice) == (0, 1)

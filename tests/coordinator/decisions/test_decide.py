@@ -120,7 +120,12 @@ def test_removing_points_quarantines_at_once() -> None:
     assert (state.generation, state.floor, state.published) == (2, 2, False)
     request = state.request("er-1")
     assert request is not None
-    assert (request.state, request.shards, request.points, request.names) == (RequestState.QUARANTINED, (1,), 1, None)
+    assert (request.state, request.found.shards, request.found.points, request.names) == (
+        RequestState.QUARANTINED,
+        (1,),
+        1,
+        None,
+    )
 
 
 def test_a_cut_at_the_first_slice_makes_the_shard_abstain() -> None:

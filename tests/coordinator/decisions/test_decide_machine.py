@@ -46,7 +46,7 @@ from shards.specification import ShardId, SliceIndex
 from shards.tombstones import DigestSet
 from storage.digests import Sha256
 from storage.objects import ObjectKey
-from tests.coordinator.records import DATA, checkpoint_of, configuration, federation, ref, request_of, slice_of
+from tests.coordinator.records import DATA, checkpoint_of, configuration, federation, paused, ref, request_of, slice_of
 
 _SHARDS, _SLICES, _POINTS = 3, 3, 12
 _EPOCHS = 4
@@ -118,10 +118,10 @@ class Decisions(RuleBasedStateMachine):
         """Check that an event changed a request only as allowed."""
         assert was.state.is_open or now == was, "a request at its end has changed"
         assert was.due_at == now.due_at or isinstance(event, _MOVES_DUE_DATES)
-        assert len(was.extensions) <= len(now.extensions) <= 1
+        assert was.extension in (None, now.extension)
         assert now.spent.point_epochs >= was.spent.point_epochs
         assert now.spent.seconds >= was.spent.seconds
-        if was.held:
+        if was.pause:
             assert now.state in (was.state, RequestState.CANCELLED), "a request got further while it was paused"
 
     def slices(self, points: frozenset[int]) -> Mapping[SliceId, frozenset[int]]:
@@ -146,15 +146,15 @@ class Decisions(RuleBasedStateMachine):
     @precondition(lambda self: self.state.data is not None)
     @rule(
         points=st.frozensets(st.integers(0, _POINTS), min_size=1, max_size=3),
-        held=st.sampled_from(["", "", "", "a hold"]),
+        arrives_paused=st.sampled_from([False, False, False, True]),
         inline=st.booleans(),
         then=st.sampled_from(["", "", "", "hold", "extend", "cancel", "fail"]),
     )
-    def accept(self, points: frozenset[int], held: str, inline: bool, then: str) -> None:
+    def accept(self, points: frozenset[int], arrives_paused: bool, inline: bool, then: str) -> None:
         """A request arrives, sometimes paused; if it arrives twice, it is one request. An intervention may follow."""
         request_id = f"er-{len(self.named)}"
         self.named[request_id] = points
-        request = replace(request_of(request_id), held=held)
+        request = paused(request_of(request_id)) if arrives_paused else request_of(request_id)
         if inline:
             request = replace(request, names=InlineDigests.of(DigestSet()))
         self.happen(ErasureAccepted(request=request), frozenset())
@@ -231,7 +231,7 @@ class Decisions(RuleBasedStateMachine):
         """A hold is requested: it works if no point is removed yet, and then none is removed until the release."""
         self.happen(RequestHeld(request_id=request_id, reason="a hold", at=_AT), frozenset())
         request = self.state.request(request_id)
-        assert request is None or bool(request.held) == (request.state is RequestState.ACCEPTED)
+        assert request is None or (request.pause is not None) == (request.state is RequestState.ACCEPTED)
         self.refuse_removal(request_id)
 
     def release(self, request_id: str) -> None:
@@ -239,7 +239,7 @@ class Decisions(RuleBasedStateMachine):
         event = RequestReleased(request_id=request_id, at="2026-01-07T00:00:00.000+00:00")
         self.happen(event, frozenset())
         request = self.state.request(request_id)
-        assert request is None or not request.held
+        assert request is None or request.pause is None
         assert decide(self.state, event)[0] == self.state
 
     def extend(self, request_id: str) -> None:
@@ -253,7 +253,7 @@ class Decisions(RuleBasedStateMachine):
         request = self.state.request(request_id)
         assert request is None or request.state is not RequestState.ACCEPTED
         if request is not None and request.state is RequestState.CANCELLED:
-            assert (request.shown, request.names, request.held) == (RequestState.CANCELLED, None, "")
+            assert (request.shown, request.names, request.pause) == (RequestState.CANCELLED, None, None)
             self.refuse_removal(request_id)
 
     def fail(self, request_id: str) -> None:
@@ -264,7 +264,7 @@ class Decisions(RuleBasedStateMachine):
         assert [each.state for each in self.state.requests] == [each.state for each in before.requests]
         assert outstanding(self.state) == outstanding(before)
         for request in self.state.requests:
-            if request.request_id in chosen and request.state.is_open and not request.held:
+            if request.request_id in chosen and request.state.is_open and not request.pause:
                 assert request.shown is RequestState.FAILED
 
     def refuse_removal(self, request_id: str) -> None:
@@ -327,7 +327,7 @@ class Decisions(RuleBasedStateMachine):
         assert not any(
             request.state.is_open and request.state is not RequestState.PURGED
             for request in self.state.requests
-            if not request.held
+            if request.pause is None
         )
 
     @precondition(lambda self: any(isinstance(effect, IssueReceipt) for effect in outstanding(self.state)))
@@ -355,7 +355,7 @@ class Decisions(RuleBasedStateMachine):
                     self.purge()
                 case IssueReceipt():
                     self.issue(len(effects))
-        assert [each.state for each in self.state.requests if each.state.is_open and not each.held] == []
+        assert [each.state for each in self.state.requests if each.state.is_open and not each.pause] == []
         assert not self.state.condemned
 
     @invariant()
@@ -381,8 +381,8 @@ class Decisions(RuleBasedStateMachine):
         for where, held in self.slices(self.points).items():
             assert self.state.slice(where).points == len(held)
         for request in self.state.requests:
-            if request.held or request.state in (RequestState.CANCELLED, RequestState.REFUSED):
-                assert (request.points, request.shards) == (0, ())
+            if request.pause or request.state in (RequestState.CANCELLED, RequestState.REFUSED):
+                assert (request.found.points, request.found.shards) == (0, ())
 
     @invariant()
     def retraining_is_never_late(self) -> None:

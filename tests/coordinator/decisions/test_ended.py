@@ -48,7 +48,7 @@ def test_those_that_ended_first_leave_first() -> None:
 
 def test_what_is_owed_a_statement_stays() -> None:
     """A refused request or a readmission leaves once its statement is in the log."""
-    owed = replace(request(1, RequestState.REFUSED), commitment="00")
+    owed = replace(request(1, RequestState.REFUSED), commitment=sha256(b"names"))
     back = Readmission(request_id="back", body=sha256(b""), subjects=1, reason="asked", at=AT)
     over = tuple(request(n, RequestState.CANCELLED) for n in range(2, 6))
     state = replace(holding(owed, *over), readmissions=(back,))

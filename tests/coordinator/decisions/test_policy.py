@@ -22,15 +22,16 @@ from coordinator.decisions.decide import (
     decide,
     outstanding,
 )
-from coordinator.decisions.policy import check_reason, is_overdue, ruling
+from coordinator.decisions.policy import is_overdue, ruling
+from coordinator.delays import EndedPause, Extension, FailedAttempt, Pause, check_reason
 from coordinator.interventions import Cancel, Extend, Hold, Intervention, Release
-from coordinator.requests import ErasureRequest, Extension, ObjectRef, Pause, RequestState
+from coordinator.requests import ErasureRequest, ObjectRef, RequestState
 from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState
 from coordinator.status import describe_federation
 from storage.errors import Conflict, Invalid, SisaError
 from tests.coordinator.decisions.test_decide import AT, accepted, learn, place, removal, trained
-from tests.coordinator.records import request_of
+from tests.coordinator.records import paused, request_of
 
 DAY_5 = "2026-01-05T00:00:00.000+00:00"
 DAY_8 = "2026-01-08T12:00:00.000+00:00"
@@ -139,13 +140,13 @@ def test_what_is_refused(
 def test_a_pause_keeps_everything_until_its_end() -> None:
     """No point of a paused request is removed; once released, it continues, and the pause has moved its due date."""
     state = held()
-    assert (only(state).shown, only(state).held, only(state).held_at) == (RequestState.WAITING, "court", DAY_5)
+    assert (only(state).shown, only(state).pause) == (RequestState.WAITING, Pause(reason="court", held_at=DAY_5))
     assert outstanding(state) == ()
     assert then(state, removal(state, place(0, 1))) == state
     free = then(state, ruled(state, "er-1", Release(), DAY_8))
-    assert (only(free).shown, only(free).held, only(free).held_at) == (RequestState.ACCEPTED, "", "")
+    assert (only(free).shown, only(free).pause) == (RequestState.ACCEPTED, None)
     assert only(free).due_at == "2026-02-03T12:00:00.000+00:00"
-    assert only(free).holds == (Pause(reason="court", held_at=DAY_5, released_at=DAY_8, previous_due_at=DUE),)
+    assert only(free).holds == (EndedPause(reason="court", held_at=DAY_5, released_at=DAY_8, previous_due_at=DUE),)
     assert outstanding(free) == (RemovePoints(request_id="er-1"),)
 
 
@@ -162,9 +163,9 @@ def test_a_pause_holds_nobody_else_up() -> None:
 
 def test_a_request_may_arrive_paused() -> None:
     """A request that arrives under a hold waits from its arrival on."""
-    arrived = replace(request_of("er-1"), held="court")
+    arrived = paused(request_of("er-1"))
     state = then(trained((3, 3)), ErasureAccepted(request=arrived))
-    assert (only(state).shown, only(state).held_at) == (RequestState.WAITING, arrived.received_at)
+    assert (only(state).shown, only(state).pause) == (RequestState.WAITING, arrived.pause)
     assert outstanding(state) == ()
     free = then(state, ruled(state, "er-1", Release(), DAY_5))
     assert only(free).due_at == "2026-02-04T00:00:00.000+00:00"
@@ -181,15 +182,15 @@ def test_an_extension_is_recorded_and_given_once() -> None:
     """The due date moves; the time, the reason and the old date are recorded. A second event changes nothing."""
     state = extended()
     assert only(state).due_at == "2026-02-10T00:00:00.000+00:00"
-    assert only(state).extensions == (Extension(at=DAY_5, reason="many", previous_due_at=DUE),)
+    assert only(state).extension == Extension(at=DAY_5, reason="many", previous_due_at=DUE)
     again = DueExtended(request_id="er-1", due_at="2027-01-01T00:00:00+00:00", reason="more", at=DAY_8)
     assert then(state, again) == state
 
 
 def test_more_time_is_for_any_open_request() -> None:
     """One whose points are removed, and one that is paused past its due date, may still get more time."""
-    assert only(then(touched(), extend(touched()))).extensions
-    assert only(then(held(), extend(held(), at=LATE))).extensions
+    assert only(then(touched(), extend(touched()))).extension
+    assert only(then(held(), extend(held(), at=LATE))).extension
 
 
 def test_a_request_withdrawn_is_closed() -> None:
@@ -198,7 +199,7 @@ def test_a_request_withdrawn_is_closed() -> None:
         names = only(before).names
         state = then(before, ruled(before, "er-1", Cancel(reason="a mistake"), DAY_8))
         request = only(state)
-        assert (request.shown, request.reason, request.held) == (RequestState.CANCELLED, "a mistake", "")
+        assert (request.shown, request.reason, request.pause) == (RequestState.CANCELLED, "a mistake", None)
         assert isinstance(names, ObjectRef)
         assert (request.names, state.condemned) == (None, (names.key,))
         assert request.times["cancelled"] == DAY_8
@@ -211,14 +212,14 @@ def test_a_failure_is_shown_until_a_step_succeeds() -> None:
     failed = AttemptFailed(request_ids=("er-1", "unheard-of"), reason="no room: make some", at=DAY_5)
     state = then(waiting(), failed)
     assert (only(state).shown, only(state).state) == (RequestState.FAILED, RequestState.ACCEPTED)
-    assert (only(state).failure, only(state).failed_at) == ("no room: make some", DAY_5)
+    assert only(state).failure == FailedAttempt(reason="no room: make some", at=DAY_5)
     assert outstanding(state) == outstanding(waiting())
     for step in (removal(state, place(0, 1)), NothingToErase(request_id="er-1", reason="none", at=AT)):
-        assert only(then(state, step)).failure == ""
+        assert only(then(state, step)).failure is None
     retraining = then(learn(touched(), 0), failed)
     assert (only(retraining).shown, only(retraining).state) == (RequestState.FAILED, RequestState.RETRAINING)
     published = learn(retraining, 0)
-    assert (only(published).shown, only(published).failed_at) == (RequestState.PUBLISHED, "")
+    assert (only(published).shown, only(published).failure) == (RequestState.PUBLISHED, None)
 
 
 def test_a_paused_or_closed_request_does_not_fail() -> None:
@@ -252,7 +253,7 @@ def test_the_clock_stands_still_in_a_pause() -> None:
     late = datetime(2026, 3, 1, tzinfo=UTC)
     assert is_overdue(only(waiting()), late)
     assert not is_overdue(only(held()), late)
-    assert is_overdue(replace(only(held()), held_at=LATE), late)
+    assert is_overdue(replace(only(held()), pause=Pause(reason="court", held_at=LATE)), late)
     assert not is_overdue(only(cancelled()), late)
 
 
@@ -262,7 +263,7 @@ def test_status_tells_pause_extension_and_failure() -> None:
     (paused,) = describe_federation(held(), "here", now).requests
     assert (paused.state, paused.stage, paused.held, paused.held_at) == ("waiting", "accepted", "court", DAY_5)
     (longer,) = describe_federation(extended(), "here", now).requests
-    assert (longer.due_at[:10], longer.extensions) == ("2026-02-10", only(extended()).extensions)
+    assert (longer.due_at[:10], longer.extensions) == ("2026-02-10", (only(extended()).extension,))
     state = then(touched(), AttemptFailed(request_ids=("er-1",), reason="no room: make some", at=DAY_8))
     (broken,) = describe_federation(state, "here", now).requests
     assert (broken.state, broken.stage, broken.reason) == ("failed", "quarantined", "no room: make some")

@@ -8,9 +8,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from coordinator.decisions.times import latest_time, received_by, steady
-from coordinator.requests import ErasureRequest, Extension, Pause, Readmission
+from coordinator.delays import EndedPause, Extension, FailedAttempt, Pause
+from coordinator.requests import ErasureRequest, Readmission
 from coordinator.state import FederationState, GenerationRecord
 from storage.digests import sha256
+from tests.coordinator.records import paused
 
 EARLY, LATE = "2026-01-01T00:00:00.000+00:00", "2026-02-01T00:00:00.500+00:00"
 REQUEST = ErasureRequest(
@@ -30,15 +32,15 @@ STATE = FederationState(name="small", settings={}, key_digest=sha256(b""), shard
     [
         replace(STATE, requests=(replace(REQUEST, received_at=LATE), REQUEST)),
         replace(STATE, requests=(replace(REQUEST, times={"accepted": EARLY, "purged": LATE}),)),
-        replace(STATE, requests=(replace(REQUEST, held_at=LATE),)),
-        replace(STATE, requests=(replace(REQUEST, failed_at=LATE),)),
+        replace(STATE, requests=(replace(REQUEST, pause=Pause(reason="court", held_at=LATE)),)),
+        replace(STATE, requests=(replace(REQUEST, failure=FailedAttempt(reason="no room", at=LATE)),)),
         replace(
             STATE,
             requests=(
-                replace(REQUEST, holds=(Pause(reason="", held_at=EARLY, released_at=LATE, previous_due_at=""),)),
+                replace(REQUEST, holds=(EndedPause(reason="", held_at=EARLY, released_at=LATE, previous_due_at=""),)),
             ),
         ),
-        replace(STATE, requests=(replace(REQUEST, extensions=(Extension(at=LATE, reason="", previous_due_at=""),)),)),
+        replace(STATE, requests=(replace(REQUEST, extension=Extension(at=LATE, reason="", previous_due_at="")),)),
         replace(STATE, readmissions=(Readmission(request_id="b", body=sha256(b""), subjects=1, reason="", at=LATE),)),
         replace(STATE, history=(GenerationRecord(number=1, since=EARLY, until=LATE, serving=(1,)),)),
         replace(STATE, history=(GenerationRecord(number=1, since=LATE, until="", serving=(1,)),)),
@@ -65,3 +67,4 @@ def test_nothing_is_received_in_the_future() -> None:
     found = received_by(REQUEST, now)
     assert (found.received_at, found.due_at) == ("2025-12-31T23:00:00.000+00:00", "2026-04-30T23:00:00.000+00:00")
     assert received_by(REQUEST, datetime.fromisoformat(EARLY)) is REQUEST
+    assert received_by(paused(REQUEST), now) == paused(found)

@@ -38,7 +38,7 @@ from shards.specification import ShardId, SliceIndex
 from shards.tombstones import DigestSet
 from storage.digests import sha256
 from storage.errors import Corrupt, Invalid
-from tests.coordinator.records import DATA, checkpoint_of, configuration, probed, ref, request_of, slice_of
+from tests.coordinator.records import DATA, checkpoint_of, configuration, paused, probed, ref, request_of, slice_of
 
 PLACES = [SliceId(ShardId(shard), SliceIndex(slice_)) for shard in (1, 0) for slice_ in (2, 1)]
 SLICES = {place: slice_of([number]) for number, place in enumerate(PLACES)}
@@ -102,11 +102,7 @@ NEWS: tuple[Event, ...] = (
     TrainingConfigured(settings={}, configuration=configuration(), at=AT),
     TrainingConfigured(settings={}, configuration=probed()),
     CheckpointLost(shard=ShardId(1), slice=SliceIndex(2), at=AT),
-    ErasureAccepted(
-        request=replace(
-            request_of("er-1"), include_similar=True, commitment="00", by="0123", similar=Similar(points=3, subjects=1)
-        )
-    ),
+    ErasureAccepted(request=replace(request_of("er-1"), include_similar=True, commitment=sha256(b"names"), by="0123")),
     PointsRemoved(
         request_id="er-1",
         removed={},
@@ -153,6 +149,13 @@ def test_what_format_3_had_no_word_for_is_of_format_4() -> None:
     first = replace(LATEST[0], looked=0)
     assert "looked" not in encode_event(first)
     assert encode_event(first)["format_version"] == 2
+
+
+def test_a_request_is_of_format_5_once_something_has_happened_to_it() -> None:
+    """An older release would not see that it is paused, or why. As it arrives, it has nothing new."""
+    first = ErasureAccepted(request=request_of("er-1"))
+    assert encode_event(first)["format_version"] == 2
+    assert encode_event(ErasureAccepted(request=paused(request_of("er-1"))))["format_version"] == 5
 
 
 @pytest.mark.parametrize("event", EVENTS[:-4], ids=lambda event: type(event).__name__)

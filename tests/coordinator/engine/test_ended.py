@@ -117,7 +117,7 @@ def test_an_id_is_used_for_ever(small: Small, again: bool) -> None:
     assert not {"er-0", "er-1", "no-more", "no-0"} & {each.request_id for each in before.requests}
     assert before.readmission("back-0") is None
     assert small.accept(subjects=["s0"], request_id="er-0").state is RequestState.COMPLETE
-    assert small.accept(subjects=["s1", "nobody"], request_id="er-1").unknown == 1
+    assert small.accept(subjects=["s1", "nobody"], request_id="er-1").found.unknown == 1
     assert small.accept(subjects=["s11"], request_id="no-more").reason == "by mistake"
     assert small.accept(subjects=["nobody-0"], request_id="no-0").state is RequestState.REFUSED
     assert small.readmit(subjects=["s0"], request_id="back-0").receipt is not None

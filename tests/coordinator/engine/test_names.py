@@ -115,7 +115,7 @@ def test_who_is_spelt_alike_stays_and_is_counted(federation: SmallFederation[Has
     """Erasing one spelling erases those that the form unites; the others stay, and the request counts them."""
     accept(federation, "er-1", subjects=["Mia"])
     request = ended(federation, "er-1")
-    assert (request.points, request.unknown, request.similar) == (3, 0, Similar(points=2, subjects=2))
+    assert (request.found.points, request.found.unknown, request.found.similar) == (3, 0, Similar(points=2, subjects=2))
     assert left(federation) == 6
 
 
@@ -123,8 +123,8 @@ def test_all_spellings_go_where_that_is_asked_for(federation: SmallFederation[Ha
     """With ``include_similar`` all go, whichever spelling was named, and none of them comes back."""
     accept(federation, "er-1", subjects=["MIA"], include_similar=True)
     request = ended(federation, "er-1")
-    assert (request.state, request.points, request.unknown) == (RequestState.COMPLETE, 5, 0)
-    assert request.similar == Similar()
+    assert (request.state, request.found.points, request.found.unknown) == (RequestState.COMPLETE, 5, 0)
+    assert request.found.similar == Similar()
     federation.train([*MIAS, *points_of("MIA", "Mia", "mia", "M.I.A.", prefix="later-")])
     assert left(federation) == 4
     assert federation.state.data is not None
@@ -135,7 +135,7 @@ def test_spelt_alike_is_not_unknown(federation: SmallFederation[HashState]) -> N
     """A name with only similar subjects is unknown, and the refusal says that there are similar ones."""
     accept(federation, "er-1", subjects=["mIa"])
     request = ended(federation, "er-1")
-    assert (request.state, request.unknown, request.similar) == (
+    assert (request.state, request.found.unknown, request.found.similar) == (
         RequestState.REFUSED,
         1,
         Similar(points=5, subjects=3),
@@ -148,8 +148,8 @@ def test_unknown_names_are_kept_as_digests(federation: SmallFederation[HashState
         names = [f"stranger-{n}" for n in range(strangers)]
         accept(federation, request_id, subjects=[*names, {"few": "noah", "many": "zoe"}[request_id]])
         request = ended(federation, request_id)
-        assert (request.points, request.unknown) == (1, strangers)
-        assert load_digests(federation.store, request.missing) == names_of(names, [])
+        assert (request.found.points, request.found.unknown) == (1, strangers)
+        assert load_digests(federation.store, request.found.missing) == names_of(names, [])
     assert scan_residue(federation.store, federation.state).found == ()
 
 
@@ -192,7 +192,7 @@ def test_somebody_comes_back(federation: SmallFederation[HashState]) -> None:
     assert statement["predicateType"] == READMISSION_TYPE
     assert statement["predicate"]["reason"] == "a new contract"
     accept(federation, "er-3", subjects=["noah"])
-    assert ended(federation, "er-3").points == 1
+    assert ended(federation, "er-3").found.points == 1
     federation.train([*MIAS, *points_of("noah", "zoe", prefix="later-"), *points_of("noah", prefix="again-")])
     assert left(federation) == 7
 
@@ -246,7 +246,7 @@ def test_the_first_of_two_demands_has_the_id(
     with pytest.raises(Conflict, match="used before"):
         engine.readmit(*_readmission("id-2", ["emma"]))
     assert (engine.state.request("id-2") is not None, engine.state.readmission("id-2")) == (True, None)
-    assert ended(federation, "id-2").points == 1
+    assert ended(federation, "id-2").found.points == 1
 
 
 def test_nobody_comes_back_who_was_not_erased(federation: SmallFederation[HashState]) -> None:
@@ -303,7 +303,7 @@ def test_a_statement_is_owed_until_it_is_signed(federation: SmallFederation[Hash
     accept(federation, "er-1", subjects=["nobody"])
     federation.engine.remove_points()
     assert IssueReceipt(request_id="er-1") in outstanding(federation.state)
-    plain = tuple(replace(each, commitment="") for each in federation.state.requests)
+    plain = tuple(replace(each, commitment=None) for each in federation.state.requests)
     assert outstanding(replace(federation.state, requests=plain)) == ()
     federation.restart()
     assert ended(federation, "er-1").receipt == 0
@@ -396,6 +396,6 @@ def test_erasing_one_spelling_erases_all_that_the_form_unites(data: st.DataObjec
     federation = federation_of([*points_of(*united, *sorted(apart)), *points_of("somebody else", prefix="q")])
     accept(federation, "er-1", subjects=[data.draw(st.sampled_from([name, *united]))])
     request = ended(federation, "er-1")
-    assert (request.points, request.similar) == (3, Similar(points=len(apart), subjects=len(apart)))
+    assert (request.found.points, request.found.similar) == (3, Similar(points=len(apart), subjects=len(apart)))
     found = find_points(federation.store, federation.state, [Demand(names=names_of([name], []))])[0]
     assert found.removed == {}

@@ -94,7 +94,10 @@ def test_a_batch_ends_as_single_requests_do(federation: SmallFederation[HashStat
     assert tombstones == load_tombstones(alone.store, alone.state.tombstone_objects())
     assert (len(tombstones.subjects), len(tombstones.points)) == (3 * 16, 11 * 16)
     facts = [
-        [(each.request_id, each.state, each.points, each.unknown, each.shards) for each in state.requests]
+        [
+            (each.request_id, each.state, each.found.points, each.found.unknown, each.found.shards)
+            for each in state.requests
+        ]
         for state in (together, alone.state)
     ]
     assert facts[0] == facts[1]
@@ -161,7 +164,7 @@ def test_a_failure_is_written_down(federation: SmallFederation[HashState]) -> No
     federation.engine.settle()
     done = federation.state.request("er-1")
     assert done is not None
-    assert (done.shown, done.failure) == (RequestState.COMPLETE, "")
+    assert (done.shown, done.failure) == (RequestState.COMPLETE, None)
 
 
 @pytest.mark.parametrize("is_first_look", [False, True])

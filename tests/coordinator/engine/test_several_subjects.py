@@ -92,7 +92,7 @@ def test_a_spelling_that_only_shares_points_is_meant_as_well(federation: SmallFe
 def test_an_erasure_leaves_tombstones_for_whom_it_names_alone(federation: SmallFederation[HashState]) -> None:
     """The recipient is not kept out because the sender is; the points stay out by id; nothing is left of them."""
     done = federation.erase(subjects=["bob"], request_id="er-1")
-    assert (done.state, done.points) == (RequestState.COMPLETE, 3)
+    assert (done.state, done.found.points) == (RequestState.COMPLETE, 3)
     tombstones = load_tombstones(federation.store, federation.state.tombstone_objects())
     assert tombstones == names_of(["bob"], ["m0", "m1", "m7"])
     assert scan_residue(federation.store, federation.state).found == ()
@@ -124,6 +124,6 @@ def test_a_batch_takes_a_point_of_two_once(federation: SmallFederation[HashState
     federation.accept(subjects=["ada"], request_id="er-1")
     federation.accept(subjects=["eve"], request_id="er-2")
     federation.engine.settle()
-    assert [request.points for request in federation.state.requests] == [3, 1]
+    assert [request.found.points for request in federation.state.requests] == [3, 1]
     tombstones = load_tombstones(federation.store, federation.state.tombstone_objects())
     assert tombstones.subjects == names_of(["ada", "eve"], []).subjects

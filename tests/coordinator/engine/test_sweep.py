@@ -15,7 +15,7 @@ from storage.errors import Unavailable
 from storage.objects import ObjectKey, object_key
 from storage.registers.numbered import Numbers
 from storage.stores.memory import MemoryStore
-from tests.coordinator.records import federation, request_of
+from tests.coordinator.records import federation, paused, request_of
 from tests.doubles.federation import Point, SmallFederation, names_of, plain_conditions, specification_of
 from tests.doubles.time_and_names import CountingNames
 from tests.doubles.workers.fake_learner import HashLearner, HashState
@@ -91,7 +91,7 @@ def test_acceptances_alone_are_not_swept_after(store: BusyStore) -> None:
     manifests = Numbers(store, "manifest").present()
     for number in range(3):
         names = names_of([POINTS[number].subject], [])
-        small.engine.accept(replace(request_of(f"er-{number}"), body=names.digest(), held="a lawsuit"), names)
+        small.engine.accept(replace(paused(request_of(f"er-{number}")), body=names.digest()), names)
         small.engine.settle()
     assert Numbers(store, "manifest").present() == manifests
     small.erase(subjects=[POINTS[5].subject], request_id="er-9")

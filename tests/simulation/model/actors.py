@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from cluster.config.specification import FederationSpecification, settings_record
@@ -20,6 +20,7 @@ from shards.tombstones import DigestSet
 from storage.digests import sha256
 from storage.errors import Conflict, Fenced, Invalid, OutcomeUnknown, SisaError, Unavailable
 from storage.objects import ObjectStore
+from tests.coordinator.records import paused
 from tests.doubles.federation import KEY, names_of, plain_conditions, source_of
 from tests.doubles.stores.faulty_store import Crash
 from tests.simulation.model.auditor import Auditor
@@ -140,7 +141,7 @@ class SimulationContext:
             return
         names = names_of(planned.subjects, planned.ids)
         request = self._request(planned.request_id, names, include_similar=planned.include_similar)
-        accepted = engine.accept(replace(request, held=planned.held), names)
+        accepted = engine.accept(paused(request, planned.held) if planned.held else request, names)
         assert accepted.body == request.body
         self.auditor.acknowledged.add(planned.request_id)
         self.environment.count("acknowledged")

@@ -321,10 +321,10 @@ class Auditor:
             if was is None or was.state is not RequestState.ACCEPTED or now.state is RequestState.ACCEPTED:
                 continue
             affected = self._affected(store, was, present)
-            assert (now.points, now.similar) == (len(affected.points), affected.similar), (
+            assert (now.found.points, now.found.similar) == (len(affected.points), affected.similar), (
                 f"{now.request_id} has miscounted"
             )
-            assert now.unknown == affected.unknown, f"{now.request_id} has miscounted unknown names"
+            assert now.found.unknown == affected.unknown, f"{now.request_id} has miscounted unknown names"
             assert bool(affected.points) == isinstance(event, PointsRemoved), f"{now.request_id} is refused wrongly"
             if affected.similar.points:
                 self.noted("similar left")
@@ -414,7 +414,7 @@ class Auditor:
             stated = replace(was, receipt=now.receipt) if was.state is RequestState.REFUSED else was
             assert was.state.is_open or now in (was, stated), f"{was.request_id} changed after its end"
             assert _stage(now.state) >= _stage(was.state), f"{was.request_id} moved back"
-            assert not was.held or now.state in {was.state, RequestState.CANCELLED}, f"{was.request_id} was not paused"
+            assert not was.pause or now.state in {was.state, RequestState.CANCELLED}, f"{was.request_id} was not paused"
             assert dict(now.times).items() >= dict(was.times).items(), f"{was.request_id} did something twice"
             assert was.receipt in {None, now.receipt}, f"{was.request_id} has two receipts"
 
