@@ -198,7 +198,12 @@ def _checked(settings: type, table: str, values: dict[str, Any], problems: Probl
 def _validate(settings: type, values: dict[str, Any]) -> Any:
     # Through JSON, where pydantic's strict mode accepts lists for tuples and tables for dataclasses. A date becomes an
     # empty table here; ``_wrong`` looks for dates itself.
-    return TypeAdapter(settings).validate_json(json.dumps(values, default=lambda _: {}), strict=True)
+    return _adapter(settings).validate_json(json.dumps(values, default=lambda _: {}), strict=True)
+
+
+@cache
+def _adapter(settings: type) -> TypeAdapter[Any]:
+    return TypeAdapter(settings)
 
 
 def _plain(setting: str, value: Any) -> Any:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.main import get_command
 
 from cluster.runtime.guard import check_rooms
 from cluster.runtime.process import leave_no_core
@@ -473,7 +475,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             say(version_outcome(), as_json=True)
             code = ExitCode.DONE
         else:
-            code = app(_in_front(words), prog_name="sisa", standalone_mode=False)
+            code = _command()(_in_front(words), prog_name="sisa", standalone_mode=False)
     except _CLICK.ClickException as error:
         if words and type(error).__name__ != "NoArgsIsHelpError":  # not in every click's public names
             say(_usage(error), as_json=as_json)
@@ -484,6 +486,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = ExitCode.FAILED
     close_streams()
     sys.exit(int(code or 0))
+
+
+@cache
+def _command() -> Any:
+    """Return all commands with their options, which Typer would read from the functions again at every call."""
+    return get_command(app)
 
 
 def _in_front(words: list[str]) -> list[str]:
