@@ -13,6 +13,7 @@ from ray.exceptions import RayError
 
 from cluster.config.specification import ClusterSettings
 from cluster.runtime.contact import check_cluster, make_token, no_answer
+from cluster.runtime.head import is_reachable
 from cluster.runtime.labels import labels_in_words, nodes_with, place_in_words, require_nodes
 from cluster.runtime.process import own_termination
 from shards.learners.torch.staging import PURPOSE
@@ -171,6 +172,11 @@ def waited_for(settings: ClusterSettings, avoided: Collection[str] = ()) -> str 
         place = place_in_words(settings.labels) if settings.labels else "a node of the same kind"
         return f"waiting for {place}: no node {such} can hold a worker"
     return f"waiting for workers: nodes {such} hold {room} at once, of all federations together"
+
+
+def does_head_answer() -> bool:
+    """Return whether something listens at the head's address; a question to a head that is away blocks for a minute."""
+    return is_reachable(ray.get_runtime_context().gcs_address)
 
 
 def is_joined() -> bool:

@@ -21,7 +21,7 @@ from ray.exceptions import (
 from cluster.config.specification import ClusterSettings
 from cluster.release import OtherRelease, Sent, refusal_in
 from cluster.runtime.labels import selecting
-from cluster.runtime.session import is_short, worker_count, worker_environment
+from cluster.runtime.session import does_head_answer, is_short, worker_count, worker_environment
 from cluster.training.deaths import MOST_MISMATCHES, Deaths, WorkerEnd, end_of_worker
 from cluster.training.selection import mismatched_nodes, nodes_text, other_nodes_may_match, select, unused_text
 from cluster.training.silence import Place, awaited_workers, hushed, own_place
@@ -46,6 +46,8 @@ MOST_WAITS: Final = 15
 """How many times ``PATIENCE_SECONDS`` to wait for workers that have processors and do not start, when others have."""
 
 _NODE: Final = "a node where a worker was started"
+
+_HEAD_IS_AWAY: Final = "the head of the Ray cluster does not answer, work under way goes on without it"
 
 _DEATHS: Final = (ActorDiedError, ActorUnavailableError, OutOfMemoryError, WorkerCrashedError)
 
@@ -283,6 +285,9 @@ class RayPool:
         again = 0
         while not (ready := ray.wait(list(pending), num_returns=1, timeout=PATIENCE_SECONDS)[0]):
             again += 1
+            if not does_head_answer():
+                self._remark(f"{_HEAD_IS_AWAY}; {again * PATIENCE_SECONDS:g} seconds now")
+                continue
             if starting and (reason := awaited_workers(self._settings, self._avoided)) is not None:
                 self._remark(f"{reason}; {again * PATIENCE_SECONDS:g} seconds now")
             self._tell_of(pending.values(), again)

@@ -96,6 +96,17 @@ def test_the_idle_take_over_from_who_waits(played: Played) -> None:
     assert len(remarks) == 1
 
 
+def test_a_head_that_is_away_is_asked_nothing(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question to it would block for a minute, in which the workers' results, which need no head, would wait."""
+    made, remarks = played(1, [])
+    answers = iter([([], ["work"]), ([], ["work"]), (["work"], [])])
+    monkeypatch.setattr(pool, "ray", SimpleNamespace(wait=lambda *_, **__: next(answers)))
+    monkeypatch.setattr(pool, "does_head_answer", lambda: False)
+    assert made._wait({"work": "worker"}, starting=True) == "work"
+    fact = pool._HEAD_IS_AWAY
+    assert remarks == [f"{fact}; 20 seconds now", f"{fact}; 40 seconds now"]
+
+
 def test_nodes_that_are_gone_may_come_back(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     """Demands that no node ever met are a mistake; those that none meets any more are worth another attempt."""
     made, _ = played(1, [])
