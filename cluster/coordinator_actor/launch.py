@@ -114,7 +114,7 @@ def launch_coordinator(specification: FederationSpecification) -> Launched:
     except BaseException:
         if head is not None:
             leave_ray()
-            stop_head(head.process)
+            stop_head(head.process, head.address)
         raise
     launched = Launched(
         address=head.address if head else ray.get_runtime_context().gcs_address,
@@ -191,7 +191,7 @@ def stop_coordinator(store: ObjectStore) -> bool:
     if record.head is not None or not was_joined:  # a process that had joined this cluster before stays in it
         leave_ray()
     if record.head is not None and (handle is not None or is_place_on_record(store)):
-        stop_head(record.head)
+        stop_head(record.head, record.address)
     store.delete(RECORD_KEY)
     note_release(store, "coordinator", is_there=False)
     return True
@@ -258,7 +258,7 @@ def _join(specification: FederationSpecification) -> Head | None:
         try:
             _join_head(head)
         except BaseException as error:
-            stop_head(head.process)
+            stop_head(head.process, head.address)
             if not left or not isinstance(error, Unavailable):
                 raise
         else:

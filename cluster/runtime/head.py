@@ -21,7 +21,7 @@ _PORTS: Final = range(6380, 8000)
 """Below the ports that Ray gives to workers."""
 
 _START_SECONDS: Final = 60.0
-_STOP_SECONDS: Final = 20.0
+_STOP_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.1
 _CONNECT_SECONDS: Final = 2.0
 
@@ -67,8 +67,8 @@ def start_head(labels: Mapping[str, str]) -> Head:
     return head
 
 
-def stop_head(process: int) -> None:
-    """End the head and all of its processes; do nothing if it is gone."""
+def stop_head(process: int, address: str) -> None:
+    """End the head and all of its processes, until nothing listens at its address; do nothing if it is gone."""
     if not _is_head(process):
         return
     os.kill(process, signal.SIGTERM)
@@ -76,6 +76,8 @@ def stop_head(process: int) -> None:
     while _is_head(process):
         if monotonic() > until:
             os.kill(process, signal.SIGKILL)
+        sleep(_LOOK_SECONDS)
+    while is_reachable(address) and monotonic() < until + _STOP_SECONDS:  # its other processes end a moment later
         sleep(_LOOK_SECONDS)
 
 

@@ -144,7 +144,7 @@ def test_a_head_that_starts_too_slowly_is_started_again(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(launch, "make_token", lambda: None)
     monkeypatch.setattr(launch, "start_head", lambda _: next(heads))
-    monkeypatch.setattr(launch, "stop_head", stopped.append)
+    monkeypatch.setattr(launch, "stop_head", lambda process, _: stopped.append(process))
     monkeypatch.setattr(launch, "join_ray", join)
     monkeypatch.setattr(launch, "is_reachable", lambda _: False)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)

@@ -85,7 +85,7 @@ def ended(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     gone: list[object] = []
     monkeypatch.setattr(ray, "wait", lambda answers, **_: (answers, []))
     monkeypatch.setattr(ray, "kill", lambda handle, **_: gone.append(handle))
-    monkeypatch.setattr(launch, "stop_head", gone.append)
+    monkeypatch.setattr(launch, "stop_head", lambda process, _: gone.append(process))
     monkeypatch.setattr(launch, "leave_ray", lambda: None)
     return gone
 
