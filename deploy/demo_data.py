@@ -61,16 +61,9 @@ class DemoData:
 
 
 def write_digits(folder: Path) -> DemoData:
-    """Write scikit-learn's 1,797 handwritten digits (8 × 8 pixels, 0 .. 16) below ``folder``; every fifth is for tests.
+    """Write scikit-learn's 1,797 digits (8 × 8 pixels, 0 .. 16) below ``folder``; every fifth is for tests."""
+    from sklearn.datasets import load_digits
 
-    Raises ``Invalid`` when scikit-learn is missing.
-    """
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise Invalid(
-            "the digits come with scikit-learn, which is missing", "Run pip install 'sisa-ray[demo]'."
-        ) from error
     digits = load_digits()
     pixels = digits.data.astype(np.uint8)
     labels = digits.target.astype(np.int64)

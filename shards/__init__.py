@@ -13,6 +13,7 @@ Sources: Bourtoule et al., Machine Unlearning, IEEE S&P 2021 (SISA), sections IV
     encoding       the table [data.encode]: read, checked, looked up by column
     points         data points in memory, as arrays
     targets        what is predicted: a class, numbers, several labels
+    measures       how good answers are
     subjects       names of people: forms and skeletons of names
     routing        keyed digests of names; which slice of which shard
     ordering       order and random streams that do not depend on a point's position

@@ -1,7 +1,7 @@
 """Targets: what a federation predicts. A class, numbers, or several labels at once; nothing else asks which it is.
 
-A target owns the labels' form, the losses, how constituents' answers become one, the columns of answers, and the
-metrics. Scores are an answer's numbers, in the order of its columns.
+A target owns the labels' form, the losses, how constituents' answers become one, the columns of answers, and which
+measures there are. Scores are an answer's numbers, in the order of its columns.
 Shape legend: K constituents or sites, N points, W outputs of the model, S scores.
 """
 
@@ -15,26 +15,16 @@ from typing import Any, ClassVar, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from shards.measures import Measures, class_measures, label_measures, number_measures
+from storage.errors import Invalid
+
 LabelArray = npt.NDArray[np.int32] | npt.NDArray[np.float32]
 """Positions of classes, shape (N,), or numbers, shape (N, W)."""
 
 ColumnKind = Literal["text", "texts", "number"]
 
-MAJORITY: Final = "majority_share"
-"""The metric that says how often the largest class is right, if it is always predicted."""
 _ROUNDING: Final = 1e-3
 """Largest deviation of a sum of float32 probabilities from 1."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measured:
-    """How good answers are."""
-
-    points: int
-    metrics: Mapping[str, float]
-    per_class: Mapping[str, float | None] | None = None
-    """Share of each class's points, or of each label's values, that were recognised; None where there are none."""
-    points_per_class: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +83,24 @@ class Target(ABC):
         """Return labels for made-up data points, as training has them."""
 
     @abstractmethod
-    def measure(self, batches: Iterable[tuple[LabelArray, npt.NDArray[np.float64]]]) -> Measured:
-        """Return how good the scores are, given batches of labels and scores."""
+    def measures(self, labels: Any, scores_NS: npt.NDArray[np.float64]) -> Measures:
+        """Return how good the scores are, of one data point at least."""
+
+    def measure(self, batches: Iterable[tuple[LabelArray, npt.NDArray[np.floating[Any]]]]) -> Measures:
+        """Return how good the scores are, given batches of labels and scores, which are held together in memory.
+
+        Without data points there are no metrics. Raises ``Invalid`` for impossible scores, such as NaN.
+        """
+        kept = [(labels, scores_NS) for labels, scores_NS in batches if len(labels)]
+        if not kept:
+            return Measures(points=0, metrics={})
+        labels = np.concatenate([each for each, _ in kept])
+        scores_NS = np.concatenate([each for _, each in kept]).astype(np.float64, copy=False)
+        if fault := self.fault(scores_NS):
+            raise Invalid(
+                f"an answer cannot be measured: {fault}", "Correct the model: it has to answer each data point."
+            )
+        return self.measures(labels, scores_NS)
 
 
 class Class(Target):
@@ -140,23 +146,9 @@ class Class(Target):
         """Return each class in turn."""
         return (index_N % np.uint64(len(self.names))).astype(np.int64)
 
-    def measure(self, batches: Iterable[tuple[LabelArray, npt.NDArray[np.float64]]]) -> Measured:
-        """Return the accuracy, overall and per class, and the share of the largest class."""
-        right = np.zeros(len(self.names), dtype=np.int64)
-        total = np.zeros(len(self.names), dtype=np.int64)
-        for truth_N, scores_NS in batches:
-            total += np.bincount(truth_N, minlength=len(self.names))
-            right += np.bincount(truth_N[truth_N == scores_NS.argmax(axis=1)], minlength=len(self.names))
-        points = int(total.sum())
-        return Measured(
-            points=points,
-            metrics={"accuracy": float(right.sum()) / points, MAJORITY: int(total.max()) / points} if points else {},
-            per_class={
-                name: float(hits) / int(count) if count else None
-                for name, hits, count in zip(self.names, right, total, strict=True)
-            },
-            points_per_class={name: int(count) for name, count in zip(self.names, total, strict=True)},
-        )
+    def measures(self, labels: npt.NDArray[np.int32], scores_NS: npt.NDArray[np.float64]) -> Measures:
+        """See ``Target.measures``."""
+        return class_measures(self.names, labels, scores_NS)
 
 
 class Number(Target):
@@ -211,25 +203,9 @@ class Number(Target):
         mixed_NW = index_N[:, None] * (np.uint64(0x9E3779B97F4A7C15) + np.arange(len(self.names), dtype=np.uint64))
         return ((mixed_NW >> np.uint64(40)) / 2.0**24).astype(np.float32)
 
-    def measure(self, batches: Iterable[tuple[LabelArray, npt.NDArray[np.float64]]]) -> Measured:
-        """Return mean absolute error, root mean squared error and R², each the mean over the labels."""
-        wide = len(self.names)
-        points, absolute, squares, total, second = 0, *np.zeros((4, wide))
-        for labels_NW, scores_NS in batches:
-            truth_NW = labels_NW.astype(np.float64)
-            error_NW = scores_NS[:, :wide] - truth_NW
-            points += len(truth_NW)
-            absolute += np.abs(error_NW).sum(axis=0)
-            squares += (error_NW**2).sum(axis=0)
-            total += truth_NW.sum(axis=0)
-            second += (truth_NW**2).sum(axis=0)
-        if not points:
-            return Measured(points=0, metrics={})
-        around = second - total**2 / points
-        found = {"mae": float((absolute / points).mean()), "rmse": float(np.sqrt(squares / points).mean())}
-        if (around > 0).all():
-            found["r2"] = float((1 - squares / around).mean())
-        return Measured(points=points, metrics=found)
+    def measures(self, labels: npt.NDArray[np.float32], scores_NS: npt.NDArray[np.float64]) -> Measures:
+        """See ``Target.measures``; the spread is not measured."""
+        return number_measures(self.names, labels.astype(np.float64), scores_NS[:, : len(self.names)])
 
 
 class MultiLabel(Target):
@@ -267,25 +243,9 @@ class MultiLabel(Target):
         places_W = np.arange(len(self.names), dtype=np.uint64) % np.uint64(8)
         return ((index_N[:, None] >> places_W) & np.uint64(1)).astype(np.float32)
 
-    def measure(self, batches: Iterable[tuple[LabelArray, npt.NDArray[np.float64]]]) -> Measured:
-        """Return the share of points with all labels right, the micro-averaged F1, and the share right per label."""
-        points, exact, right = 0, 0, np.zeros(len(self.names), dtype=np.int64)
-        hits = positives = 0
-        for labels_NW, scores_NS in batches:
-            truth_NW, given_NW = labels_NW >= _GIVEN, scores_NS >= _GIVEN
-            same_NW = truth_NW == given_NW
-            points += len(truth_NW)
-            exact += int(same_NW.all(axis=1).sum())
-            right += same_NW.sum(axis=0)
-            hits += int((truth_NW & given_NW).sum())
-            positives += int(truth_NW.sum()) + int(given_NW.sum())
-        if not points:
-            return Measured(points=0, metrics={})
-        return Measured(
-            points=points,
-            metrics={"accuracy": exact / points, "micro_f1": 2 * hits / positives if positives else 1.0},
-            per_class={name: float(count) / points for name, count in zip(self.names, right, strict=True)},
-        )
+    def measures(self, labels: npt.NDArray[np.float32], scores_NS: npt.NDArray[np.float64]) -> Measures:
+        """See ``Target.measures``."""
+        return label_measures(self.names, labels >= _GIVEN, scores_NS, scores_NS >= _GIVEN)
 
 
 _GIVEN: Final = 0.5

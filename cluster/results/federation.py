@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +18,7 @@ from coordinator.status import RequestStatus
 from coordinator.verification import Residue, ShardProof
 from shards.data.frames import frame_like
 from shards.data.prediction_files import PredictionBatch, predictions_table, write_predictions
+from shards.measures import Measures
 from shards.targets import LabelArray, Target
 from storage.errors import Invalid
 
@@ -56,17 +57,10 @@ class Answers(AnsweredBy):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """How good the ensemble's answers are."""
+class Evaluation(Measures):
+    """How good the ensemble's answers are: ``accuracy`` of classes, ``mae`` and ``r2`` of numbers, and so on."""
 
     target: str
-    points: int
-    metrics: Mapping[str, float]
-    """By name: ``accuracy`` of classes, ``mae``, ``rmse`` and ``r2`` of numbers, and so on."""
-    per_class: Mapping[str, float | None] | None
-    """Share of each class's points that were predicted correctly, or of each label's values. None for numbers, and
-    for a class without points."""
-    points_per_class: Mapping[str, int] | None
     generation: int
     constituents: int
     shards: int
@@ -194,11 +188,7 @@ def evaluation_of(
     found = target.measure(batches)
     if not found.points:
         raise Invalid("there is no data point to evaluate on", "Name a file that holds labelled data points.")
+    measures: dict[str, Any] = {each.name: getattr(found, each.name) for each in fields(Measures)}
     return Evaluation(
-        target=target.kind,
-        points=found.points,
-        metrics=found.metrics,
-        per_class=found.per_class,
-        points_per_class=found.points_per_class,
-        **by.facts,
+        target=target.kind, generation=by.generation, constituents=by.constituents, shards=by.shards, **measures
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from coordinator.decisions.plan import RetrainPlan
@@ -11,7 +10,7 @@ from coordinator.decisions.times import MOST_SECONDS_BEHIND, clock_is_behind
 from coordinator.requests import Cost, RequestState, Similar
 from coordinator.status import WHY_BY_ID, BatchStatus, FederationStatus, RequestStatus
 from deploy.views.tables import table
-from shards.targets import MAJORITY
+from shards.measures import MAJORITY
 
 if TYPE_CHECKING:  # the planner loads torch, and commands with --url do without
     from cluster.results.federation import Evaluation, Verification
@@ -128,8 +127,7 @@ def evaluation_text(evaluation: Evaluation) -> str:
 
 def evaluation_data(evaluation: Evaluation) -> dict[str, Any]:
     """Return the evaluation for JSON: an accuracy stands beside the metrics, too."""
-    data = {name: value for name, value in asdict(evaluation).items() if value is not None}
-    return data | {name: value for name, value in evaluation.metrics.items() if name == "accuracy"}
+    return evaluation.as_json() | {name: value for name, value in evaluation.metrics.items() if name == "accuracy"}
 
 
 def similar_text(similar: Similar) -> list[str]:

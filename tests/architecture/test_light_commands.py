@@ -1,4 +1,4 @@
-"""Commands that only read or record load neither torch nor Ray; a missing specification is said before all else."""
+"""Commands that only read or record load no heavy library; a missing specification is said before all else."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import cluster.training.workers
 from tests.doubles.user_folder import MARKED, UserFolder
 from tests.doubles.workers.local_workers import LocalWorkers
 
-HEAVY = ("ray", "torch")
+HEAVY = ("ray", "torch", "sklearn")
 PROBE = """
 import atexit, json, sys
 atexit.register(lambda: sys.stderr.write("\\nLOADED " + json.dumps(sorted(sys.modules))))
@@ -75,7 +75,7 @@ def loaded(folder: Path, *words: str, code: int = 0) -> set[str]:
     ],
 )
 def test_reading_and_recording_is_light(reported: UserFolder, words: tuple[str, ...]) -> None:
-    """What needs no model and no cluster loads neither torch nor Ray."""
+    """What needs no model and no cluster loads none of the heavy libraries."""
     assert loaded(reported.folder, *words).isdisjoint(HEAVY)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import sys
 from pathlib import Path
 from urllib.error import URLError
 
@@ -62,13 +61,6 @@ def test_digits_can_be_drafted(tmp_path: Path) -> None:
     assert 'features = ["x*"]' in text
     assert 'subject  = "user_id"' in text
     assert "scale    = 16.0" in text
-
-
-def test_missing_scikit_learn_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without scikit-learn the extra that brings it is named."""
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(Invalid, match=r"scikit-learn, which is missing\. Run pip install 'sisa-ray\[demo\]'"):
-        write_digits(tmp_path)
 
 
 def test_a_folder_without_the_files_is_reported(tmp_path: Path) -> None:

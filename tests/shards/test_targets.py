@@ -94,7 +94,8 @@ def test_metrics_of_numbers() -> None:
     ]
     found = Number(("price",)).measure(batches)
     assert found.points == 3
-    assert found.metrics == pytest.approx({"mae": 2 / 3, "rmse": (4 / 3) ** 0.5, "r2": 1 - 4 / 14})
+    errors = {"error_q50": 0.0, "error_q90": 1.6, "error_q99": 1.96}
+    assert found.metrics == pytest.approx({"mae": 2 / 3, "rmse": (4 / 3) ** 0.5, "r2": 1 - 4 / 14, **errors})
     assert found.per_class is None
     assert "r2" not in Number(("price",)).measure(batches[1:]).metrics
 
@@ -103,7 +104,8 @@ def test_the_share_of_the_largest_class_stands_beside_the_accuracy() -> None:
     """A model that misses every rare case has just this accuracy."""
     truth = np.array([0, 0, 0, 1], dtype=np.int32)
     found = Class(("on time", "late")).measure([(truth, np.tile([0.9, 0.1], (4, 1)))])
-    assert found.metrics == {"accuracy": 0.75, "majority_share": 0.75}
+    assert (found.metrics["accuracy"], found.metrics["majority_share"]) == (0.75, 0.75)
+    assert found.metrics["balanced_accuracy"] == 0.5
     assert found.per_class == {"on time": 1.0, "late": 0.0}
 
 
@@ -111,7 +113,8 @@ def test_metrics_of_several_labels() -> None:
     """All labels right, micro-averaged F1, and the share of right values per label."""
     truth = np.array([[1.0, 0.0], [1.0, 1.0]], dtype=np.float32)
     found = MultiLabel(("red", "round")).measure([(truth, np.array([[0.9, 0.1], [0.8, 0.2]]))])
-    assert found.metrics == pytest.approx({"accuracy": 0.5, "micro_f1": 0.8})
+    expected = {"accuracy": 0.5, "micro_f1": 0.8, "macro_f1": 0.5, "majority_share": 0.5}
+    assert found.metrics == pytest.approx(expected)
     assert found.per_class == {"red": 1.0, "round": 0.5}
 
 
