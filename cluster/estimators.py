@@ -248,7 +248,8 @@ class _Estimator:
 
     def _stored(self) -> FederationState | None:
         """Return the state that the store holds; None: it holds no federation."""
-        unknown = {"id": "id", "label": "label", "features": ["x"], "classes": ["0", "1"], "target": "class"}
+        unknown = {"id": "id", "label": "label", "features": ["x"], "target": self._target}
+        unknown |= {"classes": ["0", "1"]} if self._target == "class" else {}
         return read_state(open_objects(self._specified(self._tables(unknown, "estimator"))))
 
     def _open(self, tables: dict[str, Any]) -> Federation:

@@ -79,7 +79,8 @@ def is_flat(column: ColumnDescription) -> bool:
     return 0 < column.deviation / 10.0 ** math.ceil(math.log10(column.largest)) < _FLAT
 
 
-def _number(column: ColumnDescription, points: int, missing: int, null: tuple[str, ...]) -> DraftedEncoder:
+def constants_of(column: ColumnDescription) -> tuple[float, float, str]:
+    """Return a shift and a scale that bring numbers to about -1 .. 1, rounded, and how they are made."""
     scale = rounded(column.deviation or 1.0) or 1.0
     shift, how = rounded(column.mean or 0.0), "mean and spread, rounded to two digits"
     if abs(shift - (column.mean or 0.0)) > scale / 2:  # such as of years
@@ -88,6 +89,11 @@ def _number(column: ColumnDescription, points: int, missing: int, null: tuple[st
             round((column.mean or 0.0) / place) * place,
             "spread, rounded to two digits, and mean, to its place",
         )
+    return shift, scale, how
+
+
+def _number(column: ColumnDescription, points: int, missing: int, null: tuple[str, ...]) -> DraftedEncoder:
+    shift, scale, how = constants_of(column)
     options: dict[str, Any] = {"missing": 0.0} if missing or null else {}
     options |= {"shift": shift, "scale": scale}
     if missing or null:

@@ -16,6 +16,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any, Final
 
+from deploy.encoders import constants_of
 from deploy.guesses import Guess, guess_parts, is_email
 from shards.data.identified import ID_COLUMN, copy_with_ids
 from shards.data.profile import ColumnDescription, SourceDescription, describe_source
@@ -30,6 +31,8 @@ _SMALL_ENOUGH = 10.0
 """Features up to this size are left as they are."""
 _STORE = "federation"
 """The store's folder in the draft, beside the specification: files in it are not data."""
+_SMALL_LABEL = 3.0
+"""Labels are left as they are up to this mean, and with a spread that differs from 1 by at most this factor."""
 _LEAST_GLOB = 4
 """Groups of fewer columns than this are listed one by one."""
 
@@ -173,10 +176,22 @@ def _csv_lines(form: CsvForm) -> list[str]:
 
 def _target_line(guess: Guess, points: int) -> str:
     if guess.is_number:
-        return 'target   = "number"  # what is predicted: the label has many different numbers'
+        line = 'target   = "number"  # what is predicted: the label has many different numbers'
+        constants = label_constants(guess)
+        return "\n".join([line, *(f"{name} = {value}  # {reason}" for name, value, reason in constants)])
     most, share = most_frequent_class(guess, points)
     often = f"; {_quoted(most)} are {100 * share:.1f} % of the data points"
     return f"classes  = [{', '.join(map(_quoted, guess.label.values))}]  # declared, not learned{often}"
+
+
+def label_constants(guess: Guess) -> list[tuple[str, float, str]]:
+    """Return name, value and reason of the label's constants; nothing where its numbers are about -1 .. 1."""
+    mean, deviation = guess.label.mean or 0.0, guess.label.deviation or 1.0
+    if abs(mean) <= _SMALL_LABEL and 1 / _SMALL_LABEL <= deviation <= _SMALL_LABEL:
+        return []
+    shift, scale, how = constants_of(guess.label)
+    learned = "models learn (label - label_shift) / label_scale; answers are in the label's unit"
+    return [("label_shift", shift, learned), ("label_scale", scale, f"guess: {how}, a published choice, too")]
 
 
 def most_frequent_class(guess: Guess, points: int) -> tuple[str, float]:
@@ -397,6 +412,7 @@ def draft_fields(draft: SpecificationDraft) -> dict[str, Any]:
         "label": guess.label.name,
         "target": Number.kind if guess.is_number else Class.kind,
         "classes": [] if guess.is_number else list(guess.label.values),
+        **({name: value for name, value, _ in label_constants(guess)} if guess.is_number else {}),
         "features": [column.name for column in guess.features],
         "encode": {each.column: dict(each.options) for each in guess.encoders},
         "left_out": dict(guess.left_out),

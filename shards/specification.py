@@ -19,7 +19,7 @@ from shards.learning_rate import schedule_problems
 from shards.optimizers import OPTIMIZERS, argument_problems, belongs_to
 from shards.schedule import minimum_epochs
 from shards.subjects import FORMS, SubjectForm
-from shards.targets import TARGETS, Class, Target
+from shards.targets import TARGETS, Class, Number, Target
 from storage.errors import Invalid
 from storage.location import PROFILE_RULE, is_on_s3, is_profile
 
@@ -70,6 +70,7 @@ class CsvForm:
         return problems
 
 
+_UNSCALED: Final = {"label_shift": 0.0, "label_scale": 1.0}
 USUAL_CSV: Final = CsvForm()
 """The form that is assumed when [data] does not say otherwise."""
 
@@ -99,6 +100,11 @@ class DataSettings:
     target: str = Class.kind
     """What is predicted: a ``class``, a ``number`` (or several), or ``multi_label``, any of several labels at once,
     each a column of 0 and 1 or false and true."""
+    label_shift: float | tuple[float, ...] = 0.0
+    """For the target ``number``: models learn ``(label - label_shift) / label_scale``, and answers and measures are in
+    the label's own unit. One constant for all labels, or one per label."""
+    label_scale: float | tuple[float, ...] = 1.0
+    """See ``label_shift``; above 0."""
     subject: str | tuple[str, ...] | None = None
     """Column of the person whose data point it is; default: the id column. Several columns when a data point belongs to
     several people: it is erased with any of them. The first column decides the slice; the other cells may be empty."""
@@ -154,6 +160,9 @@ class DataSettings:
     def _target_problems(self) -> list[str]:
         if self.target not in TARGETS:
             return [f"target must be one of {', '.join(TARGETS)}, got {self.target!r}"]
+        constants = {"label_shift": self.label_shift, "label_scale": self.label_scale}
+        if self.target != Number.kind and constants != _UNSCALED:
+            return [f"label_shift and label_scale belong to the target {Number.kind}: leave them out"]
         if TARGETS[self.target].has_classes:
             problems = [] if len(self.classes) > 1 else [f"classes needs two or more, got {len(self.classes)}"]
             return problems + ["label is one column for the target class"] * isinstance(self.label, tuple)
@@ -161,6 +170,14 @@ class DataSettings:
         problems = ["classes belong to the target class: leave them out"] * bool(self.classes)
         if not labels or len(set(labels)) < len(labels):
             problems.append("label is an empty list, or names a column twice")
+        for name, value in constants.items():
+            if isinstance(value, tuple) and len(value) != len(labels):
+                problems.append(
+                    f"{name} has {len(value)} constants for {len(labels)} labels: give one for all or for each"
+                )
+            values = value if isinstance(value, tuple) else (value,)
+            if not all(math.isfinite(each) and (each > 0 or name == "label_shift") for each in values):
+                problems.append(f"{name} must be finite{' and above 0' if name == 'label_scale' else ''}")
         return problems + [
             f"label names {name!r}, which is the id or a subject column"
             for name in labels
@@ -175,8 +192,18 @@ class DataSettings:
     @property
     def predicted(self) -> Target:
         """What is predicted, with the names of its outputs."""
+        if self.target == Number.kind:
+            return Number(self.label_columns, self.label_shift, self.label_scale)
         kind = TARGETS[self.target]
         return kind(self.classes if kind.has_classes else self.label_columns)
+
+    @property
+    def label_record(self) -> dict[str, Any]:
+        """The constants of labels, where there are some, as records have them."""
+        if (self.label_shift, self.label_scale) == (0.0, 1.0):
+            return {}
+        constants = (("label_shift", self.label_shift), ("label_scale", self.label_scale))
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in constants}
 
     def _subject_problems(self) -> list[str]:
         if not isinstance(self.subject, tuple):

@@ -78,6 +78,10 @@ class Target(ABC):
         """Return what is wrong with scores that came from elsewhere; None: nothing."""
         return None if np.isfinite(scores_NS).all() else "it has numbers that are not finite"
 
+    def learned(self, labels_NW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return labels that are numbers as models learn them."""
+        return labels_NW
+
     @abstractmethod
     def made_up(self, index_N: npt.NDArray[np.uint64]) -> Any:
         """Return labels for made-up data points, as training has them."""
@@ -151,10 +155,16 @@ class Class(Target):
         return class_measures(self.names, labels, scores_NS)
 
 
+@dataclass(frozen=True, slots=True)
 class Number(Target):
-    """One number, or several. The spread over the constituents is an answer's uncertainty."""
+    """One number, or several. The spread over the constituents is an answer's uncertainty.
 
-    __slots__ = ()
+    Models learn ``(number - shift) / scale``, and answers are numbers again.
+    """
+
+    shift: float | tuple[float, ...] = 0.0
+    scale: float | tuple[float, ...] = 1.0
+    """Declared constants: one for all, or one for each of ``names``."""
     kind = "number"
     losses = ("mse", "mae", "huber")
     rules = ("mean_probability",)
@@ -169,7 +179,18 @@ class Number(Target):
     def aggregate(self, outputs_KNW: npt.NDArray[np.float64], rule: str) -> npt.NDArray[np.float64]:
         """Return the constituents' mean and their standard deviation from it (0 of a single one)."""
         del rule
-        return np.concatenate([outputs_KNW.mean(axis=0), outputs_KNW.std(axis=0)], axis=1)
+        numbers_KNW = self._numbers(outputs_KNW)
+        return np.concatenate([numbers_KNW.mean(axis=0), numbers_KNW.std(axis=0)], axis=1)
+
+    def learned(self, labels_NW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """See ``Target.learned``."""
+        if (self.shift, self.scale) == (0.0, 1.0):
+            return labels_NW
+        return ((labels_NW.astype(np.float64) - self.shift) / self.scale).astype(np.float32)
+
+    def _numbers(self, learned: npt.NDArray[np.number[Any]]) -> npt.NDArray[np.float64]:
+        numbers = learned.astype(np.float64)
+        return numbers if (self.shift, self.scale) == (0.0, 1.0) else numbers * self.scale + self.shift
 
     def combine(self, scores: Sequence[npt.NDArray[np.floating[Any]]], counts: Sequence[int], rule: str) -> Any:
         """See ``Target.combine``: variances within and between the ensembles add up."""
@@ -205,7 +226,7 @@ class Number(Target):
 
     def measures(self, labels: npt.NDArray[np.float32], scores_NS: npt.NDArray[np.float64]) -> Measures:
         """See ``Target.measures``; the spread is not measured."""
-        return number_measures(self.names, labels.astype(np.float64), scores_NS[:, : len(self.names)])
+        return number_measures(self.names, self._numbers(labels), scores_NS[:, : len(self.names)])
 
 
 class MultiLabel(Target):

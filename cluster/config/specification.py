@@ -292,7 +292,8 @@ def settings_record(specification: FederationSpecification) -> dict[str, Any]:
     del data["ingest_memory_mb"], data["train"], data["endpoint"], data["credentials"]
     del data["delimiter"], data["encoding"], data["decimal"]  # a source may be written again in another form
     del data["subject_form"]  # the state's naming says what is in force
-    del data["encode"]
+    del data["encode"], data["label_shift"], data["label_scale"]
+    data |= specification.data.label_record
     if specification.data.encode:
         data["encode"] = specification.data.encoders.record()
     if data["target"] == Class.kind:

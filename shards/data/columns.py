@@ -186,7 +186,8 @@ def labels_of(batch: Batch, data: DataSettings) -> LabelArray:
     """Return the labels of a batch as the target has them: see ``read_labels`` and ``read_numeric_labels``."""
     if data.predicted.has_classes:
         return read_labels(batch, data.label_columns[0], data.classes, data.decimal)
-    return read_numeric_labels(batch, data.label_columns, flags=data.target == MultiLabel.kind)
+    numbers_NW = read_numeric_labels(batch, data.label_columns, flags=data.target == MultiLabel.kind)
+    return data.predicted.learned(numbers_NW)
 
 
 def read_numeric_labels(batch: Batch, columns: Sequence[str], *, flags: bool) -> npt.NDArray[np.float32]:

@@ -490,6 +490,7 @@ def taken_from(data: DataSettings) -> dict[str, Json]:
     }
     if data.target != Class.kind:
         taken["target"] = data.target
+    taken |= data.label_record
     return taken | {"encode": data.encoders.record()} if data.encode else taken
 
 

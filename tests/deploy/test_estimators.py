@@ -316,6 +316,25 @@ def test_numbers_are_predicted(several: bool, numbers: Numbers) -> None:
         wrong.predict(X_NF)
 
 
+def test_numbers_of_any_size_are_learned(numbers: Numbers) -> None:
+    """With declared constants, numbers far from -1 .. 1 are learned as well, answered and measured in their own unit;
+    an erasure is exact, and a store is enough.
+    """
+    X_NF, y_NW = numbers
+    y_N = 40_000 + 9_000 * y_NW[:, 0]
+    with regressor(label_shift=40_000.0, label_scale=9_000.0) as model:
+        model.fit(X_NF, y_N, subjects=PEOPLE)
+        predicted, spread = model.predict(X_NF, return_std=True)
+        assert model.score(X_NF, y_N) == pytest.approx(r2_score(y_N, predicted), abs=1e-4)
+        assert model.score(X_NF, y_N) > 0.8
+        assert spread.mean() > 50
+        model.erase(subjects=[ERASED])
+        assert model.verify().holds
+        expected = model.predict(X_NF)
+    with sisa.Regressor(store="own") as other:
+        assert other.predict(X_NF).tolist() == expected.tolist()
+
+
 @pytest.mark.parametrize(
     ("act", "match"),
     [

@@ -142,3 +142,18 @@ def test_made_up_labels_are_of_the_target(kind: str) -> None:
     labels = outputs_of(kind, 2).made_up(np.arange(10, dtype=np.uint64))
     assert (labels.dtype, labels.shape) == ((np.int64, (10,)) if kind == "class" else (np.float32, (10, 2)))
     assert len(np.unique(labels)) > 1
+
+
+def test_numbers_are_learned_in_declared_units() -> None:
+    """Labels are shifted and scaled for training; means, spreads and measures are in the label's unit again."""
+    target = Number(("low", "high"), shift=(100.0, 0.0), scale=(50.0, 2.0))
+    learned = target.learned(np.array([[150.0, 1.0], [75.0, -4.0]], dtype=np.float32))
+    assert learned.tolist() == [[1.0, 0.5], [-0.5, -2.0]]
+    assert learned.dtype == np.float32
+    outputs = np.array([[[1.0, 0.0], [0.0, 1.0]], [[3.0, 0.0], [0.0, 1.0]]])
+    scores = target.aggregate(outputs, "mean_probability")
+    assert scores.tolist() == [[200.0, 0.0, 50.0, 0.0], [100.0, 2.0, 0.0, 0.0]]
+    measured = target.measure([(learned, scores)]).metrics
+    plain = Number(("low", "high")).measure([(np.array([[150.0, 1.0], [75.0, -4.0]], dtype=np.float32), scores)])
+    assert measured == pytest.approx(plain.metrics)
+    assert _combined(target, outputs, 1) == pytest.approx(scores)

@@ -22,6 +22,16 @@ MISTAKES = [
     (NUMBER.replace('"number"', '"class"'), "[data] classes needs two or more, got 0"),
     (changed('"label"', '["a", "b"]'), "[data] label is one column for the target class"),
     (changed('"label"', '"label"\ntarget = "number"'), "[data] classes belong to the target class: leave them out"),
+    (
+        changed("classes ", "label_scale = 2.0\nclasses "),
+        "[data] label_shift and label_scale belong to the target number: leave them out",
+    ),
+    (NUMBER.replace("target ", "label_scale = 0\ntarget "), "[data] label_scale must be finite and above 0"),
+    (NUMBER.replace("target ", "label_shift = inf\ntarget "), "[data] label_shift must be finite"),
+    (
+        NUMBER.replace("target ", "label_shift = [1.0, 2.0]\ntarget "),
+        "[data] label_shift has 2 constants for 1 labels: give one for all or for each",
+    ),
     (NUMBER.replace('"label"', "[]"), "[data] label is an empty list, or names a column twice"),
     (NUMBER.replace('"label"', '["a", "a"]'), "[data] label is an empty list, or names a column twice"),
     (NUMBER.replace('"label"', '["a", "id"]'), "[data] label names 'id', which is the id or a subject column"),
@@ -132,3 +142,12 @@ def test_targets_and_their_losses_are_read(tmp_path: Path) -> None:
     assert settings_record(stated) == settings_record(number)
     assert settings_record(number)["data"]["target"] == "number"
     assert bit_settings(settings_record(number)) != bit_settings(settings_record(several))
+
+
+def test_constants_of_labels_are_recorded_where_there_are_some(tmp_path: Path) -> None:
+    """Records of specifications without them stay as they were; with them both are there."""
+    plain = settings_record(read(tmp_path / "sisa.toml", NUMBER))["data"]
+    assert not {"label_shift", "label_scale"} & plain.keys()
+    scaled = read(tmp_path / "sisa.toml", NUMBER.replace("target ", "label_scale = 2.0\ntarget "))
+    assert settings_record(scaled)["data"] == plain | {"label_shift": 0.0, "label_scale": 2.0}
+    assert scaled.data.predicted == Number(("label",), scale=2.0)

@@ -219,3 +219,17 @@ def test_a_file_without_ids_and_header(tmp_path: Path, monkeypatch: pytest.Monke
         assert text in run(*arguments, *more, "--json").error["message"]
     assert "--header is of no use" in run("init", "raw.csv", "--header", "x", "--force", "--json").error["message"]
     assert Path("people.csv").exists()
+
+
+def test_labels_that_are_numbers_are_shifted_and_scaled(tmp_path: Path) -> None:
+    """Rounded constants are drafted for labels far from -1 .. 1, and for those alone."""
+    columns = {"id": list(map(str, range(COUNT))), "a": [n % 7 for n in range(COUNT)]}
+    prices = {"price": [150.5 + 77 * (n % 5) for n in range(COUNT)], "share": [n / COUNT for n in range(COUNT)]}
+    pq.write_table(pa.table({**columns, **prices}), tmp_path / "prices.parquet")
+    text = draft_specification("prices.parquet", tmp_path, label_column="price").text
+    (tmp_path / "sisa.toml").write_text(text, encoding="utf-8")
+    data = read_specification(tmp_path / "sisa.toml").data
+    assert (data.label_shift, data.label_scale) == (300.0, 110.0)
+    draft = draft_fields(draft_specification("prices.parquet", tmp_path, label_column="share"))
+    assert draft["target"] == "number"
+    assert draft["label_scale"] == 0.29
