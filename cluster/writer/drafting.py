@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -127,22 +127,25 @@ def request_of(
     names: DigestSet,
     request_id: str,
     received: datetime,
+    *,
     held: str = "",
-    **more: Any,
+    include_similar: bool = False,
+    commitment: Sha256 | None = None,
 ) -> ErasureRequest:
-    """Return the new request; ``held``: the reason why it is paused; ``more``: further fields."""
+    """Return the new request; ``held``: the reason why it is paused, if it is."""
     at = received.isoformat(timespec="milliseconds")
     due = received + timedelta(days=specification.erasure.deadline_days)
     return ErasureRequest(
         request_id=request_id,
-        body=_body(names, include_similar=more.get("include_similar", False)),
+        body=_body(names, include_similar=include_similar),
         names=None,
         subjects=len(names.subjects) // DIGEST_BYTES,
         ids=len(names.points) // DIGEST_BYTES,
         received_at=at,
         due_at=due.isoformat(timespec="milliseconds"),
+        include_similar=include_similar,
+        commitment=commitment,
         pause=Pause(reason=held, held_at=at) if held else None,
-        **more,
     )
 
 

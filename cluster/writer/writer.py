@@ -145,7 +145,7 @@ def draft(
         names,
         own_id,
         setup.clock.now(),
-        held,
+        held=held,
         include_similar=include_similar,
         commitment=commitment.value(),
     )

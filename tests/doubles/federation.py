@@ -25,7 +25,7 @@ from shards.lineage import Configuration, NumericsProfile
 from shards.routing import Naming, PartitionKey, SliceId, point_digest, slice_of, subject_digest
 from shards.specification import DataSettings, ModelSettings, PartitionSettings, TrainingSettings
 from shards.tombstones import DigestSet
-from storage.digests import sha256
+from storage.digests import Sha256, sha256
 from storage.objects import ObjectStore
 from storage.registers.manifest import ManifestRegister
 from tests.doubles.time_and_names import CountingNames, VirtualClock
@@ -193,7 +193,7 @@ class SmallFederation(Generic[State]):
         ids: Iterable[str] = (),
         request_id: str,
         include_similar: bool = False,
-        commitment: str = "",
+        commitment: Sha256 | None = None,
     ) -> ErasureRequest:
         """Accept an erasure request; with a ``commitment``, a statement is issued if nothing is found."""
         names = names_of(subjects, ids)

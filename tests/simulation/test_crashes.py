@@ -21,7 +21,7 @@ from coordinator.state import FederationState
 from coordinator.verification import scan_residue
 from shards.routing import point_digest
 from shards.slices.files import point_keys
-from storage.digests import sha256
+from storage.digests import Sha256, sha256
 from storage.encryption.store import SealedStore
 from storage.errors import Conflict, Corrupt, Fenced, OutcomeUnknown, SisaError, Unavailable
 from storage.objects import ObjectStore
@@ -160,7 +160,7 @@ class AuditedFederation:
         request_id: str,
         *,
         include_similar: bool = False,
-        commitment: str = "",
+        commitment: Sha256 | None = None,
     ) -> None:
         """Erase; once accepted, the request counts as acknowledged."""
         subjects, ids = ERASED[request_id]
