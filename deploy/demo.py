@@ -18,10 +18,11 @@ from cluster.writer.identity import partition_key
 from cluster.writer.stores import open_objects
 from coordinator.status import FederationStatus
 from deploy.demo_data import DemoData, write_digits, write_fashion_mnist, write_without
+from deploy.views.evaluation import evaluation_text
 from deploy.views.output import ExitCode, Outcome, Problem
 from deploy.views.progress import listening
 from deploy.views.receipts import check_receipt
-from deploy.views.text import erasure_text, evaluation_text, plan_text, status_text, verification_text
+from deploy.views.text import erasure_text, plan_text, status_text, verification_text
 from storage.errors import Invalid
 
 _SPECIFICATION: Final = """\

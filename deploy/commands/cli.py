@@ -227,7 +227,7 @@ def evaluate(
         )
 
     def action(federation: Federation) -> Outcome:
-        from deploy.views.text import evaluation_data, evaluation_text
+        from deploy.views.evaluation import evaluation_data, evaluation_text
 
         evaluation = federation.evaluate(data)
         return Outcome(data=evaluation_data(evaluation), text=evaluation_text(evaluation))

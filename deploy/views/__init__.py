@@ -3,6 +3,7 @@
 output     the envelope, exit codes, streams
 text       sentences
 tables     tables of text
+evaluation  how good answers are
 progress   progress on a terminal
 erasure    erasure requests
 receipts   receipts and the log

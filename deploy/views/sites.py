@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from coordinator.receipts.bundles import statement_of
 from deploy.views.erasure import Given, erase_outcome, with_private_facts
+from deploy.views.evaluation import evaluation_data, evaluation_text
 from deploy.views.output import ExitCode, Outcome, Problem, json_value
 from deploy.views.receipts import receipt_text
 from deploy.views.tables import table
-from deploy.views.text import evaluation_data, evaluation_text, requests_text, verification_text
+from deploy.views.text import requests_text, verification_text
 from deploy.views.verifying import finding_json
 
 if TYPE_CHECKING:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from coordinator.decisions.plan import RetrainPlan
 from coordinator.decisions.times import MOST_SECONDS_BEHIND, clock_is_behind
 from coordinator.requests import Cost, RequestState, Similar
 from coordinator.status import WHY_BY_ID, BatchStatus, FederationStatus, RequestStatus
 from deploy.views.tables import table
-from shards.measures import MAJORITY
 
 if TYPE_CHECKING:  # the planner loads torch, and commands with --url do without
-    from cluster.results.federation import Evaluation, Verification
+    from cluster.results.federation import Verification
     from cluster.writer.forecast import Plan
 
 _MOST_OF_A_NOTE = 60
@@ -97,37 +96,6 @@ def requests_text(requests: Sequence[RequestStatus]) -> str:
             for each in requests
         ],
     )
-
-
-def evaluation_text(evaluation: Evaluation) -> str:
-    """Return the metrics, and the accuracy per class."""
-    metrics = ", ".join(f"{name} {value:.4f}" for name, value in evaluation.metrics.items() if name != MAJORITY)
-    first = (
-        f"{metrics} on {evaluation.points:,} data points"
-        f" (generation {evaluation.generation}, constituents {evaluation.constituents} of {evaluation.shards})"
-    )
-    if evaluation.per_class is None:
-        return first
-    counts = evaluation.points_per_class
-    per_class = table(
-        ("class", "accuracy", "points") if counts else ("label", "accuracy"),
-        [
-            (name, "-" if share is None else f"{share:.4f}", *((counts[name],) if counts else ()))
-            for name, share in evaluation.per_class.items()
-        ],
-    )
-    majority = evaluation.metrics.get(MAJORITY, 0.0)
-    if evaluation.metrics["accuracy"] > majority:
-        return f"{first}\n{per_class}"
-    warning = (
-        f"warning: to predict the largest class always has an accuracy of {majority:.4f}; the model does no better"
-    )
-    return f"{first}\n{per_class}\n{warning}"
-
-
-def evaluation_data(evaluation: Evaluation) -> dict[str, Any]:
-    """Return the evaluation for JSON: an accuracy stands beside the metrics, too."""
-    return evaluation.as_json() | {name: value for name, value in evaluation.metrics.items() if name == "accuracy"}
 
 
 def similar_text(similar: Similar) -> list[str]:
