@@ -90,7 +90,8 @@ def _with_ids(lines: Iterable[str], delimiter: str, header: Sequence[str], file:
             )
             if not names:
                 continue
-        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_ID_DIGITS]
+        # A letter first: digits alone, or around an e, would be a number.
+        digest = "p" + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_ID_DIGITS]
         seen[digest] += 1
         counted = f"{digest}-{seen[digest]}" if seen[digest] > 1 else digest
         yield f"{counted}{delimiter}{text}{end}"

@@ -41,6 +41,7 @@ def test_ids_are_those_of_the_lines(tmp_path: Path, name: str, encoding: str) ->
     assert set(again[1:4]) == {first[1], first[3], first[4]}
     ids = [line.split(";")[0] for line in first[1:]]
     assert len(set(ids)) == 4
+    assert all(id_.startswith("p") for id_ in ids)  # or some would look like numbers that a spreadsheet has rounded
     assert ids[2] == f"{ids[0]}-2"
 
 
