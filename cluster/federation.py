@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from cluster.config.specification import FederationSpecification, read_specification, specification_from
 from cluster.coordinator_actor.record import read_record, releases_of
@@ -23,12 +23,13 @@ from cluster.results.federation import (
 )
 from cluster.runtime.system import cpus
 from cluster.sources import find_source_faults
-from cluster.writer.drafting import new_request_id, readmission_of, roll_of
+from cluster.writer.corrections import draft_correction, reader_of
+from cluster.writer.drafting import RequestDraft, Roll, new_request_id, readmission_of, roll_of
 from cluster.writer.identity import no_federation
 from cluster.writer.keys_owner import check_owner
 from cluster.writer.training_data import open_train, source_of
 from cluster.writer.writer import Writer, Writing, draft, drafted_for_all, writer_setup, writing
-from coordinator.decisions.plan import RetrainPlan
+from coordinator.decisions.plan import RetrainPlan, plan_retrain
 from coordinator.decisions.times import latest_time
 from coordinator.delays import check_reason
 from coordinator.engine.ended import find_request
@@ -38,12 +39,13 @@ from coordinator.interventions import Cancel, Extend, Hold, Intervention, Releas
 from coordinator.ports import Clock, Listener, Remark, ignore_notice
 from coordinator.receipts.issuer import Registrar
 from coordinator.receipts.rollback import refuse_restoring
-from coordinator.requests import ErasureRequest, check_own_request_id
+from coordinator.requests import NONE_SIMILAR, ErasureRequest, check_own_request_id
 from coordinator.state import FederationState, GenerationRecord
 from coordinator.status import FederationStatus, RequestStatus, describe_request
+from shards.data.sources import Source
 from shards.slices.survey import DataFault
 from storage.encryption.store import SealedStore
-from storage.errors import Conflict, Corrupt, ObjectMissing
+from storage.errors import Conflict, Corrupt, InvariantBroken, ObjectMissing, SisaError, Unavailable
 from storage.objects import NewName, new_name
 
 if TYPE_CHECKING:
@@ -53,6 +55,9 @@ if TYPE_CHECKING:
 
 ConfigSource = str | Path | Mapping[str, Any] | FederationSpecification
 """What a federation can be opened with."""
+
+_DRAFTED: Final = 3
+"""How often the rows of a correction are drafted, if a coordinator that was restarted has deleted the drafts."""
 
 
 class Federation:
@@ -177,6 +182,71 @@ class Federation:
             if wait or isinstance(writer, Writer):
                 request = writer.carry_out(request.request_id, self.specification.erasure.batch)
         return self.reading.answer_to(made, request).naming(subjects, ids)
+
+    def rectify(
+        self,
+        data: object,
+        *,
+        request_id: str | None = None,
+        held: str = "",
+        wait: bool = True,
+        on_accepted: Callable[[ErasureAnswer], None] | None = None,
+    ) -> ErasureAnswer:
+        """Correct data points: put the values in ``data`` in place of those that the federation has.
+
+        ``data`` is a file, folder or glob, or a table in memory, with the columns of the source and only the rows to
+        correct. The values are checked and stored, encrypted, before the request is accepted. It is carried out as an
+        erasure is: with ``held``, ``wait`` and ``on_accepted`` as ``erase`` has them. ``unknown_ids`` of the answer are
+        positions of rows. The source is not changed; training keeps the corrected values.
+        The same ``request_id`` with the same rows, in any order, is the same request (D4).
+        Raises ``Invalid`` for values that training would refuse, an id that occurs twice, a data point that has another
+        subject here; ``Conflict`` when the id was used for others.
+        """
+        source = source_of(self.specification, data, self._remark)
+        own_id = new_request_id(self._setup.new_name) if request_id is None else request_id
+        with self._writing("rectify") as writer:
+            made, request = self._proposed(writer, source, own_id, held)
+            if on_accepted is not None:
+                on_accepted(self.reading.answer_to(made, request))
+            if wait or isinstance(writer, Writer):
+                request = writer.carry_out(request.request_id, self.specification.erasure.batch)
+        return self.reading.answer_to(made, request)
+
+    def _proposed(
+        self, writer: Writing, source: Source, request_id: str, held: str
+    ) -> tuple[RequestDraft, ErasureRequest]:
+        """Write the drafts of a correction, and have the request accepted.
+
+        Drafts that no request names are left to the writer's sweep: a call may have been carried out although its
+        answer was lost.
+        """
+        for attempt in range(_DRAFTED):
+            name = writer.reserve()
+            try:
+                made = draft_correction(self._setup, source, name, request_id=request_id, held=held)
+                return made, writer.accept(made.request, made.names)
+            except Unavailable:
+                if attempt == _DRAFTED - 1 or isinstance(writer, Writer):
+                    raise  # else the coordinator may have been restarted, and has deleted the drafts
+            finally:
+                with suppress(SisaError):  # it ends by itself
+                    writer.give_back(name)
+        raise InvariantBroken("a correction was neither accepted nor refused")
+
+    def price_correction(self, data: object) -> Search:
+        """Return what correcting data points would cost at most, and which rows are not here; changes nothing."""
+        rows = reader_of(self._setup, source_of(self.specification, data, self._remark))
+        given = rows.read()
+        roll = Roll(subjects=b"", ids=given.ids, ids_are_subjects=False)
+        return Search(
+            plan=plan_retrain(rows.state, given.places, self.specification.training.epochs, stay=True),
+            subjects=0,
+            ids=len(given.names),
+            unknown=len(given.unknown),
+            unknown_subjects=(),
+            unknown_ids=roll.positions(given.unknown)[1],
+            similar=NONE_SIMILAR,
+        )
 
     def readmit(
         self, *, subjects: Iterable[str | int], reason: str, request_id: str | None = None
@@ -359,7 +429,10 @@ class Federation:
 
     def _intervene(self, command: str, request_id: str, wanted: Intervention) -> RequestStatus:
         with self._writing(command) as writer:
-            return self._described(writer.intervene(request_id, wanted))
+            request = writer.intervene(request_id, wanted)
+            if request.correction is not None and not request.state.is_open and isinstance(writer, Writer):
+                writer.settle(hurry=False)  # the new values leave the store
+            return self._described(request)
 
     def _described(self, request: ErasureRequest) -> RequestStatus:
         return describe_request(request, self._clock.now())

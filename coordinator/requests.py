@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from coordinator.delays import EndedPause, Extension, FailedAttempt, Pause
+from shards.routing import SliceId
+from shards.slices.files import SliceRecord
 from shards.specification import ShardId, SliceIndex
 from shards.tombstones import DigestSet
 from storage.digests import Sha256
@@ -137,7 +139,7 @@ class Found:
     from_slices: Mapping[ShardId, SliceIndex] = field(default_factory=dict)
     """For each shard that held something, the earliest slice that held something."""
     points: int = 0
-    """Data points erased."""
+    """Data points erased, or corrected."""
     unknown: int = 0
     """Named subjects and ids that have no data point here, perhaps because they were erased before."""
     missing: ObjectRef | InlineDigests | None = None
@@ -159,8 +161,26 @@ NOTHING_FOUND: Final = Found()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PlacedRows:
+    """Rows that belong to a slice, in objects like those of the slice."""
+
+    place: SliceId
+    record: SliceRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """What makes a request one to correct data points instead of erasing them (GDPR Art. 16)."""
+
+    drafts: tuple[PlacedRows, ...] = ()
+    """The new values, encrypted; empty once the request is carried out or has ended."""
+    read_as: str = ""
+    """Digest of the settings by which they were read; empty like ``drafts``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ErasureRequest:
-    """A demand to erase subjects or data points; holds keyed digests and counts, never ids."""
+    """A demand to erase subjects or data points, or to correct data points; holds keyed digests, never ids."""
 
     request_id: str
     body: Sha256
@@ -171,8 +191,10 @@ class ErasureRequest:
     """The commitment to its names in its receipt (``coordinator.receipts.openings``); None: the release that accepted
     it made none."""
     names: ObjectRef | InlineDigests | None
-    """The keyed digests it names. None once its points are removed (then they are among the tombstones), or once it is
-    refused or cancelled."""
+    """The keyed digests it names. None once its points are removed (then they are among the tombstones) or corrected,
+    or once it is refused or cancelled."""
+    correction: Correction | None = None
+    """None: it erases."""
     subjects: int
     """Subjects named."""
     ids: int
@@ -217,6 +239,16 @@ class ErasureRequest:
         if self.pause is not None:
             return RequestState.WAITING
         return self.state if self.failure is None else RequestState.FAILED
+
+    @property
+    def kind(self) -> str:
+        """What it is about: ``erasure`` or ``rectification``."""
+        return "erasure" if self.correction is None else "rectification"
+
+    @property
+    def drafts(self) -> tuple[PlacedRows, ...]:
+        """The new values that it is to put into slices."""
+        return () if self.correction is None else self.correction.drafts
 
     def reach(self, state: RequestState, at: str) -> ErasureRequest:
         """Return the request in ``state``; the states in between are recorded as reached at ``at`` as well."""

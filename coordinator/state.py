@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
 
-from coordinator.requests import Cost, ErasureRequest, ObjectRef, Readmission, Refutation, Segment
+from coordinator.requests import Cost, ErasureRequest, ObjectRef, PlacedRows, Readmission, Refutation, Segment
 from shards.data.sources import SourceFile
 from shards.lineage import CheckpointRecord, Configuration, Lineage, expected_lineages
 from shards.routing import AS_GIVEN, Naming, SliceId
@@ -55,6 +55,8 @@ class DataState:
     """Those of them whose subject, as named by the source, has no tombstone."""
     respelt: int = 0
     """Ingested data points whose subject differs from an erased one only in spelling."""
+    outdated: int = 0
+    """Data points of which the source has values that were corrected: they keep the corrected ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +171,8 @@ class FederationState:
     """Tombstones as release 0.1 kept them; None: that release erased nothing."""
     segments: tuple[Segment, ...] = ()
     """Tombstones of later erasures, the older and larger segments first."""
+    corrected: tuple[PlacedRows, ...] = ()
+    """Digests of the contents that corrected data points had, so that a source does not bring these back."""
     readmissions: tuple[Readmission, ...] = ()
     refuted: tuple[Refutation, ...] = ()
     """Constituents that a verification found wrong."""
@@ -215,6 +219,8 @@ class FederationState:
     def referenced(self) -> frozenset[ObjectKey]:
         """Return the keys of all objects that are part of the current state."""
         keys = {part.key for shard in self.shards for record in shard.slices for part in record.parts}
+        drafts = (rows for request in self.requests for rows in request.drafts)
+        keys |= {part.key for rows in (*drafts, *self.corrected) for part in rows.record.parts}
         keys |= {checkpoint.key for shard in self.shards for checkpoint in shard.chain}
         refs = (ref for request in self.requests for ref in (request.names, request.before, request.found.missing))
         keys |= {ref.key for ref in refs if isinstance(ref, ObjectRef)}

@@ -24,6 +24,15 @@ WHY_BY_ID: Final = "by id: they were erased one by one, or their subject was rea
 """The reason why data points are left out although their subject, as the source names it, is not erased."""
 
 
+def outdated_text(points: int) -> str:
+    """Return that a source has values that were corrected by request, and what to do about it."""
+    many = f"{points:,} data points" if points > 1 else "1 data point"
+    return (
+        f"the source still has the old values of {many} corrected by request: the corrected values are kept."
+        " Correct the source; to go back to an old value, use 'sisa rectify'"
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConstituentStatus:
     """One shard and its constituent."""
@@ -45,9 +54,11 @@ class ConstituentStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestStatus:
-    """One erasure request."""
+    """One erasure request, or one request to correct data points."""
 
     request_id: str
+    kind: str = "erasure"
+    """``erasure`` or ``rectification``."""
     state: str
     """Its stage; ``waiting`` while it is paused, ``failed`` after a failed attempt."""
     stage: str
@@ -114,6 +125,8 @@ class FederationStatus:
     """Data points that the last ingest left out because they are erased."""
     kept_out_by_id: int = 0
     """Those of them whose subject, as the source now names it, is not erased: see ``WHY_BY_ID``."""
+    outdated_at_ingest: int = 0
+    """Data points of which the last ingest read values that were corrected by request; the corrected ones stay."""
     respelt_at_ingest: int = 0
     """Data points that the last ingest accepted although their subject differs from an erased one only in spelling."""
     subject_form: str = "exact"
@@ -163,6 +176,7 @@ def describe_federation(
         serving=len(servable(state)),
         tombstoned_at_ingest=state.data.refused if state.data else 0,
         kept_out_by_id=state.data.by_id if state.data else 0,
+        outdated_at_ingest=state.data.outdated if state.data else 0,
         respelt_at_ingest=state.data.respelt if state.data else 0,
         subject_form=state.naming.form,
         similar_subjects=similar_subjects(state),
@@ -192,6 +206,7 @@ def for_the_public(status: FederationStatus) -> FederationStatus:
         ended_before=0,
         batch=None,
         kept_out_by_id=0,
+        outdated_at_ingest=0,
         respelt_at_ingest=0,
         similar_subjects=None,
         forgotten=(),
@@ -203,6 +218,7 @@ def describe_request(request: ErasureRequest, now: datetime) -> RequestStatus:
     """Return the status of one request at ``now``."""
     return RequestStatus(
         request_id=request.request_id,
+        kind=request.kind,
         state=request.shown.value,
         stage=request.state.value,
         subjects=request.subjects,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from coordinator.decisions.lifecycle import is_training
@@ -12,7 +13,7 @@ from coordinator.engine.lookup import is_intact, load_tombstones
 from coordinator.engine.sweep import SWEPT_PREFIXES
 from coordinator.engine.tasks import train_task
 from coordinator.ports import Listener, TrainingStarted, WorkerPool
-from coordinator.requests import ObjectRef, Refutation
+from coordinator.requests import ObjectRef, PlacedRows, Refutation
 from coordinator.state import FederationState
 from shards.learners.trainer import SliceLearned
 from shards.lineage import CheckpointRecord
@@ -69,15 +70,24 @@ def prove_shards(
     return tuple(_compare(state, shard, retrained[shard]) for shard in shards)
 
 
-def scan_residue(store: ObjectStore, state: FederationState, *, everything: bool = True) -> Residue:
+def scan_residue(
+    store: ObjectStore,
+    state: FederationState,
+    *,
+    everything: bool = True,
+    known: Callable[[ObjectKey], bool] = lambda _: False,
+) -> Residue:
     """Look at every object of the store for anything that an erasure should have left behind or damaged.
 
-    Without ``everything``, records of requests that ended long ago have to be there and are not read.
+    Without ``everything``, records of requests that ended long ago have to be there and are not read. Objects that are
+    ``known`` may be there although the state does not name them.
     """
     objects = list(store.list(""))
     keep = state.referenced()
     found = [
-        f"object that nothing refers to: {info.key}" for info in objects if _is_swept(info.key) and info.key not in keep
+        f"object that nothing refers to: {info.key}"
+        for info in objects
+        if _is_swept(info.key) and info.key not in keep and not known(info.key)
     ]
     found += [f"unfinished write: {name}" for name in store.unfinished("")]
     found += [f"file that is not ours: {name}" for name in store.foreign()]
@@ -132,7 +142,8 @@ def _damaged(store: ObjectStore, state: FederationState, buckets: Sequence[Objec
     parts = ((part.key, part.sha256) for shard in state.shards for each in shard.slices for part in each.parts)
     checkpoints = ((checkpoint.key, checkpoint.sha256) for shard in state.shards for checkpoint in shard.chain)
     ended = ((ref.key, ref.sha256) for ref in buckets)
-    for key, expected in (*parts, *checkpoints, *ended):
+    kept = ((part.key, part.sha256) for rows in _kept_rows(state) for part in rows.record.parts)
+    for key, expected in (*parts, *checkpoints, *ended, *kept):
         if not is_intact(store, key, expected):
             yield f"object missing or damaged: {key}"
 
@@ -149,6 +160,18 @@ def _erased_points(store: ObjectStore, state: FederationState) -> Iterator[str]:
                 continue  # reported as damaged above
             if count:
                 yield f"{count} erased data points in shard {number} slice {slice_}"
+    for rows in _kept_rows(state):
+        with suppress(Corrupt):
+            if count_erased(store, rows.record, tombstones):
+                where = f"shard {rows.place.shard} slice {rows.place.slice}"
+                yield f"erased data points in what corrections keep of {where}"
+
+
+def _kept_rows(state: FederationState) -> Iterator[PlacedRows]:
+    """Yield what corrections keep: digests of old contents, and the new values of open requests."""
+    yield from state.corrected
+    for request in state.requests:
+        yield from request.drafts
 
 
 def _old_manifests(register: ManifestRegister, keep: frozenset[ObjectKey]) -> Iterator[str]:

@@ -91,6 +91,16 @@ class CoordinatorShell:
         return self._resident.accept(request, names)
 
     @ray.method(concurrency_group="requests")
+    def reserve(self) -> str:
+        """See ``Resident.reserve``."""
+        return self._resident.reserve()
+
+    @ray.method(concurrency_group="requests")
+    def give_back(self, name: str) -> None:
+        """See ``Resident.give_back``."""
+        self._resident.give_back(name)
+
+    @ray.method(concurrency_group="requests")
     def readmit(self, readmission: Readmission, names: DigestSet) -> Readmission:
         """See ``Resident.readmit``."""
         return self._resident.readmit(readmission, names)
@@ -176,6 +186,15 @@ class RemoteWriter:
         """See ``Writer.accept``."""
         answer: ErasureRequest = patiently(lambda: self._handle.accept.remote(request, names), _BUSY)
         return answer
+
+    def reserve(self) -> str:
+        """See ``Writer.reserve``."""
+        name: str = patiently(self._handle.reserve.remote, _BUSY)
+        return name
+
+    def give_back(self, name: str) -> None:
+        """See ``Writer.give_back``."""
+        patiently(lambda: self._handle.give_back.remote(name), _BUSY)
 
     def carry_out(self, request_id: str, batch: BatchUntil) -> ErasureRequest:
         """Wait until the request is closed, paused or failed, or until it waits for its due date in a batch."""

@@ -105,6 +105,14 @@ class Resident:
         """Accept an erasure request, durably; its points are removed a moment later. See ``Writer.accept``."""
         return self._at_once(lambda writer: writer.accept(request, names))
 
+    def reserve(self) -> str:
+        """See ``Writer.reserve``."""
+        return self._ready().reserve()
+
+    def give_back(self, name: str) -> None:
+        """See ``Writer.give_back``."""
+        self._at_once(lambda writer: writer.give_back(name))
+
     def readmit(self, readmission: Readmission, names: DigestSet) -> Readmission:
         """See ``Writer.readmit``."""
         return self._at_once(lambda writer: writer.readmit(readmission, names))

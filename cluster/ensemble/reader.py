@@ -148,6 +148,8 @@ class Reading:
         They are empty until the request is carried out, and for requests that an earlier release carried out.
         """
         if request.state is RequestState.REFUSED:
+            if request.correction is not None and request.found.unknown < request.ids:
+                return (), ()  # some have these values already, and which ones is not on record
             return roll.positions(roll.names)
         return roll.positions(load_digests(self._store, request.found.missing))
 

@@ -3,6 +3,7 @@
 writer         opens a federation for writing; trains, erases, verifies
 identity       which federation a store holds; its partition key
 drafting       turns names into keyed digests and a request
+corrections    drafts correction requests: rows of a file as encrypted drafts
 place          the federation's id, and where its store was when last written
 notices        requests that the witness keeps, to be repeated after a restore
 keys_owner     which store owns keys that are kept in another place

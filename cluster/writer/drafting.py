@@ -93,11 +93,8 @@ def roll_of(
     ) -> bytes:
         joined, names = bytearray(), texts(f"{kind}s", given)
         while some := list(islice(names, _AT_ONCE)):
-            if request_id and _is_among(request_id, some, form):
-                raise Invalid(
-                    "the request id is one of the names that it erases",
-                    "Choose an id that is not a person's name: receipts and the log keep request ids for ever.",
-                )
+            if request_id:
+                refuse_own_name(request_id, some, form)
             if commitment is not None:
                 commitment.add(kind, some)
             try:
@@ -158,6 +155,15 @@ def readmission_of(names: DigestSet, request_id: str, reason: str, at: datetime)
         reason=reason,
         at=at.isoformat(timespec="milliseconds"),
     )
+
+
+def refuse_own_name(request_id: str, names: Sequence[str], form: SubjectForm) -> None:
+    """Raise ``Invalid`` when one of the names is the id of the request, in any spelling."""
+    if _is_among(request_id, names, form):
+        raise Invalid(
+            "the request id is one of the names that it erases",
+            "Choose an id that is not a person's name: receipts and the log keep request ids for ever.",
+        )
 
 
 def texts(what: str, given: Iterable[str | int]) -> Iterator[str]:

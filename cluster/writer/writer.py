@@ -49,6 +49,7 @@ from coordinator.receipts.statements import Commitment
 from coordinator.requests import ErasureRequest, Readmission, Refutation, check_own_request_id
 from coordinator.settings import BatchUntil
 from coordinator.state import FederationState
+from coordinator.status import outdated_text
 from coordinator.verification import prove_shards, scan_residue
 from shards.data.sources import Source, passed_over_text
 from shards.lineage import Configuration, in_force
@@ -249,7 +250,15 @@ class Writing(Protocol):
         ...
 
     def accept(self, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
-        """Accept an erasure request, durably."""
+        """Accept an erasure request or a correction, durably."""
+        ...
+
+    def reserve(self) -> str:
+        """Return a name for the drafts of a correction."""
+        ...
+
+    def give_back(self, name: str) -> None:
+        """End the reservation of a name."""
         ...
 
     def carry_out(self, request_id: str, batch: BatchUntil) -> ErasureRequest:
@@ -325,6 +334,7 @@ class Writer:
         elif lost or is_news(specification, engine.state, source):
             engine.ingest(source, specification.data, specification.partition, self._key, lost)
             own_keys(self._setup.store)  # the first data points made the keys
+        self._tell_outdated()
         engine.configure(settings_record(specification), configuration)
         engine.settle()
 
@@ -334,9 +344,17 @@ class Writer:
         Its time of receipt is now at the latest, because the clock of the machine that drafted it may be ahead.
         """
         received = received_by(request, self._setup.clock.now())
-        if self._notices is not None:
+        if self._notices is not None and request.correction is None:  # the values of a correction stay in the store
             self._notices.accepted(received, names)
         return self._engine.accept(received, names)
+
+    def reserve(self) -> str:
+        """See ``Engine.reserve``."""
+        return self._engine.reserve()
+
+    def give_back(self, name: str) -> None:
+        """See ``Engine.give_back``."""
+        self._engine.give_back(name)
 
     def readmit(self, readmission: Readmission, names: DigestSet) -> Readmission:
         """Let erased subjects come back; raises as ``Engine.readmit`` does. ``settle`` issues the statement."""
@@ -371,7 +389,7 @@ class Writer:
 
         self._engine.intervene(ruled)
         request = self.request(request_id)
-        if self._notices is not None:
+        if self._notices is not None and request.correction is None:
             self._notices.ruled(request)
         return request
 
@@ -400,7 +418,7 @@ class Writer:
         pool = setup.workers.pool()
         stored = state.configuration
         check_configuration(stored, pool.configuration(_width(state), len(chosen), stored))
-        residue = scan_residue(setup.store, state, everything=everything)
+        residue = scan_residue(setup.store, state, everything=everything, known=self._engine.are_reserved)
         proofs = prove_shards(state, chosen, pool, setup.listener)
         # A statement that is still owed does not count as missing, since settling issues it.
         ended: tuple[ErasureRequest | Readmission | Refutation, ...]
@@ -432,6 +450,11 @@ class Writer:
         if passed_over := passed_over_text(source):
             self._tell(passed_over)
         return source
+
+    def _tell_outdated(self) -> None:
+        data = self.state.data
+        if data is not None and data.outdated:
+            self._tell(outdated_text(data.outdated))
 
     def _tell_changes(self) -> None:
         if self.state.configuration and (changed := differences(self.state, self._setup.specification)):

@@ -1,13 +1,14 @@
 """Decisions: pure functions from state and event to the next state and the remaining work.
 
-decide     events, effects, and the state after an event
-chains     how chains of checkpoints shorten and grow
-lifecycle  interventions in a request: pause, release, more time, withdrawal
-policy     whether an intervention is allowed
-times      the newest recorded time, a lower bound of all later ones
-plan       retrain plans: which slices, at what cost
-history    which generations were served, and when
-ended      how ended requests leave the state
-batching   when retraining may start
-forecast   expected cost of a partition, of requests
+decide      events, effects, and the state after an event
+chains      how chains of checkpoints shorten and grow
+lifecycle   interventions in a request: pause, release, more time, withdrawal
+corrections what is kept of corrected values
+policy      whether an intervention is allowed
+times       the newest recorded time, a lower bound of all later ones
+plan        retrain plans: which slices, at what cost
+history     which generations were served, and when
+ended       how ended requests leave the state
+batching    when retraining may start
+forecast    expected cost of a partition, of requests
 """

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 from coordinator.decisions.chains import hasten_if_changed, truncate, with_slices, with_valid_chains, withdraw_if_cut
-from coordinator.decisions.ended import without_ended
+from coordinator.decisions.corrections import with_values
+from coordinator.decisions.ended import is_owed_statement, without_ended
 from coordinator.decisions.history import forgotten, with_history
 from coordinator.decisions.lifecycle import (
     accept,
@@ -35,6 +36,7 @@ from coordinator.requests import (
     Found,
     InlineDigests,
     ObjectRef,
+    PlacedRows,
     Readmission,
     Refutation,
     RequestState,
@@ -83,7 +85,7 @@ class ErasureAccepted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointsRemoved:
-    """The request's data points were found and written out of their slices."""
+    """The request's data points were found and written out of their slices, or corrected in them."""
 
     request_id: str
     removed: Mapping[SliceId, int]
@@ -107,8 +109,18 @@ class PointsRemoved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ValuesKept:
+    """Corrections were carried out, or people whom corrections concern were erased."""
+
+    corrected: tuple[PlacedRows, ...]
+    """As in the state."""
+    drafts: Mapping[str, tuple[PlacedRows, ...]]
+    """What is left of the new values in open requests, by request id."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NothingToErase:
-    """No data point of the request is in the federation."""
+    """No data point of the request is in the federation, or those that it corrects have these values."""
 
     request_id: str
     reason: str
@@ -248,6 +260,7 @@ Event = (
     | Purged
     | HistoryKept
     | EndedKept
+    | ValuesKept
     | RequestEvent
 )
 
@@ -341,6 +354,8 @@ def _apply(state: FederationState, event: Event) -> FederationState:
             return forgotten(state, event.through)
         case EndedKept():
             return without_ended(state, event.request_ids, event.buckets)
+        case ValuesKept():
+            return with_values(state, event.corrected, event.drafts)
         case _:
             return _apply_to_request(state, event)
 
@@ -402,6 +417,8 @@ def _quarantine(state: FederationState, event: PointsRemoved) -> FederationState
         return state  # an earlier attempt removed the points, or the request was paused or withdrawn since
     after = _with_tombstones(with_slices(state, event.slices), event.tombstones, event.segments or ())
     affected = affected_slices(place for place, count in event.removed.items() if count)
+    if request.correction is not None and after.data is not None:
+        after = replace(after, data=replace(after.data, inventory=()))  # the source is compared with the new values
     return close_names(
         after,
         request,
@@ -467,7 +484,7 @@ def _refuted(state: FederationState, refutation: Refutation) -> FederationState:
 def _statements_owed(state: FederationState) -> Iterator[IssueReceipt]:
     """Yield the statements to sign about requests without an erasure: nothing was found, or subjects came back."""
     for request in state.requests:
-        if request.state is RequestState.REFUSED and request.commitment and request.receipt is None:
+        if is_owed_statement(request):
             yield IssueReceipt(request_id=request.request_id)
     others: tuple[Readmission | Refutation, ...] = (*state.readmissions, *state.refuted)
     for each in others:
@@ -501,14 +518,17 @@ def _extend(state: FederationState, event: CheckpointWritten) -> FederationState
 
 
 def _publish_if_trained(state: FederationState, at: str) -> FederationState:
-    if state.published or not _is_trainable(state) or not all(shard.is_trained for shard in state.shards):
+    if not _is_trainable(state) or not all(shard.is_trained for shard in state.shards):
         return state
-    shards = tuple(replace(shard, serving=len(shard.slices)) for shard in state.shards)
-    after = replace(state, shards=shards, generation=state.generation + 1, published=True, at_once=False)
 
     def published(request: ErasureRequest) -> ErasureRequest:
         return advance(request, RequestState.PUBLISHED, at) if is_training(request) else request
 
+    if state.published:
+        # Corrections that cancel each other, and so left every slice as it was, have nothing to wait for.
+        return each_request(state, published) if any(map(is_training, state.requests)) else state
+    shards = tuple(replace(shard, serving=len(shard.slices)) for shard in state.shards)
+    after = replace(state, shards=shards, generation=state.generation + 1, published=True, at_once=False)
     return each_request(after, published)
 
 

@@ -59,6 +59,12 @@ def without_ended(
     )
 
 
+def is_owed_statement(request: ErasureRequest) -> bool:
+    """Return whether the statement that nothing was found is still to be signed; corrections get none."""
+    is_refused = request.state is RequestState.REFUSED and request.correction is None
+    return is_refused and bool(request.commitment) and request.receipt is None
+
+
 def numbered(state: FederationState) -> Iterator[tuple[int, ErasureRequest]]:
     """Yield the state's requests, each with its number among all accepted requests."""
     return zip(others(state.ended.numbers), state.requests, strict=False)
@@ -68,9 +74,7 @@ def _is_over(each: _Ended) -> bool:
     """Return whether the request can no longer change."""
     if isinstance(each, Readmission):
         return each.receipt is not None
-    if each.state is RequestState.REFUSED and each.commitment:
-        return each.receipt is not None
-    return not each.state.is_open
+    return not each.state.is_open and not is_owed_statement(each)
 
 
 def _ended_at(each: _Ended) -> str:

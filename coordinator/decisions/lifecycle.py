@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from coordinator.delays import Extension, FailedAttempt, Pause
-from coordinator.requests import ErasureRequest, ObjectRef, RequestState
+from coordinator.requests import Correction, ErasureRequest, ObjectRef, RequestState
 from coordinator.state import FederationState
 
 
@@ -91,10 +91,12 @@ def advance(request: ErasureRequest, reached: RequestState, at: str, **fields: A
 def close_names(
     state: FederationState, request: ErasureRequest, reached: RequestState, at: str, **fields: Any
 ) -> FederationState:
-    """Advance the request, drop its names, and condemn the object that holds them, if there is one."""
-    gone = (request.names.key,) if isinstance(request.names, ObjectRef) else ()
+    """Advance the request, drop its names and drafts, and condemn the objects that hold them."""
+    gone = [request.names.key] if isinstance(request.names, ObjectRef) else []
+    gone += [part.key for rows in request.drafts for part in rows.record.parts]
     after = replace(state, condemned=(*state.condemned, *gone))
-    return change(after, request, advance(request, reached, at, names=None, **fields))
+    correction = None if request.correction is None else Correction()
+    return change(after, request, advance(request, reached, at, names=None, correction=correction, **fields))
 
 
 def change(state: FederationState, old: ErasureRequest, new: ErasureRequest) -> FederationState:

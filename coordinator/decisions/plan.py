@@ -32,7 +32,7 @@ class RetrainPlan:
 
     shards: tuple[ShardRetrain, ...]
     points: int
-    """Data points to erase."""
+    """Data points to erase, or to correct."""
     point_epochs: int
     full_point_epochs: int
     """Cost of a full retrain of the whole federation: the yardstick."""
@@ -78,17 +78,21 @@ def affected_slices(slice_ids: Iterable[SliceId]) -> Mapping[ShardId, SliceIndex
     return dict(sorted(earliest.items()))
 
 
-def plan_retrain(state: FederationState, erased: Mapping[SliceId, int], epochs: int) -> RetrainPlan:
+def plan_retrain(
+    state: FederationState, erased: Mapping[SliceId, int], epochs: int, *, stay: bool = False
+) -> RetrainPlan:
     """Return the plan for erasing ``erased`` data points (counts by slice) under e' = ``epochs``.
 
-    Costs count only the remaining points: erased points are not trained on again.
+    Costs count only the remaining points: erased points are not trained on again. With ``stay`` all remain, because
+    the points are corrected.
     """
     slices = len(state.shards[0].slices)
     schedule = slice_epochs(epochs, slices)
     affected = affected_slices(place for place, count in erased.items() if count)
+    gone: Mapping[SliceId, int] = {} if stay else erased
     retrains = []
     for shard, from_slice in affected.items():
-        left = _survivors(state, shard, erased)
+        left = _survivors(state, shard, gone)
         redone = state.shards[shard].chain[from_slice - 1 :]
         retrains.append(
             ShardRetrain(
@@ -98,7 +102,7 @@ def plan_retrain(state: FederationState, erased: Mapping[SliceId, int], epochs: 
                 seconds=round(sum(checkpoint.seconds for checkpoint in redone), 3),
             )
         )
-    every = (_survivors(state, ShardId(number), erased) for number in range(len(state.shards)))
+    every = (_survivors(state, ShardId(number), gone) for number in range(len(state.shards)))
     return RetrainPlan(
         shards=tuple(retrains),
         points=sum(erased.values()),

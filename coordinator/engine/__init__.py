@@ -1,14 +1,15 @@
 """Engine: performs what decisions ask for, and makes every event durable first.
 
-engine    the one that writes
-ledger    journal and manifests as one current state
-codec     states and events as stored records
-earlier_formats  requests as earlier releases stored them
-follower  the state for those who only read
-history   generations that the state itself has forgotten
-ended     requests that the state itself has forgotten, by id
-removal   takes a request's points out of slices
-sweep     deletes what the state does not name
-tasks     training tasks for workers
-lookup    objects that the state refers to, checked against their digests
+engine          the one that writes
+ledger          journal and manifests as one current state
+codec           states and events as stored records
+earlier_formats requests as earlier releases stored them
+follower        the state for those who only read
+history         generations that the state itself has forgotten
+ended           requests that the state itself has forgotten, by id
+removal         takes a request's points out of slices
+corrections     puts other values into slices, and keeps them there
+sweep           deletes what the state does not name
+tasks           training tasks for workers
+lookup          objects that the state refers to, checked against their digests
 """

@@ -23,6 +23,7 @@ from coordinator.decisions.decide import (
     PointsRemoved,
     SubjectsReadmitted,
     TrainingConfigured,
+    ValuesKept,
 )
 from coordinator.engine.earlier_formats import grouped
 from coordinator.requests import NOTHING_FOUND, ErasureRequest, Found, Readmission
@@ -75,17 +76,26 @@ _SINCE_4: Final[Mapping[type, Mapping[str, Any]]] = {
 """The same for format 3."""
 
 _SINCE_5: Final[Mapping[type, Mapping[str, Any]]] = {
+    FederationState: {"corrected": []},
     ErasureRequest: {
         "pause": None,
         "extension": None,
         "failure": None,
         "found": TypeAdapter(Found).dump_python(NOTHING_FOUND, mode="json"),
         "reason": None,
+        "correction": None,
     },
+    DataState: {"outdated": 0},
 }
 """The same for format 4, whose requests have fields of other names instead (``coordinator.engine.earlier_formats``)."""
 
-_FIRST_FORMAT: Final[Mapping[type, int]] = {SubjectsReadmitted: 3, ConstituentRefuted: 3, HistoryKept: 3, EndedKept: 4}
+_FIRST_FORMAT: Final[Mapping[type, int]] = {
+    SubjectsReadmitted: 3,
+    ConstituentRefuted: 3,
+    HistoryKept: 3,
+    EndedKept: 4,
+    ValuesKept: 5,
+}
 """Events that format 2 does not have, and the first format that has them."""
 
 

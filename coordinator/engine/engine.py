@@ -32,14 +32,22 @@ from coordinator.decisions.decide import (
     SubjectsReadmitted,
     Train,
     TrainingConfigured,
+    ValuesKept,
     outstanding,
 )
 from coordinator.engine.codec import decode_state
+from coordinator.engine.corrections import are_intact, check_comparable, lost, with_corrected, without
 from coordinator.engine.ended import all_requests, find_known, keep_ended
 from coordinator.engine.history import keep_old
 from coordinator.engine.ledger import Ledger
 from coordinator.engine.lookup import is_intact, load_digests, load_object, load_tombstones
-from coordinator.engine.removal import ids_are_subjects, put_digests, removal_events, without_tombstones
+from coordinator.engine.removal import (
+    ids_are_subjects,
+    kept_names,
+    put_digests,
+    removal_events,
+    without_tombstones,
+)
 from coordinator.engine.sweep import GONE, Drafts, left_over, sweep
 from coordinator.engine.tasks import check_configuration, train_task
 from coordinator.ports import (
@@ -55,7 +63,15 @@ from coordinator.ports import (
 from coordinator.receipts.evidence import ErasureEvidence, ScanEvidence, StoreEvidence, collect_evidence
 from coordinator.receipts.issuer import Registrar
 from coordinator.receipts.statements import statement_owed
-from coordinator.requests import MOST_INLINE, ErasureRequest, InlineDigests, Readmission, Refutation, RequestState
+from coordinator.requests import (
+    MOST_INLINE,
+    Correction,
+    ErasureRequest,
+    InlineDigests,
+    Readmission,
+    Refutation,
+    RequestState,
+)
 from coordinator.settings import ErasureSettings
 from coordinator.state import DataState, FederationState
 from shards.data.sources import Source
@@ -67,7 +83,7 @@ from shards.slices.ingest import IngestTask, ingest, taken_from
 from shards.specification import DataSettings, PartitionSettings, ShardId, SliceIndex
 from shards.tombstones import DigestSet
 from storage.errors import Conflict, Fenced, Invalid, InvariantBroken, OutcomeUnknown, SisaError, Unavailable
-from storage.objects import NewName, ObjectStore
+from storage.objects import NewName, ObjectKey, ObjectStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +146,9 @@ class Engine:
                 if isinstance(known, Readmission) or known.body != request.body:
                     raise _used_before(request.request_id)
                 return known
+            if request.correction is not None:
+                self._accept_correction(request, request.correction, names, looked)
+                continue
             if len(names) <= MOST_INLINE:
                 inline = replace(request, names=InlineDigests.of(names))
                 self.record(ErasureAccepted(request=inline, looked=looked))
@@ -141,6 +160,50 @@ class Engine:
             finally:
                 # If the request was accepted before, the object is an orphan. Set last, because a sweep skips drafts.
                 self._is_untidy = True
+
+    def reserve(self) -> str:
+        """Return a name for objects with the new values of a correction: no sweep deletes objects that contain it.
+
+        Until the request is accepted, the name is given back or ``RESERVED_SECONDS`` have passed. Another process may
+        write the objects. May be called from any thread.
+        """
+        return self._drafts.reserve(self._tools.clock.monotonic())
+
+    def give_back(self, name: str) -> None:
+        """Give a reserved name back; the next sweep deletes what is left under it. May be called from any thread."""
+        self._is_untidy = True
+        self._drafts.give_back(name)
+
+    def are_reserved(self, key: ObjectKey) -> bool:
+        """Return whether the object may be a draft that is being written under a reserved name."""
+        return self._drafts.are_reserved((key,), self._tools.clock.monotonic())
+
+    def _accept_correction(
+        self, request: ErasureRequest, correction: Correction, names: DigestSet, looked: int
+    ) -> None:
+        """Accept a correction; people who were erased while it was drafted are taken out of its drafts.
+
+        Raises ``Unavailable`` when the drafts are no longer there.
+        """
+        store = self._tools.store
+        with self._drafts as drawn:  # no points are removed meanwhile
+            keys = {part.key for rows in request.drafts for part in rows.record.parts}
+            if not self._drafts.are_reserved(keys, self._tools.clock.monotonic()) or not are_intact(store, request):
+                raise Unavailable(
+                    "the new values are no longer in the store: the coordinator was restarted, or it took too long",
+                    "Submit the correction again.",
+                    request=request.request_id,
+                )
+            self._is_untidy = True
+            erased = load_tombstones(store, self.state.tombstone_objects())
+            drafts = without(store, request.drafts, erased, drawn)
+            held = kept_names(store, drawn, names)
+            asked = replace(request, names=held, correction=replace(correction, drafts=drafts))
+            self.record(ErasureAccepted(request=asked, looked=looked))
+            if self.state.request(request.request_id) is not None:
+                kept = self.state.referenced()
+                store.delete_all([key for key in keys if key not in kept])
+            self._drafts.tidy()
 
     def find(self, request_id: str) -> ErasureRequest | Readmission | None:
         """Return the request or readmission of this id, even if it ended long ago. May be called from any thread."""
@@ -242,6 +305,7 @@ class Engine:
                 progress=lambda points: tools.listener(IngestProgress(points=points)),
             )
             result = tools.ingest(task)
+            are_comparable = check_comparable(before, result.layout, taken_from(data))
             state = DataState(
                 layout=result.layout,
                 inventory=result.inventory,
@@ -263,7 +327,13 @@ class Engine:
                     slices = self._without_erased(slices, drawn)
                 if _readmitted(self.state) != _readmitted(before):  # readmitted subjects were left out
                     state = replace(state, inventory=())
-                self.record(Ingested(data=state, slices=slices, lost=lost, at=self.now()))
+                events: list[Event] = []
+                if self.state.corrected and are_comparable:
+                    kept, outdated = with_corrected(tools.store, self.state, slices, lost, drawn)
+                    slices, state = kept, replace(state, outdated=outdated)
+                elif self.state.corrected:  # the source has the corrected values, which are now read in another way
+                    events.append(ValuesKept(corrected=(), drafts={}))
+                self.record(Ingested(data=state, slices=slices, lost=lost, at=self.now()), *events)
                 self._drafts.tidy()
             drafts.tidy()
 
@@ -297,16 +367,18 @@ class Engine:
             self._is_untidy = True
             store = self._tools.store
             try:
-                batch = [
-                    (request, load_digests(store, request.names))
-                    for request in self.state.requests
-                    if request.request_id in set(wanted)
-                ]
+                ready = [request for request in self.state.requests if request.request_id in set(wanted)]
+                damaged = [request for request in ready if not are_intact(store, request)]
+                batch = [(each, load_digests(store, each.names)) for each in ready if each not in damaged]
                 events = tuple(removal_events(store, drawn, self.state, batch, self.now()))
             except SisaError as error:
                 self._tell_failure(tuple(wanted), error)
                 raise
             self.record(*events)
+            for request in damaged:  # the others are carried out all the same
+                self._tell_failure((request.request_id,), lost(request))
+            if damaged:
+                raise lost(damaged[0])
 
     def settle(self, *, hurry: bool = True) -> datetime | None:
         """Do all outstanding work, and delete everything that the state does not name.
@@ -449,8 +521,9 @@ class Engine:
     def _scan(self) -> ScanEvidence:
         """Return the findings of a listing of the whole store; ``sisa verify`` also reads every object."""
         found = list(self._tools.store.list(""))
-        left = len(left_over(self._tools.store, self.state)) + sum(1 for _ in self._tools.store.unfinished(""))
-        return ScanEvidence(objects=len(found), bytes=sum(info.payload_bytes for info in found), findings=left)
+        left = self._drafts.without(left_over(self._tools.store, self.state))
+        findings = len(left) + sum(1 for _ in self._tools.store.unfinished(""))
+        return ScanEvidence(objects=len(found), bytes=sum(info.payload_bytes for info in found), findings=findings)
 
     def _sweep(self) -> None:
         self._is_untidy = False  # before the sweep: events that are recorded meanwhile need another one

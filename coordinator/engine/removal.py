@@ -1,4 +1,4 @@
-"""Removes the data points that requests name from the slices, and returns the events (E2, E10, E12).
+"""Removes or corrects the data points that requests name, and returns the events (E2, E10, E12).
 
 Requests that arrive together are handled together: each slice is read and written once for all of them.
 """
@@ -9,15 +9,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from coordinator.decisions.decide import NothingToErase, PointsRemoved
+from coordinator.decisions.decide import NothingToErase, PointsRemoved, ValuesKept
 from coordinator.decisions.plan import plan_retrain
 from coordinator.engine.codec import encode_state
+from coordinator.engine.corrections import Corrected, Corrections
 from coordinator.engine.lookup import load_digests
-from coordinator.requests import MOST_INLINE, Cost, ErasureRequest, InlineDigests, ObjectRef, Segment, Similar
+from coordinator.requests import (
+    MOST_INLINE,
+    NONE_SIMILAR,
+    Cost,
+    ErasureRequest,
+    InlineDigests,
+    ObjectRef,
+    Segment,
+    Similar,
+)
 from coordinator.state import FederationState
 from shards.points import PointBlock
 from shards.routing import SliceId, slices_of
-from shards.slices.files import identities, rewrite_slice
+from shards.slices.files import identities
 from shards.specification import ShardId, SliceIndex
 from shards.tombstones import NOTHING, DigestSet
 from storage.digests import canonical_json, sha256
@@ -130,30 +140,41 @@ def removal_events(
     state: FederationState,
     batch: Sequence[tuple[ErasureRequest, DigestSet]],
     at: str,
-) -> Iterator[PointsRemoved | NothingToErase]:
-    """Write the slices without the named data points, and yield the events, request by request.
+) -> Iterator[PointsRemoved | NothingToErase | ValuesKept]:
+    """Write the slices without the named data points and with corrected values, and yield the events by request.
 
-    The first event that removes anything holds all slices: the events belong into one commit.
+    The first event that changes anything holds all slices: the events belong into one commit.
     """
-    demands = [Demand(names=digests, include_similar=request.include_similar) for request, digests in batch]
-    removals = find_points(store, state, demands)
-    every = NOTHING.union(*(removal.found for removal in removals), *(removal.points for removal in removals))
-    slices = {
-        where: rewrite_slice(store, state.shards[where.shard].slices[where.slice - 1], every, where, new_name).record
-        for where in sorted({where for removal in removals for where in removal.removed})
+    requests = [request for request, _ in batch]
+    erasures = [(request, digests) for request, digests in batch if request.correction is None]
+    demands = [Demand(names=digests, include_similar=request.include_similar) for request, digests in erasures]
+    removals = {
+        request.request_id: removal
+        for (request, _), removal in zip(erasures, find_points(store, state, demands), strict=True)
     }
+    every = NOTHING.union(*(each.found for each in removals.values()), *(each.points for each in removals.values()))
+    erased = {request_id: removal.points for request_id, removal in removals.items()}
+    corrections = Corrections.of(store, state, requests, erased)
+    places = corrections.rows.keys() | {where for removal in removals.values() for where in removal.removed}
+    slices = {place: corrections.slice(store, state, every, place, new_name) for place in sorted(places)}
     segments, before = state.segments, None
-    if slices:
+    if len(every):
         # If ids are subjects, the subjects' tombstones suffice: a subject who comes back has the same id.
         new = DigestSet(subjects=every.subjects) if ids_are_subjects(state) else every
         segments = with_tombstones(store, new_name, state.segments, new)
+    if slices:
         before = put_object(store, new_name, "requests/", ".before", canonical_json(encode_state(state)))
-    for (request, digests), removal in zip(batch, removals, strict=True):
+    kept = corrections.kept(store, state, requests, every.union(*(names for _, names in erasures)), new_name)
+    if kept is not None:
+        yield kept
+    for request, digests in batch:
+        removal = removals.get(request.request_id) or _corrected(corrections.results[request.request_id], digests)
         if before is None or not removal.removed:
+            is_here = request.correction is not None and len(removal.missing) < len(digests)
             yield NothingToErase(
                 request_id=request.request_id,
-                reason=NOTHING_TO_ERASE,
-                unknown=len(digests),
+                reason=NOTHING_TO_ERASE if request.correction is None else corrections.refusal(request.request_id),
+                unknown=len(removal.missing) if is_here else len(digests),
                 similar=removal.similar,
                 at=at,
             )
@@ -166,12 +187,23 @@ def removal_events(
             segments=segments,
             before=before,
             unknown=len(removal.missing),
-            missing=_kept_names(store, new_name, removal.missing),
+            missing=kept_names(store, new_name, removal.missing),
             similar=removal.similar,
-            expected=expected_cost(state, removal.removed),
+            expected=expected_cost(state, removal.removed, stay=request.correction is not None),
             at=at,
         )
         slices = {}
+
+
+def _corrected(result: Corrected, names: DigestSet) -> Removal:
+    """Return the result of a correction in the form of that of an erasure."""
+    return Removal(
+        removed=result.changed,
+        found=result.found,
+        points=NOTHING,
+        missing=names.without(result.found),
+        similar=NONE_SIMILAR,
+    )
 
 
 def with_tombstones(
@@ -216,7 +248,7 @@ def have_further_subjects(state: FederationState) -> bool:
     return isinstance(state.settings.get("data", {}).get("subject"), list | tuple)
 
 
-def _kept_names(store: ObjectStore, new_name: NewName, digests: DigestSet) -> ObjectRef | InlineDigests | None:
+def kept_names(store: ObjectStore, new_name: NewName, digests: DigestSet) -> ObjectRef | InlineDigests | None:
     """Return the digests as a request keeps them: inline, or in an object of their own if there are many."""
     if not len(digests):
         return None
@@ -225,12 +257,15 @@ def _kept_names(store: ObjectStore, new_name: NewName, digests: DigestSet) -> Ob
     )
 
 
-def expected_cost(state: FederationState, removed: Mapping[SliceId, int]) -> Cost | None:
-    """Return the expected cost of retraining without these points; None before the first training."""
+def expected_cost(state: FederationState, removed: Mapping[SliceId, int], *, stay: bool = False) -> Cost | None:
+    """Return the expected cost of retraining without these points, or, where they ``stay``, with other values.
+
+    None before the first training.
+    """
     epochs = state.settings.get("training", {}).get("epochs")
     if epochs is None or state.configuration is None:
         return None
-    plan = plan_retrain(state, removed, epochs)
+    plan = plan_retrain(state, removed, epochs, stay=stay)
     return Cost(point_epochs=plan.point_epochs, seconds=round(sum(each.seconds for each in plan.shards), 3))
 
 

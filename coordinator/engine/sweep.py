@@ -19,6 +19,9 @@ SWEPT_PREFIXES: Final = ("shards/", "requests/", "tombstones/", "ended/")
 GONE: Final = (Corrupt, ObjectMissing)
 """Errors that a superseded writer may also see, because another writer has purged the object."""
 
+RESERVED_SECONDS: Final = 3600.0
+"""How long a name stays reserved for drafts that another process writes."""
+
 _PASSES: Final = 3
 
 
@@ -37,6 +40,8 @@ class Drafts:
         self._ledger = ledger
         self._lock = RLock()
         self._drawn: set[str] = set()  # changed under ``_lock``; ``without`` copies it, which is atomic
+        self._reserved: dict[str, float] = {}
+        """Names of drafts outside the context, and when each was reserved. Changed and copied in one step."""
 
     def __enter__(self) -> NewName:
         self._lock.acquire()
@@ -54,8 +59,26 @@ class Drafts:
 
     def without(self, keys: Iterable[ObjectKey]) -> list[ObjectKey]:
         """Return the keys of objects that are not drafts now."""
-        drawn = frozenset(self._drawn)
+        drawn = frozenset(self._drawn).union(tuple(self._reserved))
         return [key for key in keys if not any(name in key for name in drawn)]
+
+    def reserve(self, now: float) -> str:
+        """Return a name that stays reserved beyond the context; earlier names that were never used expire."""
+        for name, since in tuple(self._reserved.items()):
+            if now - since > RESERVED_SECONDS:
+                self._reserved.pop(name, None)
+        name = self._new_name()
+        self._reserved[name] = now
+        return name
+
+    def are_reserved(self, keys: Iterable[ObjectKey], now: float) -> bool:
+        """Return whether all keys contain reserved names."""
+        names = [name for name, since in tuple(self._reserved.items()) if now - since <= RESERVED_SECONDS]
+        return all(any(name in key for name in names) for key in keys)
+
+    def give_back(self, name: str) -> None:
+        """End a reservation."""
+        self._reserved.pop(name, None)
 
     def tidy(self) -> None:
         """Delete drafts that are not needed, such as slices that turned out to be unchanged.
@@ -128,7 +151,7 @@ def _passes(store: ObjectStore, ledger: Ledger, drafts: Drafts) -> bool:
         ledger.refuse_superseded()
         store.delete_all(left)
     with drafts:
-        return ledger.compact(lambda: _is_clean(store, ledger))
+        return ledger.compact(lambda: _is_clean(store, ledger, drafts))
 
 
 def _orphans(store: ObjectStore, ledger: Ledger, drafts: Drafts) -> list[ObjectKey]:
@@ -142,9 +165,12 @@ def _swept(store: ObjectStore) -> Iterator[ObjectKey]:
     return (info.key for prefix in SWEPT_PREFIXES for info in store.list(prefix))
 
 
-def _is_clean(store: ObjectStore, ledger: Ledger) -> bool:
-    """Remove the leftovers of unfinished writes, and return whether there were none. Nothing may be writing now."""
+def _is_clean(store: ObjectStore, ledger: Ledger, drafts: Drafts) -> bool:
+    """Remove the leftovers of unfinished writes, and return whether there were none.
+
+    Only reserved drafts may be written now; a put of theirs starts again when its unfinished file is removed.
+    """
     if any(store.unfinished("")):
         ledger.refuse_superseded()
         store.remove_unfinished("")
-    return not left_over(store, ledger.state) and not any(store.unfinished(""))
+    return not drafts.without(left_over(store, ledger.state)) and not any(store.unfinished(""))

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol
 
-from coordinator.receipts.kinds import PREDICATE_TYPE, STATEMENT_TYPE, SUBJECT_NAME
+from coordinator.receipts.kinds import PREDICATE_TYPE, RECTIFICATION_TYPE, STATEMENT_TYPE, SUBJECT_NAME
 from coordinator.receipts.openings import RECIPE
 from coordinator.requests import ErasureRequest, ObjectRef, RequestState
 from coordinator.state import FederationState, ShardState
@@ -28,6 +28,11 @@ PROVES: Final = (
     "The operator stated these facts, at this place of an append-only log, and has not changed them since. Digests can "
     "be compared with the objects in the store, and the constituents' digests with a training run that never saw the "
     "erased data points."
+)
+PROVES_CORRECTION: Final = (
+    "The operator stated these facts, at this place of an append-only log, and has not changed them since. Digests can "
+    "be compared with the objects in the store, and the constituents' digests with a training run that never saw the "
+    "values that were corrected."
 )
 DOES_NOT_PROVE: Final = (
     "It does not prove that no copy exists elsewhere, nor that the facts are true: it binds the operator to them. It "
@@ -71,12 +76,12 @@ class Evidence(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectEvidence:
-    """An object that held part of the erased data points, and was deleted."""
+    """An object that held part of the erased data points or old values, and was deleted."""
 
     key: ObjectKey
     sha256: Sha256
     what: str
-    """``slice``, ``checkpoint``, ``names`` or ``tombstones``."""
+    """``slice``, ``checkpoint``, ``names``, ``tombstones``, or ``draft``: values that a request brought."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +101,7 @@ class ShardEvidence:
 
     shard: ShardId
     slices: tuple[SliceIndex, ...]
-    """Slices that lost data points; checkpoints from the first of these slices on were trained again."""
+    """Slices that changed; checkpoints from the first of these slices on were trained again."""
     points_before: int
     points_after: int
     lineages_before: tuple[Sha256, ...]
@@ -142,9 +147,11 @@ class StoreEvidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErasureEvidence:
-    """All facts of one erasure that a receipt states."""
+    """All facts of one erasure, or of one rectification, that a receipt states."""
 
     federation: str
+    is_rectification: bool = False
+    """Whether data points were corrected instead of erased."""
     request_id: str
     """As the requester gave it, who must not put personal data into it."""
     request_digest: Sha256
@@ -154,7 +161,7 @@ class ErasureEvidence:
     subjects: int
     ids: int
     points: int
-    """Data points erased."""
+    """Data points erased, or corrected."""
     unknown: int = 0
     """Named subjects and ids that have no data point here, perhaps because they were erased before."""
     state: RequestState
@@ -190,7 +197,7 @@ class ErasureEvidence:
     @property
     def predicate_type(self) -> str:
         """See ``Evidence.predicate_type``."""
-        return PREDICATE_TYPE
+        return RECTIFICATION_TYPE if self.is_rectification else PREDICATE_TYPE
 
     def predicate(self, issued_at: str) -> dict[str, Any]:
         """See ``Evidence.predicate``."""
@@ -222,6 +229,7 @@ def collect_evidence(
     purged = {each.key: each for each in (*_gone(before, after), *further_purged)}
     return ErasureEvidence(
         federation=after.name,
+        is_rectification=request.correction is not None,
         request_id=request_id,
         request_digest=request.body,
         commitment=request.commitment,
@@ -266,7 +274,7 @@ def _predicate(evidence: ErasureEvidence, issued_at: str) -> dict[str, Any]:
     opening = {"commitment": evidence.commitment, "commitment_is": RECIPE} if evidence.commitment else {}
     return {
         "format_version": FORMAT_VERSION,
-        "proves": PROVES,
+        "proves": PROVES_CORRECTION if evidence.is_rectification else PROVES,
         "does_not_prove": DOES_NOT_PROVE_TO_OTHERS if opening else DOES_NOT_PROVE,
         "exceptions": list(evidence.exceptions),
         "issued_at": issued_at,
@@ -282,7 +290,10 @@ def _predicate(evidence: ErasureEvidence, issued_at: str) -> dict[str, Any]:
             "due_at": evidence.due_at,
             "times": dict(evidence.times),
         },
-        "erased": {"points": evidence.points, "other_requests_in_between": evidence.shared_with},
+        "rectified" if evidence.is_rectification else "erased": {
+            "points": evidence.points,
+            "other_requests_in_between": evidence.shared_with,
+        },
         "shards": [asdict(each) for each in evidence.shards],
         "purged": [asdict(each) for each in evidence.purged],
         "keyrings": [asdict(each) for each in evidence.keyrings],
@@ -300,7 +311,7 @@ def _shard_evidence(number: ShardId, before: FederationState, after: FederationS
     slices = tuple(
         SliceIndex(index)
         for index, (old, new) in enumerate(zip(was.slices, now.slices, strict=True), start=1)
-        if old.points_digest != new.points_digest
+        if old.content_digest != new.content_digest
     )
     kept = slices[0] - 1 if slices else len(now.slices)
     return ShardEvidence(
@@ -339,6 +350,8 @@ def _objects(state: FederationState) -> Iterator[ObjectEvidence]:
     for request in state.requests:
         if isinstance(request.names, ObjectRef):  # other names are in the state itself, not in an object
             yield ObjectEvidence(key=request.names.key, sha256=request.names.sha256, what="names")
+        for part in (part for rows in request.drafts for part in rows.record.parts):
+            yield ObjectEvidence(key=part.key, sha256=part.sha256, what="draft")
     for ref in state.tombstone_objects():
         yield ObjectEvidence(key=ref.key, sha256=ref.sha256, what="tombstones")
 

@@ -189,11 +189,17 @@ def load_shard(
 
 
 def rewrite_slice(
-    store: ObjectStore, record: SliceRecord, erased: DigestSet, slice_id: SliceId, new_name: NewName
+    store: ObjectStore,
+    record: SliceRecord,
+    erased: DigestSet,
+    slice_id: SliceId,
+    new_name: NewName,
+    added: PointBlock | None = None,
 ) -> SliceRewrite:
     """Write the slice without the ``erased`` data points; parts without any of them are kept unchanged.
 
-    Deletes nothing: ``superseded`` names the objects to purge. With nothing to remove, ``record`` is returned as it is.
+    The data points in ``added`` are put into the slice, as a part of their own.
+    Deletes nothing: ``superseded`` names the objects to purge. With nothing to change, ``record`` is returned as it is.
     """
     parts, digests, superseded, found = [], [], [], []
     for part in record.parts:
@@ -208,12 +214,15 @@ def rewrite_slice(
         found.append(erased.among(block))
         if len(survivors):
             parts.append(write_part(store, survivors, slice_id, new_name))
-    if not superseded:
+    removed = record.points - sum(len(each.points_N) for each in digests)
+    if added is not None and len(added):
+        parts.append(write_part(store, added, slice_id, new_name))
+        digests.append(_Digests.of(added))
+    elif not superseded:
         return SliceRewrite(record=record, removed=0, superseded=(), names=NOTHING)
-    rewritten = _record(tuple(parts), digests)
     return SliceRewrite(
-        record=rewritten,
-        removed=record.points - rewritten.points,
+        record=_record(tuple(parts), digests),
+        removed=removed,
         superseded=tuple(superseded),
         names=reduce(DigestSet.union, found, NOTHING),
     )
@@ -258,6 +267,22 @@ def point_keys(points_N: npt.NDArray[np.void]) -> npt.NDArray[np.uint64]:
     """Return the first 8 bytes of each digest as a big-endian number."""
     halves = np.ascontiguousarray(points_N).view(">u8").reshape(-1, 2)
     return halves[:, 0].astype(np.uint64)
+
+
+def content_digests(block: PointBlock) -> npt.NDArray[np.bytes_]:
+    """Return a digest of each point's content, the same for features stored as uint8 and as float32."""
+    further = map(sortable, block.further_NK.T)
+    labels = _plain_labels(block.labels_N)
+    fields = (sortable(block.points_N), sortable(block.subjects_N), labels, *further)
+    width = (2 + block.further_NK.shape[1]) * DIGEST_BYTES + labels.dtype.itemsize
+    # A plain array yields its elements faster than an array of records.
+    heads = np.asarray(np.rec.fromarrays(fields)).view(f"V{width}")
+    joined = bytearray()
+    for head, features in zip(heads, block.features_NF, strict=True):
+        hasher = hashlib.blake2b(head.tobytes(), digest_size=DIGEST_BYTES)
+        hasher.update(features.astype("<f4", copy=False).data)
+        joined += hasher.digest()
+    return np.frombuffer(bytes(joined), dtype=f"S{DIGEST_BYTES}")
 
 
 def _repeat_in_range(store: ObjectStore, slices: Sequence[SliceRecord], low: int, high: int) -> PointDigest | None:
@@ -323,7 +348,7 @@ class _Digests:
     @classmethod
     def of(cls, block: PointBlock) -> _Digests:
         subjects = DigestSet.joined(subjects=block.subjects_N.tobytes()).subjects
-        return cls(sortable(block.points_N), _contents(block), subjects)
+        return cls(sortable(block.points_N), content_digests(block), subjects)
 
 
 def _record(parts: tuple[PartRecord, ...], digests: Sequence[_Digests]) -> SliceRecord:
@@ -338,22 +363,6 @@ def _record(parts: tuple[PartRecord, ...], digests: Sequence[_Digests]) -> Slice
         content_digest=sha256(contents.tobytes()),
         similar=count_similar(b"".join(each.subjects for each in digests)),
     )
-
-
-def _contents(block: PointBlock) -> npt.NDArray[np.bytes_]:
-    """Return a digest of each point's content, the same for features stored as uint8 and as float32."""
-    further = map(sortable, block.further_NK.T)
-    labels = _plain_labels(block.labels_N)
-    fields = (sortable(block.points_N), sortable(block.subjects_N), labels, *further)
-    width = (2 + block.further_NK.shape[1]) * DIGEST_BYTES + labels.dtype.itemsize
-    # A plain array yields its elements faster than an array of records.
-    heads = np.asarray(np.rec.fromarrays(fields)).view(f"V{width}")
-    joined = bytearray()
-    for head, features in zip(heads, block.features_NF, strict=True):
-        hasher = hashlib.blake2b(head.tobytes(), digest_size=DIGEST_BYTES)
-        hasher.update(features.astype("<f4", copy=False).data)
-        joined += hasher.digest()
-    return np.frombuffer(bytes(joined), dtype=f"S{DIGEST_BYTES}")
 
 
 def _landed(store: ObjectStore, key: ObjectKey, payload: bytes) -> bool:

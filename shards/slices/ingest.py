@@ -236,6 +236,18 @@ def gather(
     )
 
 
+def blocks_of(batches: Iterable[Batch], intake: Intake) -> Iterator[tuple[Batch, PointBlock]]:
+    """Yield each batch with all of its data points, those with tombstones included. Raises ``Invalid`` as ``gather``.
+
+    Also raises it, at the end, when names are numbers in one file and text in another.
+    """
+    router = _Router(key=intake.key, naming=intake.naming, partition=intake.partition, first_shard=0)
+    reading = _Reading(intake=intake, router=router, width=intake.width)
+    for batch in batches:
+        yield batch, reading.all_of(batch)
+    refuse_mixed(reading.numbers)
+
+
 def ingested_of(
     source: Source, columns: ChosenColumns, gathered: Gathered, slices: Mapping[SliceId, SliceRecord]
 ) -> IngestResult:
@@ -348,7 +360,7 @@ class _Reading:
 
     def block(self, batch: Batch) -> PointBlock:
         """Return the data points of a batch, without tombstoned ones."""
-        block = self._block_of(batch)
+        block = self.all_of(batch)
         self.points += len(block)
         tombstones = self.intake.tombstones
         if not len(tombstones):
@@ -358,7 +370,8 @@ class _Reading:
         self.left_out += LeftOut(refused=int(gone.sum()), by_id=int((gone & ~named).sum()), respelt=int(alike.sum()))
         return block.take(~gone) if gone.any() else block
 
-    def _block_of(self, batch: Batch) -> PointBlock:
+    def all_of(self, batch: Batch) -> PointBlock:
+        """Return the data points of a batch, with tombstoned ones; does not count them."""
         data = self.intake.data
         ids = read_texts(batch, data.id)
         subject = data.subject_column

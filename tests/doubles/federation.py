@@ -10,6 +10,7 @@ from typing import Any, Generic
 import pyarrow as pa
 
 from cluster.config.specification import ClusterSettings, FederationSpecification, bit_settings, settings_record
+from cluster.writer.corrections import RowReader
 from cluster.writer.drafting import readmission_of, request_of
 from cluster.writer.identity import fresh_state
 from coordinator.engine.engine import Engine, Tools
@@ -206,6 +207,26 @@ class SmallFederation(Generic[State]):
             commitment=commitment,
         )
         return self.engine.accept(request, names)
+
+    def propose(self, points: Sequence[Point], *, request_id: str, held: str = "") -> ErasureRequest:
+        """Accept a request to correct data points: these are their new values."""
+        engine, specification = self.engine, self.specification
+        rows = RowReader.of(self.store, self.state, source_of(points), specification.data, specification.partition, KEY)
+        given, name = rows.read(), engine.reserve()
+        try:
+            correction = rows.draft(given, name)
+            request = request_of(specification, given.names, request_id, self.clock.now(), held, correction=correction)
+            return engine.accept(replace(request, body=given.body), given.names)
+        finally:
+            engine.give_back(name)
+
+    def rectify(self, points: Sequence[Point], *, request_id: str) -> ErasureRequest:
+        """Accept a request to correct data points, and carry it out."""
+        self.propose(points, request_id=request_id)
+        self.engine.settle()
+        done = self.state.request(request_id)
+        assert done is not None
+        return done
 
     def readmit(self, *, subjects: Iterable[str], request_id: str) -> Readmission:
         """Readmit erased subjects, and issue the statement."""

@@ -9,16 +9,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from coordinator.decisions.decide import EndedKept, ErasureAccepted, HistoryKept, PointsRemoved, SubjectsReadmitted
+from coordinator.decisions.decide import (
+    EndedKept,
+    ErasureAccepted,
+    HistoryKept,
+    PointsRemoved,
+    SubjectsReadmitted,
+    ValuesKept,
+)
 from coordinator.delays import EndedPause, Extension, FailedAttempt, Pause
 from coordinator.engine.codec import EndedBucket, encode_ended, encode_event, encode_state
 from coordinator.engine.history import keep_old
 from coordinator.requests import (
+    Correction,
     Cost,
     ErasureRequest,
     Found,
     InlineDigests,
     ObjectRef,
+    PlacedRows,
     Readmission,
     RequestState,
     Segment,
@@ -209,6 +218,33 @@ ARRIVED_PAUSED = ErasureAccepted(
     request=_request(6, commitment=digest("commitment"), pause=Pause(reason="court", held_at=AT))
 )
 
+_ROWS = PlacedRows(place=SliceId(ShardId(0), SliceIndex(1)), record=_SLICE)
+_PROPOSED = _request(7, correction=Correction(drafts=(_ROWS,), read_as=digest("columns")), times={"accepted": AT})
+PROPOSED = ErasureAccepted(request=_PROPOSED)
+CORRECTED_STATE = replace(
+    STATE,
+    data=DataState(
+        layout=FeatureLayout(width=2, dtype="float32", features=("x0", "x1")),
+        inventory=(),
+        taken={"label": "label", "features": ["x*"], "classes": ["a", "b"]},
+        refused=0,
+        outdated=2,
+    ),
+    corrected=(_ROWS,),
+    requests=(
+        _PROPOSED,
+        _request(
+            8,
+            correction=Correction(),
+            state=RequestState.COMPLETE,
+            receipt=0,
+            found=Found(from_slices={ShardId(0): SliceIndex(1)}, points=1),
+            times={"accepted": AT, "complete": LATER},
+        ),
+    ),
+)
+VALUES_KEPT = ValuesKept(corrected=(_ROWS,), drafts={"er-7": (_ROWS,)})
+
 EARLIER = ("state-v3.json", "state-v4.json", "bucket-v4.json", "requests-v4.json", "arrived-paused-v3.json")
 """Files with requests as they were written until format 4; this version only reads them."""
 
@@ -235,6 +271,9 @@ def golden() -> dict[str, bytes]:
         "state-v5.json": canonical_json(encode_state(REQUESTS_STATE)),
         "arrived-paused-v5.json": canonical_json(encode_event(ARRIVED_PAUSED)),
         "bucket-v5.json": canonical_json(encode_ended(BUCKET)),
+        "corrected-v5.json": canonical_json(encode_state(CORRECTED_STATE)),
+        "proposed-v5.json": canonical_json(encode_event(PROPOSED)),
+        "values-kept-v5.json": canonical_json(encode_event(VALUES_KEPT)),
         "history-v1.json": _history(),
         "tombstones-v1.digests": TOMBSTONES.to_bytes(),
     }

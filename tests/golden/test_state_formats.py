@@ -18,16 +18,19 @@ from tests.golden.regenerate_state import (
     ARRIVED_PAUSED,
     AT,
     BUCKET,
+    CORRECTED_STATE,
     EARLIER,
     ENDED_KEPT,
     ENDED_STATE,
     FOLDER,
     KEPT,
     LET_BACK,
+    PROPOSED,
     REMOVED,
     REQUESTS_STATE,
     STATE,
     TOMBSTONES,
+    VALUES_KEPT,
     digest,
     golden,
 )
@@ -85,6 +88,16 @@ def test_the_golden_bucket_is_read() -> None:
     record = json.loads((FOLDER / "bucket-v5.json").read_bytes())
     assert record["format_version"] == FORMAT_VERSION == 5
     assert decode_ended(record) == BUCKET
+
+
+def test_the_golden_corrections_are_read() -> None:
+    """A state that has corrected values, and the events of corrections, are read as they were meant."""
+    state, proposed, kept = (
+        json.loads((FOLDER / f"{name}-v5.json").read_bytes()) for name in ("corrected", "proposed", "values-kept")
+    )
+    assert {each["format_version"] for each in (state, proposed, kept)} == {5}
+    assert decode_state(state) == CORRECTED_STATE
+    assert (decode_event(proposed), decode_event(kept)) == (PROPOSED, VALUES_KEPT)
 
 
 @pytest.mark.parametrize(

@@ -29,9 +29,10 @@ from coordinator.decisions.decide import (
     RequestReleased,
     SubjectsReadmitted,
     TrainingConfigured,
+    ValuesKept,
 )
 from coordinator.engine.codec import FORMAT_VERSION, decode_ended, decode_event, encode_event
-from coordinator.requests import Cost, InlineDigests, Readmission, Refutation, Segment, Similar
+from coordinator.requests import Correction, Cost, InlineDigests, PlacedRows, Readmission, Refutation, Segment, Similar
 from shards.lineage import expected_lineages
 from shards.routing import SliceId, SubjectDigest
 from shards.specification import ShardId, SliceIndex
@@ -92,6 +93,10 @@ EVENTS: tuple[Event, ...] = (
     ),
     HistoryKept(through=64),
     EndedKept(request_ids=("er-1", "back-1"), buckets=(ref(), None)),
+    ValuesKept(
+        corrected=(PlacedRows(place=PLACES[0], record=SLICES[PLACES[0]]),),
+        drafts={"c-2": (PlacedRows(place=PLACES[0], record=SLICES[PLACES[0]]),), "c-3": ()},
+    ),
 )
 NEWS: tuple[Event, ...] = (
     Ingested(
@@ -158,7 +163,18 @@ def test_a_request_is_of_format_5_once_something_has_happened_to_it() -> None:
     assert encode_event(ErasureAccepted(request=paused(request_of("er-1"))))["format_version"] == 5
 
 
-@pytest.mark.parametrize("event", EVENTS[:-4], ids=lambda event: type(event).__name__)
+def test_corrections_are_of_format_5() -> None:
+    """A release that knows none would take a correction for an erasure, and let a source bring old values back."""
+    correction = Correction(drafts=(PlacedRows(place=PLACES[0], record=SLICES[PLACES[0]]),), read_as=sha256(b"columns"))
+    asked = ErasureAccepted(request=replace(request_of("c-1"), correction=correction))
+    read = Ingested(data=replace(DATA, outdated=1), slices={})
+    for event in (asked, read, EVENTS[-1]):
+        record = json.loads(json.dumps(encode_event(event)))
+        assert record["format_version"] == 5
+        assert decode_event(record) == event
+
+
+@pytest.mark.parametrize("event", EVENTS[:-5], ids=lambda event: type(event).__name__)
 def test_without_news_nothing_changes(event: Event) -> None:
     """A state that format 2 can hold is written in format 2, without any newer field (E16)."""
     record = encode_event(event)
@@ -170,6 +186,9 @@ def test_without_news_nothing_changes(event: Event) -> None:
         "similar",
         "by_id",
         "respelt",
+        "outdated",
+        "correction",
+        "corrected",
         "include_similar",
         "commitment",
         '"by"',

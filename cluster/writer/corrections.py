@@ -1,0 +1,250 @@
+"""Drafting a correction: the rows of a file as encrypted slice drafts, so that only their names leave this process.
+
+The drafts are written under a name that the writer has reserved, before the request that names them is accepted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+import numpy as np
+import numpy.typing as npt
+
+from cluster.writer.drafting import RequestDraft, Roll, refuse_own_name, request_of
+from cluster.writer.identity import trained
+from cluster.writer.writer import WriterSetup
+from coordinator.decisions.times import latest_time
+from coordinator.delays import check_reason
+from coordinator.engine.corrections import reading_of
+from coordinator.engine.ended import find_request
+from coordinator.engine.ledger import read_state
+from coordinator.receipts.statements import Commitment
+from coordinator.requests import Correction, PlacedRows, check_own_request_id
+from coordinator.state import FederationState
+from shards.data.columns import MissingName, choose_columns, read_texts
+from shards.data.sources import Batch, Source
+from shards.points import PointBlock
+from shards.routing import PartitionKey, PointDigest, SliceId, slice_numbers
+from shards.slices.corrections import named_identities
+from shards.slices.files import SliceRecord, content_digests, record_slice
+from shards.slices.ingest import Intake, blocks_of, buffer_within, counted, gather, places_of, repeated_id
+from shards.specification import DataSettings, PartitionSettings, ShardId, SliceIndex
+from shards.tombstones import NOTHING, DigestSet, sortable
+from storage.digests import Sha256, sha256
+from storage.errors import Invalid
+from storage.objects import ObjectStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenRows:
+    """The rows of a file with corrected values, without the values."""
+
+    names: DigestSet
+    """All data points that it names."""
+    ids: bytes
+    """Their digests in the order of the rows, joined."""
+    body: Sha256
+    """Keyed digest of the content: the same rows, in any order and format, have the same."""
+    unknown: DigestSet
+    """Data points that are not in the federation."""
+    places: Mapping[SliceId, int]
+    """How many of the others each slice has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowReader:
+    """Reads a file with corrected values as the present data points were read."""
+
+    store: ObjectStore
+    state: FederationState
+    source: Source
+    intake: Intake
+
+    @classmethod
+    def of(
+        cls,
+        store: ObjectStore,
+        state: FederationState,
+        source: Source,
+        data: DataSettings,
+        partition: PartitionSettings,
+        key: PartitionKey,
+    ) -> RowReader:
+        """Return the reader. Raises ``Invalid`` when the file lacks columns."""
+        assert state.data is not None
+        # By the names found at ingest, because a pattern could match this file's columns in another order.
+        settings = replace(data, features=state.data.layout.features)
+        intake = Intake(
+            columns=choose_columns(source, settings),
+            data=settings,
+            partition=partition,
+            key=key,
+            naming=state.naming,
+            tombstones=NOTHING,
+            buffer_bytes=buffer_within(data.ingest_memory_mb, source),
+            width=state.data.layout.width,
+        )
+        return cls(store=store, state=state, source=source, intake=intake)
+
+    def read(self, ids: Callable[[Sequence[str]], None] = lambda _: None) -> GivenRows:
+        """Read all rows, and check them against the present data points; ``ids`` is called with the ids.
+
+        Raises ``Invalid`` for values that training would refuse, for an id that occurs twice, and for a data point that
+        has another subject here.
+        """
+        rows = _Rows()
+        try:
+            for batch, block in blocks_of(self.intake.read(self.source), self.intake):
+                ids(read_texts(batch, self.intake.data.id))
+                rows.add(batch, block)
+        except MissingName as error:
+            raise counted(error, self.source) from None
+        if not rows.points:
+            raise Invalid("the file has no rows", "Name a file with the rows to correct.", file=self.source.location)
+        names = DigestSet.joined(points=b"".join(rows.points))
+        if len(names) < rows.count:
+            points_N = np.sort(sortable(np.frombuffer(b"".join(rows.points), dtype="V16")))
+            repeat = PointDigest(points_N[1:][points_N[1:] == points_N[:-1]][:1].tobytes())
+            raise repeated_id(self.intake.data.id, places_of(self.source, self.intake.data.id, self.intake.key, repeat))
+        present = named_identities(self.store, self._slices(), names)
+        rows.check_people(present, self.intake.data)
+        places = Counter[SliceId]()
+        if present is not None:
+            shards, slices = self.intake.partition.shards, self.intake.partition.slices
+            for number in slice_numbers(present.subjects_N, shards, slices, self.state.naming).tolist():
+                places[SliceId(ShardId(number // slices), SliceIndex(number % slices + 1))] += 1
+        return GivenRows(
+            names=names,
+            ids=b"".join(rows.points),
+            body=rows.body(self.intake.key),
+            unknown=names if present is None else names.without(DigestSet.points_of(present)),
+            places=places,
+        )
+
+    def draft(self, given: GivenRows, name: str) -> Correction:
+        """Write the rows of data points that are here as slice drafts, under names that begin with ``name``.
+
+        After an error no draft is left.
+        """
+        numbers = count(1)
+        intake = replace(self.intake, tombstones=given.unknown)
+        with ExitStack() as undo:
+            gathered = gather(intake.read(self.source), intake, self.store, lambda: f"{name}-{next(numbers)}")
+            undo.callback(self.store.delete_all, [part.key for parts in gathered.parts.values() for part in parts])
+            drafts = tuple(
+                PlacedRows(place=place, record=record_slice(self.store, parts))
+                for place, parts in sorted(gathered.parts.items())
+            )
+            undo.pop_all()
+        return Correction(drafts=drafts, read_as=reading_of(self.state))
+
+    def discard(self, correction: Correction) -> None:
+        """Delete drafts that no request names."""
+        self.store.delete_all([part.key for rows in correction.drafts for part in rows.record.parts])
+
+    def _slices(self) -> Iterator[SliceRecord]:
+        return (record for shard in self.state.shards for record in shard.slices)
+
+
+def draft_correction(setup: WriterSetup, source: Source, name: str, *, request_id: str, held: str = "") -> RequestDraft:
+    """Write the rows in ``source`` as drafts under the reserved ``name``, and return the request that names them.
+
+    The same ``request_id`` with the same rows is the same request (D4). With ``held``, the reason of a pause, it will
+    wait to be released.
+    Raises ``Invalid`` for rows that training would refuse, an id that occurs twice, a data point that has another
+    subject here, and as ``draft`` does; ``Conflict`` when the store is another federation's or settings have changed.
+    """
+    check_own_request_id(request_id)
+    if held:
+        check_reason(held)
+    rows = reader_of(setup, source)
+    salt = setup.new_name()
+    commitment = Commitment(salt)
+
+    def note(ids: Sequence[str]) -> None:
+        refuse_own_name(request_id, ids, "exact")
+        commitment.add("id", list(ids))
+
+    given = rows.read(note)
+    is_new = find_request(setup.store, lambda: read_state(setup.store), request_id) is None
+    correction = rows.draft(given, name) if is_new else Correction()
+    request = request_of(
+        setup.specification,
+        given.names,
+        request_id,
+        setup.clock.now(),
+        held,
+        correction=correction,
+        commitment=commitment.value(),
+    )
+    roll = Roll(subjects=b"", ids=given.ids, ids_are_subjects=False)
+    return RequestDraft(request=replace(request, body=given.body), names=given.names, roll=roll, salt=salt)
+
+
+def reader_of(setup: WriterSetup, source: Source) -> RowReader:
+    """Return the reader of the rows in ``source``. Raises as ``draft`` does when nothing is trained."""
+    specification = setup.specification
+    state, key = trained(read_state(setup.store), setup.store, specification)
+    setup.clock.saw(latest_time(state))
+    return RowReader.of(setup.store, state, source, specification.data, specification.partition, key)
+
+
+@dataclass(slots=True)
+class _Rows:
+    """What is kept of the rows that were read."""
+
+    points: list[bytes] = field(default_factory=list)
+    people: list[PointBlock] = field(default_factory=list)
+    contents: list[npt.NDArray[np.bytes_]] = field(default_factory=list)
+    places: list[tuple[str, int]] = field(default_factory=list)
+    """Of each batch: its file and its first row."""
+    count: int = 0
+
+    def add(self, batch: Batch, block: PointBlock) -> None:
+        """Keep what is needed of a batch."""
+        if not len(block):
+            return
+        self.points.append(block.points_N.tobytes())
+        self.people.append(
+            replace(
+                block,
+                labels_N=np.zeros(len(block), dtype=np.int32),
+                features_NF=np.empty((len(block), 0), dtype=np.uint8),
+            )
+        )
+        self.contents.append(content_digests(block))
+        self.places.append((batch.file, batch.first))
+        self.count += len(block)
+
+    def check_people(self, present: PointBlock | None, data: DataSettings) -> None:
+        """Raise ``Invalid`` for the first row whose data point has other subjects here."""
+        if present is None:
+            return
+        for block, (file, first) in zip(self.people, self.places, strict=True):
+            _, here, given = np.intersect1d(
+                sortable(present.points_N), sortable(block.points_N), assume_unique=True, return_indices=True
+            )
+            for column, own, other in zip(data.subject_columns, present.people, block.people, strict=True):
+                differ = given[sortable(own[here]) != sortable(other[given])]
+                if len(differ):
+                    raise Invalid(
+                        "a data point has another subject in the federation",
+                        "A correction leaves the subject as it is. For another subject, erase the data point with"
+                        " 'sisa erase --id', give it a new id in the source, and run 'sisa train'.",
+                        file=file,
+                        column=column,
+                        row=first + int(differ.min()),
+                    )
+
+    def body(self, key: PartitionKey) -> Sha256:
+        """Return the digest that decides whether two requests with one id are the same.
+
+        It is keyed, because it gets into the receipt: values must not be guessed from it.
+        """
+        contents = np.sort(np.concatenate(self.contents)).tobytes()
+        return sha256(b"sisa/correction/" + hashlib.blake2b(contents, key=key, digest_size=32).digest())

@@ -1,0 +1,1 @@
+"""The law for federations in which data points were corrected."""

@@ -1,0 +1,93 @@
+"""The law for corrections: after any history the bytes equal those of a run on the corrected data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shards.learners.torch.learner import TorchState
+from tests.doubles.corrected import Truth
+from tests.doubles.federation import Point, SmallFederation
+from tests.exactness.federations import assert_exact, assert_untouched, federation_of
+from tests.exactness.strategies import MODELS, OPTIMIZERS, TARGETS, History, histories
+
+_ORDERS = st.sampled_from(["ce", "ec", "cse", "esc"])
+"""``c``: correct, ``e``: erase, ``s``: carry out what was accepted."""
+
+
+def _corrected(points: Sequence[Point], seed: int) -> list[Point]:
+    """Return the data points with other features, and the labels of others."""
+    generator = np.random.default_rng(seed)
+    labels = [point.label for point in points]
+    return [
+        replace(
+            point,
+            label=labels[int(generator.integers(len(labels)))],
+            features=tuple(float(value) for value in generator.normal(size=len(point.features)).astype(np.float32)),
+        )
+        for point in points
+    ]
+
+
+def _check(history: History, seed: int, order: str) -> None:
+    """Correct some data points before, after, or together with each step's erasures, and compare every byte."""
+    federation: SmallFederation[TorchState] = federation_of(history.specification)
+    truth, partition = Truth(), history.specification.partition
+    federation.train(history.points)
+    truth.train(history.points)
+    for number, step in enumerate(history.steps):
+        rows = _corrected(history.points[number :: len(history.steps) + 1][:4] or history.points[:1], seed + number)
+        before = federation.state
+        touched = [row for row in rows if row.id in truth.present]
+        for kind in order:
+            if kind == "c":
+                federation.propose(rows, request_id=f"c-{number}")
+                truth.rectify(rows)
+            elif kind == "e":
+                for position, erasure in enumerate(step.erasures):
+                    federation.accept(subjects=erasure.subjects, ids=erasure.ids, request_id=f"er-{number}-{position}")
+                    gone = dict(truth.present)
+                    truth.erase(erasure.subjects, erasure.ids)
+                    touched += [point for id_, point in gone.items() if id_ not in truth.present]
+            else:
+                federation.engine.settle()
+        federation.engine.settle()
+        assert_untouched(
+            before, federation.state, [point.slice_id(partition.shards, partition.slices) for point in touched]
+        )
+        if step.train_again:
+            federation.train(history.points)
+            truth.train(history.points)
+    assert_exact(federation, list(truth.present.values()))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_any_history_of_corrections_ends_in_the_bytes_of_a_full_retrain(model: str) -> None:
+    """Corrections before erasures, after them and together with them, and trainings on the uncorrected source."""
+
+    @settings(max_examples=4)
+    @given(history=histories(model, most_points=30), seed=st.integers(0, 99), order=_ORDERS)
+    def check(history: History, seed: int, order: str) -> None:
+        _check(history, seed, order)
+
+    check()
+
+
+@pytest.mark.slow
+@pytest.mark.volume
+@settings(max_examples=30)
+@given(data=st.data(), seed=st.integers(0, 99), order=_ORDERS)
+def test_any_longer_history_of_corrections_ends_in_the_bytes_of_a_full_retrain(
+    data: st.DataObject, seed: int, order: str
+) -> None:
+    """The same over more federations, and for targets that are numbers."""
+    settings_: list[tuple[str, dict[str, Any]]] = [*TARGETS, ("class", OPTIMIZERS[3])]
+    target, optimizer = data.draw(st.sampled_from(settings_))
+    model = data.draw(st.sampled_from(sorted(MODELS)))
+    _check(data.draw(histories(model, most_points=40, optimizers=[optimizer], target=target)), seed, order)
