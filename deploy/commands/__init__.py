@@ -3,6 +3,7 @@
 cli      the command itself: train, predict, erase, status, verify, ...
 shared   options and checks that commands share
 request  ``sisa request ...``
+rectify  ``sisa rectify``
 inspect  ``sisa doctor``, ``sisa plan``
 launch   ``sisa launch``, ``sisa stop``, ``sisa adopt``
 backups  ``sisa backup``, ``sisa restore``, ``sisa move``

@@ -19,6 +19,7 @@ from deploy.commands.inspect import doctor, log, plan
 from deploy.commands.keys import keys
 from deploy.commands.launch import adopt, launch, stop
 from deploy.commands.own_words import own_words
+from deploy.commands.rectify import rectify
 from deploy.commands.request import requests
 from deploy.commands.serve import serve, tokens
 from deploy.commands.shared import (
@@ -292,6 +293,9 @@ def erase(
     if url is not None and dry_run:
         raise typer.BadParameter("--dry-run is not available with --url: use it where the specification is")
     with_either(action, afar, config, url, as_json)
+
+
+app.command()(rectify)
 
 
 @app.command()

@@ -6,6 +6,7 @@ tables     tables of text
 evaluation  how good answers are
 progress   progress on a terminal
 erasure    erasure requests
+rectification  corrections
 receipts   receipts and the log
 handed_over  files from others: receipts, keys, checkpoints
 growth     whether a log continues an earlier one

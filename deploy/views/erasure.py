@@ -167,13 +167,14 @@ def unknown_text(private: dict[str, Any], file: Path | None) -> list[str]:
     """Return lines that list the names without a data point here."""
     lines = []
     if names := private["unknown_names"]:
-        lines.append(f"no data point here of: {_some(names)}")
+        lines.append(f"no data point here of: {listed(names)}")
     if numbers := private["unknown_lines"]:
-        lines.append(f"no data point here of the names in these lines of {file}: {_some(numbers)}")
+        lines.append(f"no data point here of the names in these lines of {file}: {listed(numbers)}")
     return lines
 
 
-def _some(values: Sequence[object]) -> str:
+def listed(values: Sequence[object]) -> str:
+    """Return the values in a line, or the first ones and how many more there are."""
     shown = ", ".join(map(str, values[:_MOST_SHOWN]))
     return shown if len(values) <= _MOST_SHOWN else f"{shown} and {len(values) - _MOST_SHOWN:,} more"
 
@@ -315,7 +316,7 @@ def readmission_outcome(readmission: ReadmissionAnswer) -> Outcome:
         f"'sisa receipt {readmission.request_id}' prints the signed statement"
     )
     if readmission.unknown_names:
-        text += f"\nnot erased here, so that nothing keeps them out: {_some(readmission.unknown_names)}"
+        text += f"\nnot erased here, so that nothing keeps them out: {listed(readmission.unknown_names)}"
     if readmission.erased_since:
         text += (
             f"\nthis was so when it was recorded: {readmission.erased_since:,} of them were erased since then and stay"
@@ -330,10 +331,12 @@ def _what_is_wrong(request: RequestStatus, *, again: bool) -> tuple[Problem | No
     another = "Give a new demand a --request-id of its own. " if again else ""
     match RequestState(request.state):
         case RequestState.REFUSED:
-            remedy = f"{another}Check the spelling; 'sisa status' shows earlier requests. Nothing was changed."
+            check = "Check the ids and values" if request.kind == "rectification" else "Check the spelling"
+            remedy = f"{another}{check}; 'sisa status' shows earlier requests. Nothing was changed."
             return Problem(kind="refused", message=fact, remedy=remedy), ExitCode.INVALID
         case RequestState.CANCELLED:
-            message = f"the request was withdrawn before anything was erased: {fact}"
+            done = "corrected" if request.kind == "rectification" else "erased"
+            message = f"the request was withdrawn before anything was {done}: {fact}"
             remedy = "Give a new demand a --request-id of its own."
             return Problem(kind="cancelled", message=message, remedy=remedy), ExitCode.CONFLICT
         case RequestState.FAILED:

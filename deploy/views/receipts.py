@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.receipts.bundles import ReceiptBundle, ReceiptCheck, bundle_from_bytes, statement_of, verify_bundle
-from coordinator.receipts.kinds import NOTHING_FOUND_TYPE, READMISSION_TYPE, REFUTATION_TYPE
+from coordinator.receipts.kinds import NOTHING_FOUND_TYPE, READMISSION_TYPE, RECTIFICATION_TYPE, REFUTATION_TYPE
 from coordinator.receipts.openings import commitment, commitment_in
 from deploy.views.handed_over import public_keys_in, receipt_in
 from deploy.views.output import ExitCode, Outcome, Problem
@@ -179,13 +179,14 @@ def _facts_text(kind: object, predicate: dict[str, Any], request: dict[str, Any]
             f"{to_names} {_shown(request.get('digest'))}",
             *_times_text(request),
         ]
-    erased = _record(predicate.get("erased"))
+    is_correction = kind == RECTIFICATION_TYPE
+    erased = _record(predicate.get("rectified" if is_correction else "erased"))
     return [
-        "receipt for erasure request",
+        "receipt for a request to correct data points" if is_correction else "receipt for erasure request",
         f"{named}; {_shown(request.get('unknown'))} of them have nothing here",
         digest,
         *([f"{to_names} {_shown(request['commitment'])}"] if "commitment" in request else []),
-        f"  erased: {_shown(erased.get('points'))} data points",
+        f"  {'corrected' if is_correction else 'erased'}: {_shown(erased.get('points'))} data points",
         *_times_text(request),
         *_models_text(predicate),
         *_store_text(predicate),

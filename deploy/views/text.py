@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from coordinator.decisions.plan import RetrainPlan
 from coordinator.decisions.times import MOST_SECONDS_BEHIND, clock_is_behind
 from coordinator.requests import Cost, RequestState, Similar
-from coordinator.status import WHY_BY_ID, BatchStatus, FederationStatus, RequestStatus
+from coordinator.status import WHY_BY_ID, BatchStatus, FederationStatus, RequestStatus, outdated_text
 from deploy.views.tables import table
 
 if TYPE_CHECKING:  # the planner loads torch, and commands with --url do without
@@ -112,30 +112,40 @@ def plan_text(plan: RetrainPlan) -> str:
     """Return what an erasure would cost."""
     if not plan.points:
         return "nothing to erase: no data point of these subjects or ids is in the federation"
-    shards = table(
+    would = f"{plan.points} data points would be erased, retraining {plan.fraction:.1%} of the federation's work"
+    return f"{would}\n{plan_table(plan)}"
+
+
+def plan_table(plan: RetrainPlan) -> str:
+    """Return which shards a plan trains again."""
+    return table(
         ("shard", "from slice", "point-epochs", "seconds last time"),
         [(each.shard, each.from_slice, each.point_epochs, each.seconds) for each in plan.shards],
-    )
-    return (
-        f"{plan.points} data points would be erased, retraining {plan.fraction:.1%} of the federation's work\n{shards}"
     )
 
 
 def erasure_text(request: RequestStatus, status: FederationStatus | None = None) -> str:
-    """Return how an erasure request ended, or what it waits for; with ``status`` beside a full retrain's cost."""
+    """Return how a request ended, or what it waits for; with ``status`` beside a full retrain's cost."""
+    is_correction = request.kind == "rectification"
     begins = f"request {request.request_id}: {request.state}"
     if request.state in {RequestState.REFUSED.value, RequestState.CANCELLED.value}:
         return "; ".join([begins, *similar_text(request.similar)])
     if request.state == RequestState.WAITING.value:
         released = f"'sisa request release {request.request_id}' lets it be carried out"
-        return f"{begins}; nothing of it is removed while it is paused: {request.held}\n{released}"
+        done = "corrected" if is_correction else "removed"
+        return f"{begins}; nothing of it is {done} while it is paused: {request.held}\n{released}"
     if request.state == RequestState.ACCEPTED.value:
         return f"{begins}; 'sisa status {request.request_id}' shows how it is carried out"
     retrained = "shards retrained" if request.state == RequestState.COMPLETE.value else "shards to retrain"
-    done = f"{request.points} data points erased, {retrained}: {', '.join(map(str, request.shards))}"
+    done = "corrected" if is_correction else "erased"
+    done = f"{request.points} data points {done}, {retrained}: {', '.join(map(str, request.shards))}"
     if request.unknown:
-        done += f"; {request.unknown} names have no data points here (unknown, or erased before)"
-    sources = "files outside the store are yours to rewrite: 'sisa doctor' names those that still hold them"
+        names = "rows" if is_correction else "names"
+        done += f"; {request.unknown} {names} have no data points here (unknown, or erased before)"
+    if is_correction:
+        sources = "correct the source, too: until then training keeps the corrected values and says so"
+    else:
+        sources = "files outside the store are yours to rewrite: 'sisa doctor' names those that still hold them"
     costs = [*_cost_text(request, status), *_batch_text(request, status)]
     return "\n".join(["; ".join([begins, done, *similar_text(request.similar)]), *costs, sources])
 
@@ -230,6 +240,8 @@ def _names_text(status: FederationStatus) -> list[str]:
             f"{status.tombstoned_at_ingest:,} data points of the source are kept out, because they were erased"
             f"{by_id if status.kept_out_by_id else ''}"
         )
+    if status.outdated_at_ingest:
+        lines.append(outdated_text(status.outdated_at_ingest))
     if status.respelt_at_ingest:
         lines.append(
             f"{status.respelt_at_ingest:,} data points were taken in whose subject differs from an erased one only in"
