@@ -178,7 +178,7 @@ def draft_correction(setup: WriterSetup, source: Source, name: str, *, request_i
         given.names,
         request_id,
         setup.clock.now(),
-        held,
+        held=held,
         correction=correction,
         commitment=commitment.value(),
     )

@@ -13,7 +13,7 @@ import numpy as np
 from cluster.config.specification import FederationSpecification
 from coordinator.delays import Pause
 from coordinator.receipts.statements import Commitment
-from coordinator.requests import ErasureRequest, Readmission
+from coordinator.requests import Correction, ErasureRequest, Readmission
 from shards.routing import DIGEST_BYTES, Naming, PartitionKey, SubjectDigest, point_digest, subject_digests
 from shards.subjects import SubjectForm, forms_and_skeletons, in_form, skeleton
 from shards.tombstones import DigestSet
@@ -128,6 +128,7 @@ def request_of(
     held: str = "",
     include_similar: bool = False,
     commitment: Sha256 | None = None,
+    correction: Correction | None = None,
 ) -> ErasureRequest:
     """Return the new request; ``held``: the reason why it is paused, if it is."""
     at = received.isoformat(timespec="milliseconds")
@@ -142,6 +143,7 @@ def request_of(
         due_at=due.isoformat(timespec="milliseconds"),
         include_similar=include_similar,
         commitment=commitment,
+        correction=correction,
         pause=Pause(reason=held, held_at=at) if held else None,
     )
 

@@ -215,7 +215,9 @@ class SmallFederation(Generic[State]):
         given, name = rows.read(), engine.reserve()
         try:
             correction = rows.draft(given, name)
-            request = request_of(specification, given.names, request_id, self.clock.now(), held, correction=correction)
+            request = request_of(
+                specification, given.names, request_id, self.clock.now(), held=held, correction=correction
+            )
             return engine.accept(replace(request, body=given.body), given.names)
         finally:
             engine.give_back(name)

@@ -398,7 +398,7 @@ def test_people_erased_while_a_correction_is_drafted_stay_out(federation: SmallF
     given, name = rows.read(), federation.engine.reserve()
     correction = rows.draft(given, name)
     federation.erase(subjects=["s1"], request_id="er-1")
-    held = request_of(_SPECIFICATION, given.names, "c-1", federation.clock.now(), "hold", correction=correction)
+    held = request_of(_SPECIFICATION, given.names, "c-1", federation.clock.now(), held="hold", correction=correction)
     request = federation.engine.accept(replace(held, body=given.body), given.names)
     federation.engine.give_back(name)
     assert sum(each.record.points for each in request.drafts) == 1
