@@ -270,7 +270,7 @@ def test_a_cancelled_correction_leaves_nothing(federation: SmallFederation[HashS
     assert standing(federation, "c-1").state is RequestState.CANCELLED
     assert_fresh(federation, POINTS)
     federation.rectify([other(2)], request_id="c-2")
-    with pytest.raises(Conflict, match="cannot be paused"):
+    with pytest.raises(Conflict, match="is complete already"):
         intervene(federation, "c-2", Hold(reason="late"))
 
 
