@@ -92,7 +92,7 @@ def test_any_history_with_any_target_ends_in_the_bytes_of_a_full_retrain(number:
 
 @pytest.mark.slow
 @pytest.mark.volume
-@pytest.mark.parametrize("recipe", spread(range(len(RECIPES)), 2))
+@pytest.mark.parametrize("recipe", spread(range(len(RECIPES)), 5))
 def test_any_longer_history_with_any_recipe_ends_in_the_bytes_of_a_full_retrain(recipe: int) -> None:
     """The same over more federations, with more points."""
 
@@ -106,7 +106,7 @@ def test_any_longer_history_with_any_recipe_ends_in_the_bytes_of_a_full_retrain(
 
 @pytest.mark.slow
 @pytest.mark.volume
-@pytest.mark.parametrize("model", spread(sorted(MODELS), 3))
+@pytest.mark.parametrize("model", spread(sorted(MODELS), 5))
 def test_any_longer_history_ends_in_the_bytes_of_a_full_retrain(model: str) -> None:
     """The same over more federations, with more points."""
 

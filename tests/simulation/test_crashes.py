@@ -286,7 +286,7 @@ def test_a_crash_at_any_write_changes_nothing(
 ) -> None:
     """A crash or an unknown outcome, before or after any write or deletion, does not change the final state."""
     audited, expected = undisturbed
-    for number in spread(range(audited.store.writes), 3, shift):
+    for number in spread(range(audited.store.writes), 6, shift):
         _crash_at(number, when, error, expected)
     assert audited.store.writes >= 100
 
@@ -306,7 +306,7 @@ def test_a_crash_at_any_write_of_an_encrypted_store_changes_nothing(
     calm = AuditedFederation(sealed=True)
     _tell(calm.federation, calm.story(calm.federation))
     _check_end(calm, expected)
-    for number in spread(range(calm.store.writes), 6, shift):
+    for number in spread(range(calm.store.writes), 12, shift):
         audited = AuditedFederation(sealed=True)
         audited.store.plan(Fault(when=when, operation="write", nth=number + 1, error=Crash))
         _tell(audited.federation, audited.story(audited.federation))
@@ -383,7 +383,7 @@ def test_a_crash_at_any_write_of_the_story_of_names_changes_nothing(
     calm = AuditedFederation(sealed=sealed)
     _tell(calm.federation, calm.story_of_names(calm.federation))
     _check_names_end(calm, expected)
-    for number in spread(range(calm.store.writes), 10 if sealed else 5, shift):
+    for number in spread(range(calm.store.writes), 20 if sealed else 10, shift):
         audited = AuditedFederation(sealed=sealed)
         audited.store.plan(Fault(when=when, operation="write", nth=number + 1, error=error))
         _tell(audited.federation, audited.story_of_names(audited.federation))
@@ -459,7 +459,7 @@ def test_a_second_engine_fences_the_first(
     """Once another engine has started, the first one can neither commit anything nor delete current objects (D3)."""
     reference, expected = undisturbed
     # Write 0 claims the token; before it, the first engine has not started.
-    for number in spread(range(1, reference.store.writes), 8 if finish else 4):
+    for number in spread(range(1, reference.store.writes), 16 if finish else 8):
         audited, error = _race(number, finish=finish)
         _check_end(audited, expected)
         # After its last commit an engine only deletes, which does no harm.

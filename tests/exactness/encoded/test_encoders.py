@@ -14,6 +14,7 @@ from shards.specification import ModelSettings, TrainingSettings
 from tests.doubles.federation import Point, specification_of
 from tests.exactness.strategies import OPTIMIZERS, History, HistoryStep, PlannedErasure
 from tests.exactness.test_histories import check_history
+from tests.volume import spread
 
 Cells = list[float | str | None]
 
@@ -93,7 +94,7 @@ def test_any_history_of_encoded_columns_ends_in_the_bytes_of_a_full_retrain(*, a
 
 @pytest.mark.slow
 @pytest.mark.volume
-@pytest.mark.parametrize("are_ids", [False, True], ids=["numbers", "whole numbers"])
+@pytest.mark.parametrize("are_ids", spread([False, True], 2))
 def test_any_longer_history_of_encoded_columns_ends_in_the_bytes_of_a_full_retrain(*, are_ids: bool) -> None:
     """The same over more federations, with more points."""
 
