@@ -202,7 +202,7 @@ class RemoteWriter:
         while True:
             request = self.request(request_id)
             if request.shown is not request.state or not request.state.is_open or (heard.idle and is_left):
-                self._tell_end(heard, request)
+                self._pass_on_rest(heard, request)
                 return request
             # In a batch window the coordinator is idle as well: waiting for notices keeps this loop from spinning.
             heard = self._tell(self._hear(heard.upto, LISTENING_SECONDS, _PASSING, until_idle=is_left))
@@ -253,11 +253,11 @@ class RemoteWriter:
         heard: Heard = patiently(call, passing)
         return heard
 
-    def _tell_end(self, heard: Heard, request: ErasureRequest) -> None:
-        """Tell what is left to be told up to the request's present state, whose notice may follow a moment later."""
+    def _pass_on_rest(self, heard: Heard, request: ErasureRequest) -> None:
+        """Pass on the remaining notices, up to that of the request's present state, which may come a moment later."""
         until = monotonic() + LISTENING_SECONDS
         heard = self._tell(self._hear(heard.upto, 0.0))
-        while not (heard.idle or _is_told(heard, request) or monotonic() > until):
+        while not (heard.idle or _is_passed_on(heard, request) or monotonic() > until):
             heard = self._tell(self._hear(heard.upto, LISTENING_SECONDS))
 
     def _tell(self, heard: Heard) -> Heard:
@@ -266,7 +266,7 @@ class RemoteWriter:
         return heard
 
 
-def _is_told(heard: Heard, request: ErasureRequest) -> bool:
+def _is_passed_on(heard: Heard, request: ErasureRequest) -> bool:
     moved = [each.request for each in heard.notices if isinstance(each, RequestMoved)]
     return any(each.request_id == request.request_id and each.shown is request.shown for each in moved)
 

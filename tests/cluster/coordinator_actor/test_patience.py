@@ -125,15 +125,15 @@ def test_who_waits_for_a_request_listens_for_what_it_waits_for(
     assert waited == [until_idle]
 
 
-def test_the_last_notice_of_a_request_is_told(answers: list[object]) -> None:
-    """The state of a request is seen a moment before its notice: who waited for the state is told of it, too."""
-    told: list[Notice] = []
+def test_the_last_notice_of_a_request_is_passed_on(answers: list[object]) -> None:
+    """The state of a request is seen a moment before its notice: a command that waited for it gets the notice, too."""
+    heard: list[Notice] = []
     handle = SimpleNamespace(request=_anything(), hear=SimpleNamespace(remote=lambda *_, **__: None))
-    writer: Any = RemoteWriter(handle, MemoryStore("patience"), told.append)
+    writer: Any = RemoteWriter(handle, MemoryStore("patience"), heard.append)
     complete = replace(request_of("er-1"), state=RequestState.COMPLETE)
     nothing = Heard(notices=(), upto=3, idle=False)
     last = RequestMoved(request=complete)
     answers += [nothing, complete, nothing, replace(nothing, notices=(last,), upto=4)]
     assert writer.carry_out("er-1", "window") == complete
-    assert told == [last]
+    assert heard == [last]
     assert not answers

@@ -33,8 +33,8 @@ _ATTEMPTS = 300
 _GRPC_OFFSET = 10_000
 
 _PORTS = range(20_000, 22_768)
-"""Not the ports of Ray's workers, nor, with the offset, those that the system gives to whoever opens a connection: a
-server may listen long after its port was chosen.
+"""Not the ports of Ray's workers, nor, with the offset, those that the system gives to new connections: a server may
+listen long after its port was chosen.
 """
 
 _given: set[int] = set()
