@@ -51,7 +51,7 @@ PROMISES: Final = {
         "deploy/commands/test_on_s3.py::test_a_bucket_that_keeps_objects_is_named",
     ),
     "starts a Ray of its own on this machine, with token authentication, and `sisa stop` ends it": (
-        "ray/test_own_head.py::test_launch_starts_a_ray_and_stop_ends_it",
+        "ray/test_upgrades.py::test_launch_starts_a_ray_and_stop_ends_it",
     ),
     "answers `POST /v1/erasures` with 503": ("serving/test_api.py::test_nothing_is_accepted_without_a_coordinator",),
     "The account `sisa-server` needs `s3:ListBucket` and `s3:GetObject` on store and keys, and nothing else": (

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-TIMEOUT_SECONDS: Final = 300
+TIMEOUT_SECONDS: Final = 600
 """Only how long a test that fails hangs."""
 
 _PLAIN = "from deploy.commands.cli import main; main()"

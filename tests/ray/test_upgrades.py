@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from cluster.coordinator_actor.record import read_record
+from cluster.runtime.head import _is_head, is_reachable
 from tests.doubles.user_folder import MARKED, UserFolder
 from tests.ray.commands import ROOT, command
 
@@ -46,21 +48,41 @@ class Machine:
         self.ended[step] = command(*words, "--json", folder=self.home.folder, further=further)
 
 
+@dataclass(frozen=True, slots=True)
+class OwnHead:
+    """The Ray head that 'sisa launch' starts on this machine, as seen while it ran and after 'sisa stop'."""
+
+    was_reachable: bool
+    environment: Sequence[bytes]
+    command_line: Sequence[bytes]
+    is_left: bool
+
+
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     """One federation through an upgrade in which 'sisa stop' was forgotten, and back again with it."""
-    home = UserFolder(tmp_path_factory.mktemp("upgraded")).fill(erasure__batch_window_seconds=0.0)
+    home = UserFolder(tmp_path_factory.mktemp("upgraded")).fill(erasure__batch_window_seconds=0.0, cluster__workers=1)
     machine = Machine(home, tmp_path_factory.mktemp("place"), {})
     old = Machine(home, tmp_path_factory.mktemp("elsewhere"), machine.ended)
     try:
         for each in (machine, old):
             each.install(OLD)
         machine.run("launch", "launch")
+        head = read_record(home.objects)
+        assert head is not None
+        assert head.head is not None
+        process = Path("/proc") / str(head.head)
+        seen = (
+            is_reachable(head.address),
+            (process / "environ").read_bytes().split(b"\0"),
+            (process / "cmdline").read_bytes().split(b"\0"),
+        )
         machine.install(NEW)
         old.run("train by an old command", "train")
         for word in ("train", "launch"):
             machine.run(f"{word} by a new command", word)
         machine.run("stop", "stop")
+        own_head = OwnHead(*seen, is_left=is_reachable(head.address) or _is_head(head.head))
         machine.run("launch again", "launch")
         machine.run("train", "train")
         machine.run("erase", "erase", "--subject", MARKED, "--request-id", "er-1", "--wait")
@@ -75,9 +97,18 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
         machine.run("verify on the way back", "verify")
     finally:
         machine.run("stop at the end", "stop")
-    return {
+    return {"own head": own_head} | {
         step: {"code": ended.returncode, **json.loads(ended.stdout or "{}")} for step, ended in machine.ended.items()
     }
+
+
+def test_launch_starts_a_ray_and_stop_ends_it(story: Mapping[str, Any]) -> None:
+    """With address = "local" the head asks for a token, has no dashboard, and is gone after 'sisa stop'."""
+    head: OwnHead = story["own head"]
+    assert head.was_reachable
+    assert b"RAY_AUTH_MODE=token" in head.environment
+    assert b"--include-dashboard=false" in head.command_line
+    assert not head.is_left
 
 
 def test_workers_of_a_package_that_was_replaced_are_refused(story: Mapping[str, Any]) -> None:
