@@ -7,12 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
-
-import cluster.training.workers
 from coordinator.status import FederationStatus
 from tests.doubles.user_folder import MARKED, UserFolder, ids_of, small_points, without
-from tests.doubles.workers.local_workers import LocalWorkers
+from tests.doubles.workers.local_workers import without_ray
 
 ERASED: Final = ids_of(small_points(), MARKED)[0]
 """A data point of the marked person, who keeps others: retraining comes to those."""
@@ -39,9 +36,7 @@ def digests_of(status: FederationStatus) -> list[Any]:
 
 def undisturbed(folder: Callable[[str], Path]) -> Expected:
     """Return what a federation comes to without Ray and without any disturbance; ``folder`` makes one of a name."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
-        patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
+    with without_ray():
         homes = [UserFolder(folder(name)) for name in ("trained", "erased", "erased-also")]
         gone: tuple[list[str], ...] = ([], [ERASED], [ERASED, ALSO])
         trained, erased, erased_also = (

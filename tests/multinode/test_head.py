@@ -11,12 +11,11 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-import cluster.training.workers
 from cluster.client import Client
 from storage.errors import Unavailable
 from tests.doubles.stores.s3_servers import free_ports
 from tests.doubles.user_folder import MARKED, UserFolder
-from tests.doubles.workers.local_workers import LocalWorkers
+from tests.doubles.workers.local_workers import without_ray
 from tests.multinode.machines import Machine, head_and_nodes
 from tests.multinode.patience import until
 from tests.ray.commands import command
@@ -69,7 +68,7 @@ def machines(tmp_path: Path, moto_endpoint: str, monkeypatch: pytest.MonkeyPatch
         serve__refresh_seconds=0.2,
         cluster__workers=1,
     )
-    trained_alone(home, monkeypatch)
+    trained_alone(home)
     with TemporaryDirectory(prefix="r", dir="/tmp") as session:  # short, as paths of sockets have to be
         environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_TMPDIR": session}
         made = head_and_nodes(tmp_path / "machines", ports, environment)
@@ -82,11 +81,9 @@ def machines(tmp_path: Path, moto_endpoint: str, monkeypatch: pytest.MonkeyPatch
                 machine.fail()
 
 
-def trained_alone(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def trained_alone(home: UserFolder) -> None:
     """Train, or do the outstanding work, in this process, without a cluster."""
-    with monkeypatch.context() as alone:
-        alone.setattr(cluster.training.workers, "RayPool", LocalWorkers)
-        alone.setattr(cluster.training.workers, "join_ray", lambda _: False)
+    with without_ray():
         assert home.run("train").code == 0
 
 
@@ -103,7 +100,7 @@ def generation(client: Client) -> int:
     return client.predict(points()["points"]).generation
 
 
-def test_a_lost_head(machines: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_head(machines: Cluster) -> None:
     """Without a head the nodes' proxies answer on, an erasure says at once what is wrong and stays accepted, no answer
     is tainted, and the next command that has workers carries the request out.
     """
@@ -122,7 +119,7 @@ def test_a_lost_head(machines: Cluster, monkeypatch: pytest.MonkeyPatch) -> None
         assert "the Ray cluster does not answer: nothing listens at 127.0.0.2:" in reported
         assert "the request stays accepted [request=er-1 state=" in reported
         assert min(generation(one), generation(two)) > max(before)
-        trained_alone(machines.home, monkeypatch)  # by who finds no coordinator, and workers elsewhere
+        trained_alone(machines.home)  # by who finds no coordinator, and workers elsewhere
         status = machines.home.json("status").data
         assert [each["state"] for each in status["requests"]] == ["complete"]
         until(lambda: {generation(one), generation(two)} == {status["generation"]}, "the last generation")

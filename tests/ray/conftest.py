@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import cluster.training.workers
 from tests.doubles.user_folder import UserFolder
-from tests.doubles.workers.local_workers import LocalWorkers
+from tests.doubles.workers.local_workers import without_ray
 
 
 @pytest.fixture
-def home_without_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UserFolder:
+def home_without_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UserFolder]:
     """A folder whose federation trains in this process: the other halves of tests whose commands start Ray."""
-    monkeypatch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
-    monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
     monkeypatch.chdir(tmp_path)
-    return UserFolder(tmp_path).fill()
+    with without_ray():
+        yield UserFolder(tmp_path).fill(cluster__workers=1)  # for the commands: each worker takes seconds to start
 
 
 @pytest.fixture
 def home(tmp_path: Path, joined_ray: None, monkeypatch: pytest.MonkeyPatch) -> UserFolder:
-    """A folder with data and a specification for real workers."""
+    """A folder with data and a specification for a real worker."""
     monkeypatch.chdir(tmp_path)
-    return UserFolder(tmp_path).fill()
+    return UserFolder(tmp_path).fill(cluster__workers=1)

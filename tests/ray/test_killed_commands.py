@@ -44,6 +44,7 @@ def _fresh(home: UserFolder, subjects: list[str]) -> list[str]:
 def test_a_killed_training_goes_on(home_without_ray: UserFolder) -> None:
     """``sisa train`` killed after some slices: nothing is served yet; the next one learns the other slices alone."""
     home = home_without_ray
+    home.specify(cluster__workers=2)
     err = killed("slice 2 of 2", "train", folder=home.folder)
     reported = sorted((int(line[6]), int(line[15])) for line in err.splitlines() if line.startswith("shard "))
     assert 2 <= len(reported) < 6
@@ -108,7 +109,7 @@ def test_two_trainings_at_once(home_without_ray: UserFolder, tmp_path_factory: p
     one of its workers dies, its stdout is one JSON object. A command finds a model beside the specification from any
     folder.
     """
-    home = give_dying_model(home_without_ray, deaths=1)
+    home = give_dying_model(home_without_ray, deaths=1, cluster__workers=1)
     with halted("training 3 shards", "train", "--json", folder=home.folder) as first:
         for words in (("train",), ("erase", "--subject", MARKED)):
             second = home.json(*words)

@@ -1,9 +1,11 @@
-"""A machine set to compute other bits, which only the probe of arithmetic detects, with a local Ray per command."""
+"""A machine set to compute other bits, which only the probe of arithmetic detects, with a local Ray per command.
+
+What is computed as before is computed in this process.
+"""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,23 +15,21 @@ from tests.ray.commands import command
 
 pytestmark = [
     pytest.mark.ray,
-    pytest.mark.timeout(900),  # seven commands, each of which starts Ray
     pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="this build of torch has no MKL"),
 ]
 
 OTHERWISE = {"MKL_CBWR": "COMPATIBLE"}
 
 
-def test_an_erasure_that_would_compute_other_bits_is_refused(tmp_path: Path) -> None:
+def test_an_erasure_that_would_compute_other_bits_is_refused(home_without_ray: UserFolder) -> None:
     """It waits, with a remedy; with the former bits it completes and is exact. Retraining gives all the other bits.
 
     Ray's workers inherit the environment of the command that starts it.
     """
-    home = UserFolder(tmp_path).fill()
-    assert command("train", folder=tmp_path).returncode == 0
-    refused = command(
-        "erase", "--subject", "secret-person-003", "--request-id", "e1", "--json", folder=tmp_path, further=OTHERWISE
-    )
+    home = home_without_ray
+    assert home.json("train").code == 0
+    words = ("erase", "--subject", "secret-person-003", "--request-id", "e1", "--json")
+    refused = command(*words, folder=home.folder, further=OTHERWISE)
     error = json.loads(refused.stdout)["error"]
     assert (refused.returncode, error["kind"]) == (4, "conflict")
     assert "the results of the same arithmetic (probe: " in error["message"]
@@ -38,17 +38,16 @@ def test_an_erasure_that_would_compute_other_bits_is_refused(tmp_path: Path) -> 
     (request,) = home.json("status").data["requests"]
     assert (request["state"], request["stage"]) == ("failed", "quarantined")
 
-    assert command("train", folder=tmp_path).returncode == 0
+    assert home.json("train").code == 0
     (request,) = home.json("status").data["requests"]
     assert request["state"] == "complete"
-    proof = command("verify", "--json", folder=tmp_path)
-    assert (proof.returncode, json.loads(proof.stdout)["data"]["exact"]) == (0, True)
+    assert home.json("verify").data["exact"] is True
 
-    anew = command("train", folder=tmp_path, further=OTHERWISE)
+    anew = command("train", folder=home.folder, further=OTHERWISE)
     assert anew.returncode == 0
     assert (
         "all constituents are retrained because conditions differ: the results of the same arithmetic (probe: "
         in anew.stderr
     )
-    assert command("verify", folder=tmp_path, further=OTHERWISE).returncode == 0
-    assert command("verify", folder=tmp_path).returncode == 4
+    assert command("verify", folder=home.folder, further=OTHERWISE).returncode == 0
+    assert home.json("verify").code == 4

@@ -74,7 +74,8 @@ def _federation_of_a_site(folder: Path, address: str) -> Path:
     """Write a federation whose only site is on the head's node, by its label, and has a key of its own."""
     (port,) = free_ports(1)
     site_folders = SiteFolders(folder, ("north",)).fill(
-        settings=f'[cluster]\naddress = "{address}"\n[serve]\nport = {port}', each='cluster.labels = { site = "north" }'
+        settings=f'[cluster]\naddress = "{address}"\nworkers = 1\n[serve]\nport = {port}',
+        each='cluster.labels = { site = "north" }',
     )
     key = site_folders.site("north").specification.partition.key
     assert key is not None
@@ -100,7 +101,11 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
         folder = Path(short)
         with _head(folder) as address:
             home = fill_with_remembering(
-                UserFolder(tmp_path_factory.mktemp("home")), markers, cluster__address=address, partition__key=KEY
+                UserFolder(tmp_path_factory.mktemp("home")),
+                markers,
+                cluster__address=address,
+                cluster__workers=1,
+                partition__key=KEY,
             )
             for words in (("launch",), ("train",), ("erase", *names, "--wait"), ("stop",), ("train",)):
                 ended = command(*words, folder=home.folder)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import pytest
+
+import cluster.training.workers
 from cluster.config.specification import ClusterSettings
 from cluster.training.worker import Worker, WorkerSetup
 from shards.learners.trainer import TrainingEvent, TrainTask
@@ -42,3 +46,12 @@ class LocalWorkers:
         if not self._workers:
             self._workers.append(Worker(self.setup))
         return self._workers[0]
+
+
+@contextmanager
+def without_ray() -> Iterator[None]:
+    """Let federations train in this process while the block runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
+        patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
+        yield

@@ -8,15 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import pytest
-
-import cluster.training.workers
 from cluster.results.sites import SitesStatus
 from cluster.sites.federation import SiteFederation, connect_sites
 from cluster.sites.simulation import simulated
 from tests.doubles.stores.s3_servers import plain_client
 from tests.doubles.user_folder import ids_of, small_points
-from tests.doubles.workers.local_workers import LocalWorkers
+from tests.doubles.workers.local_workers import without_ray
 from tests.sites.near.site_folders import COMMON, SiteFolders, people_of
 from tests.sites.one_cluster.buckets import DRIVER
 from tests.sites.one_cluster.nodes import SITES
@@ -124,18 +121,15 @@ def near_sites(folder: Path) -> InFolders:
     site_folders = SiteFolders(folder, SITES).fill()
     site_folders.config.write_text(site_folders.config.read_text("utf-8").replace(COMMON, _COMMON), encoding="utf-8")
     asked = site_folders.write("asked", small_points(people=5))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
-        patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
-        with connect_sites(simulated(site_folders.specification)) as federation:
-            federation.train()
-            trained = FederationResult.by(federation, asked)
-            federation.erase("north", subjects=[PERSON])
-            erased = FederationResult.by(federation, asked)
-            federation.erase("north", ids=[POINT])
-            return InFolders(
-                site_folders=site_folders,
-                trained=trained,
-                erased=erased,
-                erased_also=FederationResult.by(federation, asked),
-            )
+    with without_ray(), connect_sites(simulated(site_folders.specification)) as federation:
+        federation.train()
+        trained = FederationResult.by(federation, asked)
+        federation.erase("north", subjects=[PERSON])
+        erased = FederationResult.by(federation, asked)
+        federation.erase("north", ids=[POINT])
+        return InFolders(
+            site_folders=site_folders,
+            trained=trained,
+            erased=erased,
+            erased_also=FederationResult.by(federation, asked),
+        )
