@@ -24,6 +24,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Ray has its workers stand back behind all others: beside callers who never pause they would hardly come to work.
 os.environ.setdefault("RAY_worker_niceness", "0")
+# How a worker ended is known once its node has reported it. By default the caller waits a second for that, and then
+# takes the worker for one that was lost with its node.
+os.environ.setdefault("RAY_timeout_ms_task_wait_for_death_info", "20000")
 
 
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108  each run makes a folder of its own there
@@ -33,6 +36,13 @@ _ENOUGH_BYTES: Final = 8 << 30
 # memory where there is enough of it. What a power cut leaves is tested on a disk that forgets (``forgetful_disk``).
 if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free >= _ENOUGH_BYTES:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let tests hang for longer where they start other processes again and again: only what hangs may be ended."""
+    for item in items:
+        if any(item.get_closest_marker(name) for name in ("ray", "multinode")):
+            item.add_marker(pytest.mark.timeout(1800))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

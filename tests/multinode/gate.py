@@ -136,12 +136,14 @@ class Gate:
         self.close(place, workers)
         with ThreadPoolExecutor(1, thread_name_prefix="during") as pool:
             answer = pool.submit(call)
-            until(lambda: self._is_full() or (answer.done() and answer.exception()), "workers at the gate")
-            if not self._is_full():
-                answer.result()  # raises
             try:
+                until(lambda: self._is_full() or (answer.done() and answer.exception()), "workers at the gate")
+                if not self._is_full():
+                    answer.result()  # raises
                 yield Held(workers=self._waiting(), answer=answer)
-            except BaseException:
+            except BaseException:  # the call is waited for: nobody may be left at the gate, or come there later
+                for each in self._reported("place-*"):
+                    each.unlink(missing_ok=True)
                 self.open()
                 raise
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TypeVar
 
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 300.0
 """Only how long a test that fails hangs."""
 
 _LOOK_SECONDS = 0.05

@@ -108,7 +108,7 @@ def test_all_is_lost_in_turn(home: UserFolder, nodes: Nodes, gate: Gate, served:
                     load.goes_on()
                 gate.open()
             assert erasure.answer.result().state == "complete"
-            assert eraser.erase(ids=[ALSO], request_id="er-2", wait_seconds=60).state == "complete"
+            assert eraser.erase(ids=[ALSO], request_id="er-2", wait_seconds=300).state == "complete"
             until(lambda: max(load.generations) == served.state().generation, "the last generation to be served")
         assert digests_of(federation.status()) == expected.erased_also
         assert federation.verify().holds

@@ -17,7 +17,7 @@ from shards.learners.torch import staging
 from storage.private_folder import PrivateFolder, remove_left_over
 
 ROOT = Path(__file__).resolve().parents[2]
-TIMEOUT_SECONDS = 120
+TIMEOUT_SECONDS = 600
 
 _CHILD = """
 import sys
