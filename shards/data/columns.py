@@ -35,6 +35,7 @@ _MOST_POINTS = 65_536
 _GUESSED_LIST_WIDTH = 4096
 _ID_BYTES = 128
 _MOST_UNKNOWN_LABELS = 20
+_LABEL = "a label"
 _CORRECT = "Correct it or leave the data point out."
 _NUMBER_TEXT = r"^([+-]?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?)?$"
 _FLOAT_TEXT = r"^\s*[+-]?[0-9]+(\.[0-9]+([eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)\s*$"
@@ -75,7 +76,7 @@ class ChosenColumns:
         numeric = tuple(dict.fromkeys(self.labels)) if self.numeric_labels else ()
         texts = tuple(name for name in self.features if name in self.encoders and self.encoders[name].wants_text)
         numbers = tuple(name for name in self.features if name not in texts) if texts else self.features
-        return Wanted(texts=self.names + texts, numbers=numbers + numeric)
+        return Wanted(texts=self.names + texts, numbers=numbers + numeric, labels=numeric)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -201,7 +202,7 @@ def read_numeric_labels(batch: Batch, columns: Sequence[str], *, flags: bool) ->
         if array.null_count:
             raise _bad_cell("has no label (null)", batch, name, _first(array.is_null()))
         with np.errstate(over="ignore"):
-            labels_NW[:, position] = _numbers(batch, name, array, "a label")
+            labels_NW[:, position] = _numbers(batch, name, array, _LABEL)
         values_N = labels_NW[:, position]
         if not np.isfinite(values_N).all():
             raise _bad_cell(
@@ -504,6 +505,8 @@ def _numbers(batch: Batch, name: str, array: pa.Array, role: str = "a feature") 
     if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_boolean(array.type)):
         fact = f"must hold numbers to be {role}, its type is {array.type}"
         remedy = "Convert the column, declare its encoder in [data.encode], or name another one in [data]."
+        if role == _LABEL:
+            remedy = "Convert the column to numbers, or name another one in [data] label."
         raise _bad_type(fact, batch, name, remedy)
     return numbers_of(array)
 

@@ -43,6 +43,7 @@ _IpcReader: TypeAlias = pa.RecordBatchReader | pa.ipc.RecordBatchFileReader
 _REMEDY_ENCODING = (
     'Save the file as UTF-8, or set its encoding, for example [data] encoding = "cp1252" (sisa init --encoding).'
 )
+NOT_A_NUMBER: Final = "the cell is not a number or truth value"
 _DECIMAL_COMMA = re.compile(r"invalid value '[+-]?[0-9]*,[0-9]+'")
 _CSV_PLACE = re.compile(r"(?:In CSV column #(?P<column>\d+): )?.*?Row #(?P<row>\d+):")
 
@@ -54,7 +55,10 @@ class Wanted:
     texts: tuple[str, ...]
     """Ids, subjects, classes: CSV cells are taken literally."""
     numbers: tuple[str, ...]
-    """Features: CSV cells are parsed as float64, or as bool if the first lines contain true and false."""
+    """Features and numeric labels: CSV cells are parsed as float64, or as bool if the first lines contain true and
+    false."""
+    labels: tuple[str, ...] = ()
+    """Which of ``numbers`` are labels."""
 
     @property
     def names(self) -> list[str]:
@@ -236,7 +240,7 @@ class CsvReader:
                     names = tuple(schema.names)
                     options.column_types = _cell_types(schema, wanted)
                 # After an empty line, what looks like a byte order mark is part of the first cell.
-                with _naming_csv_place(names, self.form, -1 if first else rows):
+                with _naming_csv_place(names, self.form, -1 if first else rows, wanted.labels):
                     table = self._parsed(block if first else b"\n" + block, options, () if first else names)
                 rows += table.num_rows
                 for batch in table.to_batches():
@@ -293,6 +297,15 @@ _CSV_ENDINGS: Final = (".csv", ".csv.gz")
 
 ENDINGS: Final = (*_READERS, *_CSV_ENDINGS)
 """File name endings of all supported formats."""
+
+
+def number_remedy(*, is_label: bool, has_comma: bool) -> str:
+    """Return what to do about a cell that is not a number."""
+    if has_comma:
+        return 'If its numbers have a comma before the fraction, set [data] decimal = ",".'
+    if is_label:
+        return "Correct it, leave the data point out, or name another column in [data] label."
+    return "Correct it, remove the column from [data] features, or declare its encoder in [data.encode]."
 
 
 def ending_of(name: str) -> str | None:
@@ -367,7 +380,7 @@ def _cell_types(schema: pa.Schema, wanted: Wanted) -> dict[str, pa.DataType]:
 
 
 @contextmanager
-def _naming_csv_place(names: tuple[str, ...], form: CsvForm, rows: int) -> Iterator[None]:
+def _naming_csv_place(names: tuple[str, ...], form: CsvForm, rows: int, labels: tuple[str, ...] = ()) -> Iterator[None]:
     """Turn pyarrow's error about a CSV cell or line, which quotes it, into an ``Invalid`` that only names its place.
 
     ``rows`` is the number of rows before those that pyarrow counts.
@@ -378,10 +391,12 @@ def _naming_csv_place(names: tuple[str, ...], form: CsvForm, rows: int) -> Itera
         place = _CSV_PLACE.match(str(error))
         if place is None:
             raise Invalid("the CSV file cannot be parsed", "Check header and quotes.") from None
-        _refuse_csv_place(place, names, form, rows)
+        _refuse_csv_place(place, names, form, rows, labels)
 
 
-def _refuse_csv_place(place: re.Match[str], names: tuple[str, ...], form: CsvForm, rows: int) -> NoReturn:
+def _refuse_csv_place(
+    place: re.Match[str], names: tuple[str, ...], form: CsvForm, rows: int, labels: tuple[str, ...]
+) -> NoReturn:
     row = rows + int(place["row"])
     if place["column"] is None:
         raise Invalid(
@@ -392,7 +407,7 @@ def _refuse_csv_place(place: re.Match[str], names: tuple[str, ...], form: CsvFor
     column = names[int(place["column"])]
     if place.string.endswith("invalid UTF8 data"):
         raise Invalid("the cell is not UTF-8 text", _REMEDY_ENCODING, column=column, row=row) from None
-    remedy = "Correct it, remove the column from [data] features, or declare its encoder in [data.encode]."
-    if form.decimal == "." and _DECIMAL_COMMA.search(place.string):
-        remedy = 'If its numbers have a comma before the fraction, set [data] decimal = ",".'
-    raise Invalid("the cell is not a number or truth value", remedy, column=column, row=row) from None
+    has_comma = form.decimal == "." and _DECIMAL_COMMA.search(place.string) is not None
+    raise Invalid(
+        NOT_A_NUMBER, number_remedy(is_label=column in labels, has_comma=has_comma), column=column, row=row
+    ) from None

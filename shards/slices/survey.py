@@ -29,7 +29,7 @@ from shards.data.columns import (
     read_numeric_labels,
     read_texts,
 )
-from shards.data.readers import Wanted
+from shards.data.readers import NOT_A_NUMBER, Wanted, number_remedy
 from shards.data.sources import Batch, DataFile, Source, csv_form_of
 from shards.routing import Naming, PartitionKey, digests_of_all
 from shards.slices.ingest import check_scale, refuse_mixed
@@ -253,7 +253,7 @@ class _Survey:
     def _check_numeric_label(self, column: str, cells: str, decimal: str, batch: Batch) -> None:
         """Raise what an ingest would raise for one column of labels that are numbers."""
         if cells:
-            batch = replace(batch, columns=_parsed(batch.columns, column, cells, decimal))
+            batch = replace(batch, columns=_parsed(batch.columns, column, cells, decimal, is_label=True))
         read_numeric_labels(batch, (column,), flags=self.data.target == MultiLabel.kind)
 
     def _check_features(self, columns: ChosenColumns, cells: str, decimal: str, batch: Batch) -> None:
@@ -373,7 +373,7 @@ def _taken(batch: Batch, where_N: npt.NDArray[np.intp]) -> Batch:
     return replace(batch, columns=batch.columns.take(pa.array(where_N)))
 
 
-def _parsed(columns: pa.RecordBatch, name: str, cells: str, decimal: str) -> pa.RecordBatch:
+def _parsed(columns: pa.RecordBatch, name: str, cells: str, decimal: str, *, is_label: bool = False) -> pa.RecordBatch:
     """Return the column alone, with its texts parsed like the cells of a CSV file."""
     array = columns.column(name)
     if cells == "bool":
@@ -385,8 +385,6 @@ def _parsed(columns: pa.RecordBatch, name: str, cells: str, decimal: str) -> pa.
     try:
         parsed = pc.cast(array, pa.bool_() if cells == "bool" else pa.float64())
     except pa.ArrowInvalid:
-        remedy = "Correct it, remove the column from [data] features, or declare its encoder in [data.encode]."
-        if decimal == "." and pc.any(pc.match_substring_regex(array, _DECIMAL_COMMA)).as_py():
-            remedy = 'If its numbers have a comma before the fraction, set [data] decimal = ",".'
-        raise Invalid("the cell is not a number or truth value", remedy) from None
+        has_comma = decimal == "." and pc.any(pc.match_substring_regex(array, _DECIMAL_COMMA)).as_py()
+        raise Invalid(NOT_A_NUMBER, number_remedy(is_label=is_label, has_comma=bool(has_comma))) from None
     return pa.RecordBatch.from_arrays([parsed], names=[name])

@@ -56,7 +56,7 @@ def test_labels_are_read_from_every_format(tmp_path: Path, ending: str) -> None:
         ([1.0, None], pa.float64(), False, r"has no label \(null\).*column=c row=8"),
         ([1.0, float("nan")], pa.float64(), False, "label that is NaN or infinite.*row=8"),
         ([1.0, 1e39], pa.float64(), False, "label that is NaN or infinite.*row=8"),
-        (["a", "b"], pa.string(), False, "must hold numbers to be a label, its type is string"),
+        (["a", "b"], pa.string(), False, r"label, its type is string.* another one in \[data\] label\."),
         ([1.0, 0.5], pa.float64(), True, "neither 0 nor 1, false nor true.*row=8"),
     ],
 )
@@ -73,6 +73,23 @@ def test_all_bad_labels_are_found_at_once(tmp_path: Path) -> None:
     data = settings(target="number", label="price", classes=(), features=("x0",), train="a.csv")
     found = find_faults(open_source("a.csv", tmp_path), data, Naming(form="trimmed", by_skeleton=True))
     assert sorted((fault.column, fault.row or 0) for fault in found) == [("price", 2), ("price", 3)]
+
+
+@pytest.mark.parametrize("target", ["number", "multi_label"])
+def test_the_remedy_for_a_label_that_is_a_text_is_about_labels(tmp_path: Path, target: str) -> None:
+    """It names [data] label, in training, evaluation and the survey; a label can have no encoder."""
+    (tmp_path / "a.csv").write_text("id,person,x0,price\na,a,1,1\nb,b,1,cheap\n", encoding="utf-8")
+    data = settings(target=target, label="price", classes=(), features=("x0",), train="a.csv")
+    source = open_source("a.csv", tmp_path)
+    remedy = "Correct it, leave the data point out, or name another column in [data] label."
+    with pytest.raises(Invalid, match="the cell is not a number") as refused:
+        ingest_file(tmp_path / "a.csv", data)
+    assert refused.value.remedy == remedy
+    with pytest.raises(Invalid, match="the cell is not a number") as refused:
+        list(feature_batches(source, data, 1, labelled=True))
+    assert refused.value.remedy == remedy
+    (fault,) = find_faults(source, data, Naming(form="trimmed", by_skeleton=True))
+    assert fault.remedy == remedy
 
 
 def test_a_slice_keeps_numbers(tmp_path: Path) -> None:
