@@ -96,7 +96,7 @@ def test_people_see_every_measure_of_classes() -> None:
 
 
 def test_people_see_every_measure_of_numbers() -> None:
-    """Quantiles are in the table, several columns have a line each; an r2 of 0 is no better than the mean."""
+    """Quantiles are in the table, several columns have a line each; an r2 of 0 is warned of."""
     scores = [[2.0, 1.0, 0.0, 0.0], [2.0, 3.0, 0.0, 0.0]]
     assert evaluation_text(measured(Number(("low", "high")), [[1, 1], [3, 3]], scores)).splitlines() == [
         "mae 0.5000, rmse 0.5000, r2 0.5000 on 2 data points (generation 2, constituents 2 of 3)",
