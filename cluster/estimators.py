@@ -47,7 +47,8 @@ from shards.data.arrays import (
     numbers_of_labels,
     width_of,
 )
-from shards.data.sources import inventory, table_source
+from shards.data.inventory import inventory
+from shards.data.sources import table_source
 from shards.learners.trainer import SliceLearned
 from shards.specification import DataSettings, TrainingSettings
 from storage.errors import Invalid

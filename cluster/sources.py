@@ -110,6 +110,8 @@ def find_leftovers(
     if erased is None:
         return None
     source = open_train(specification)
+    if copies_in is not None and any(file.tree is not None for file in source.files):
+        raise Invalid("a folder of images is not copied", "Delete the images that --rows lists.", data=source.location)
     held, by_id, respelt = Counter[str](), 0, Counter[str]()
     dropped: dict[str, list[int]] = {}
     with ExitStack() as files:
@@ -162,9 +164,10 @@ class _Erased:
         """Yield the rows in the source's order."""
         columns = tuple(dict.fromkeys((self.data_id, *self.subjects)))
         for batch in source.batches(Wanted(texts=columns, numbers=()), _BATCH_POINTS):
-            for row, why in enumerate(self._whys(batch), start=batch.first):
+            for position, why in enumerate(self._whys(batch)):
                 if why is not None:
-                    yield Leftover(file=batch.file, row=row, why=why)
+                    file, row = batch.place(position)
+                    yield Leftover(file=file, row=row, why=why)
 
     def are_held(self, batch: Batch) -> npt.NDArray[np.bool_]:
         """Return which data points of the batch were erased; an ingest leaves them out."""

@@ -8,7 +8,7 @@ from itertools import count
 from typing import Any, Final
 
 from coordinator.requests import Cost, ErasureRequest, ObjectRef, PlacedRows, Readmission, Refutation, Segment
-from shards.data.sources import SourceFile
+from shards.data.inventory import SourceFile
 from shards.lineage import CheckpointRecord, Configuration, Lineage, expected_lineages
 from shards.routing import AS_GIVEN, Naming, SliceId
 from shards.slices.files import SliceRecord

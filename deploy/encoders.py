@@ -10,9 +10,10 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from shards.data.encoding.image_forms import ImageForms
 from shards.data.profile import ColumnDescription, stands_for_none
 
 MOST_CATEGORIES: Final = 20
@@ -20,6 +21,8 @@ MOST_CATEGORIES: Final = 20
 
 _TRUTHS: Final = ({"yes", "y", "true", "t", "1", "on"}, {"no", "n", "false", "f", "0", "off"})
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+_SMALL_IMAGE: Final = 64
+"""Larger images are drafted to be resized: a first model needs no more pixels on a side."""
 _SENTENCE_WORDS: Final = 3
 _REPEATED: Final = 20
 """Texts of several words that occur so often on average are names of something, not sentences."""
@@ -46,6 +49,8 @@ class DraftedEncoder:
 
 def draft_encoder(column: ColumnDescription, points: int) -> DraftedEncoder | None:
     """Return an encoder for a column that could not be a feature without one; None: there is none for it."""
+    if column.images is not None:
+        return _images(column.name, column.images)
     missing = _missing(column.blank, points)
     if column.nulls == points or not column.name:
         return None
@@ -64,6 +69,37 @@ def draft_encoder(column: ColumnDescription, points: int) -> DraftedEncoder | No
     if column.kind == "text":
         return _text(column, points)
     return None
+
+
+def _images(name: str, found: ImageForms) -> DraftedEncoder | None:
+    if not found.sizes:
+        return None
+    channels, colour = (1, "grey") if found.are_grey else (3, "in colour")
+    sizes = sorted(found.sizes)
+    height, width = sizes[len(sizes) // 2] if len(sizes) > 1 else sizes[0]
+    if len(sizes) == 1 and max(height, width) <= _SMALL_IMAGE:
+        seen = f"images {colour}, the first {found.seen} of {height} x {width} pixels"
+        return DraftedEncoder(column=name, options={"image": [channels, height, width]}, reason=seen)
+    (least_height, most_height), (least_width, most_width) = (
+        (min(side), max(side)) for side in zip(*sizes, strict=True)
+    )
+    shrink = min(1.0, _SMALL_IMAGE / max(height, width))
+    form = [max(1, int(rounded(side * shrink))) for side in (height, width)]
+    seen = (
+        f"images {colour}, the first {found.seen} of {least_height} to {most_height} x {least_width} to {most_width}"
+        " pixels; resized to a small size, which is yours to choose"
+    )
+    return DraftedEncoder(column=name, options={"image": [channels, *form], "resize": True}, reason=seen)
+
+
+def are_images(drafts: Sequence[DraftedEncoder]) -> bool:
+    """Return whether all of them are of images."""
+    return all("image" in each.options for each in drafts)
+
+
+def with_own_scale(draft: DraftedEncoder) -> DraftedEncoder:
+    """Return the encoder with pixels from 0 to 1, if it is of images; others are as they were."""
+    return replace(draft, options={**draft.options, "scale": 255.0}) if "image" in draft.options else draft
 
 
 def draft_scaling(column: ColumnDescription) -> DraftedEncoder | None:

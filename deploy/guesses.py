@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final
 
-from deploy.encoders import DraftedEncoder, draft_encoder, draft_scaling, is_flat
+from deploy.encoders import DraftedEncoder, are_images, draft_encoder, draft_scaling, is_flat, with_own_scale
+from shards.data.encoding.image_forms import ImageForms
 from shards.data.profile import ColumnDescription, SourceDescription
 from storage.errors import Invalid
 
@@ -118,6 +119,8 @@ def guess_parts(
     if not features:
         raise _no_features(left_out)
     encoders = [draft for column in features if (draft := drafts[column.name]) is not None]
+    if not are_images(encoders) or len(encoders) < len(features):
+        encoders = [with_own_scale(draft) for draft in encoders]
     if encoders or (len(features) <= _MOST_SCALED and any(map(is_flat, features))):
         scalings = (draft_scaling(column) for column in features if drafts[column.name] is None)
         encoders += [draft for draft in scalings if draft is not None]
@@ -163,7 +166,8 @@ def _guess_label(found: SourceDescription) -> ColumnDescription:
 def _check_label(found: SourceDescription, column: ColumnDescription) -> None:
     if column.nulls:
         few = f" in {column.nulls} of {found.points} data points"
-        raise Invalid(f"the label column holds nulls{few}", "Give every data point a label.", column=column.name)
+        remedy = "Give every data point a label; that of an image is the subfolder in which it lies."
+        raise Invalid(f"the label column holds nulls{few}", remedy, column=column.name)
     if is_number(found, column):
         return
     if not _repeat(found, column):
@@ -334,6 +338,8 @@ def _why_no_feature(found: SourceDescription, column: ColumnDescription) -> str:
     """Return why the column is not a feature; empty if it is one."""
     if _is_row_number(column) or (column.counts and found.points >= _LEAST_POINTS):
         return "a row number"
+    if column.images is not None:
+        return _why_no_images(column.images)
     if column.kind == "text":
         return "text" if "string" in column.type else "numbers, but for some cells"
     if column.kind == "nested":
@@ -351,9 +357,17 @@ def _why_no_feature(found: SourceDescription, column: ColumnDescription) -> str:
     return "numbers that look like ids: they name something and measure nothing" if _is_name(found, column) else ""
 
 
+def _why_no_images(found: ImageForms) -> str:
+    if found.problem:
+        return found.problem
+    return "images" if found.sizes else f"images, none of the first {found.seen} of which can be read"
+
+
 def _draft(found: SourceDescription, column: ColumnDescription, reason: str) -> DraftedEncoder | None:
     """Return an encoder for a column that has a ``reason`` not to be a plain feature; None where none helps."""
     names_something = _is_row_number(column) or column.counts or _is_name(found, column) or _names_people(found, column)
+    if column.images is not None:
+        names_something = False
     return None if not reason or names_something else draft_encoder(column, found.points)
 
 

@@ -16,7 +16,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any, Final
 
-from deploy.encoders import constants_of
+from deploy.encoders import are_images, constants_of
 from deploy.guesses import Guess, guess_parts, is_email
 from shards.data.identified import ID_COLUMN, copy_with_ids
 from shards.data.profile import ColumnDescription, SourceDescription, describe_source
@@ -208,6 +208,8 @@ def _text(train: str, found: SourceDescription, guess: Guess, csv: CsvForm, pass
     others = [column.name for column in found.columns if column.name not in {*names, *reserved}]
     form = "email" if is_email(guess.subject or guess.id) else "trimmed"
     scale, reason = _scale(guess.features) if not guess.encoders else ("", "")
+    if guess.encoders and are_images(guess.encoders) and len(guess.encoders) == len(guess.features):
+        scale, reason = "scale    = 255.0", "pixels become 0 to 1"
     data = [
         f"train    = {_quoted(train)}",
         *([f"# {_quoted(passed_over)}"] if passed_over else []),

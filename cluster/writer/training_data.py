@@ -12,8 +12,9 @@ from cluster.writer.stores import own_places
 from coordinator.sites import SiteStanding
 from coordinator.state import FederationState
 from shards.data.frames import table_of
+from shards.data.inventory import inventory
 from shards.data.prediction_files import FeatureBatch, feature_batches
-from shards.data.sources import Source, inventory, open_source, passed_over_text, table_source
+from shards.data.sources import Source, open_source, passed_over_text, table_source
 from shards.slices.ingest import taken_from
 from shards.specification import DataSettings
 from storage.errors import Invalid
@@ -87,7 +88,7 @@ def source_of(specification: FederationSpecification, data: object, remark: Call
 
 def _opened(specification: FederationSpecification, location: str, base: Path) -> Source:
     own = own_places(specification)
-    return open_source(
+    source = open_source(
         location,
         base,
         leave_out=own,
@@ -95,3 +96,4 @@ def _opened(specification: FederationSpecification, location: str, base: Path) -
         profile=specification.data_credentials,
         csv=specification.data.csv,
     )
+    return replace(source, encoding=specification.data.encoders)

@@ -2,8 +2,7 @@
 
 sources           which files, folders and globs a location names
 remote_files      files in a bucket: found, and read piece by piece
-table_formats     folders of Delta, Iceberg and Hudi tables, which are refused
-saved_datasets    folders of datasets.save_to_disk, whose list of files says which are current
+inventory         digests of a source's files
 csv_text          a CSV file's bytes as text: encoding, delimiter, and files that are not CSV
 readers           Parquet, Arrow and CSV files as batches of columns
 columns           which columns to read, and the ids, labels and features in them
@@ -15,5 +14,6 @@ cleaned           copies of data files without some of their rows
 identified        copies of CSV files with a column of ids
 prediction_files  features to predict are read, predictions are written
 messages          features and answers as they travel between processes and over HTTP
+folders/          folders whose files are one table, a dataset or images
 encoding/         columns that are not plain numbers, as [data.encode] declares them
 """

@@ -475,8 +475,8 @@ def _encode(batch: Batch, name: str, encoder: Encoder, around: Surroundings, out
     try:
         encode_into(out_FN, encoder, batch.column(name), around)
     except BadCell as error:
-        fact, row = f"a data point {error.fact}", batch.first + error.position
-        raise Invalid(fact, error.remedy, file=batch.file, column=name, row=row) from None
+        file, row = batch.place(error.position)
+        raise Invalid(f"a data point {error.fact}", error.remedy, file=file, column=name, row=row) from None
     except BadColumn as error:
         remedy = "Convert the column, or change its encoder in [data.encode]."
         raise _bad_type(error.fact, batch, name, remedy) from None
@@ -516,13 +516,8 @@ def _remedy_of(value: float) -> str:
 
 
 def _bad_cell(fact: str, batch: Batch, column: str, position: int, remedy: str = _CORRECT) -> Invalid:
-    return Invalid(
-        f"a data point {fact}",
-        remedy,
-        file=batch.file,
-        column=column,
-        row=batch.first + position,
-    )
+    file, row = batch.place(position)
+    return Invalid(f"a data point {fact}", remedy, file=file, column=column, row=row)
 
 
 def _missing_name(fact: str, batch: Batch, column: str, position: int) -> MissingName:
@@ -548,7 +543,8 @@ def _bad_type(
 
 
 def _unknown_label(batch: Batch, column: str, position: int, label: str, unknown: Sequence[str]) -> Invalid:
-    place: dict[str, str | int] = {"file": batch.file, "column": column, "row": batch.first + position}
+    file, row = batch.place(position)
+    place: dict[str, str | int] = {"file": file, "column": column, "row": row}
     if len(unknown) > _MOST_UNKNOWN_LABELS:
         return Invalid(
             f"the column has {len(unknown)} labels that [data] classes does not name: it is probably not the label",

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from shards.data.columns import label_codes
 from shards.data.encoding.cells import plain_label
+from shards.data.encoding.image_forms import ImageForms, may_be_images
 from shards.data.readers import Wanted
 from shards.data.sources import Batch, Source, is_list, is_text, plain_array, plain_type
 from storage.errors import Invalid
@@ -42,7 +43,8 @@ class ColumnDescription:
     type: str
     """Arrow's name of the type; for CSV a guess from the first lines."""
     kind: str
-    """``text``, ``integer``, ``number``, ``boolean``, ``list`` (of numbers), ``nested`` (of lists) or ``other``."""
+    """``text``, ``integer``, ``number``, ``boolean``, ``list`` (of numbers), ``nested`` (of lists), ``image``
+    (bytes) or ``other``."""
     nulls: int
     distinct: int | None
     """Number of distinct values; None when there are more than ``MOST_DISTINCT``, or for ``list`` and ``other``."""
@@ -78,6 +80,8 @@ class ColumnDescription:
     """Cells without a value: nulls, empty texts, and texts such as ``NA``."""
     most_frequent: tuple[str, int] | None = None
     """Where there are ``values``: the most frequent one, and how often it occurs."""
+    images: ImageForms | None = None
+    """The first images, if the column holds images or the names of image files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,13 +265,16 @@ class _Tally:
     numbers: _Numbers = field(default_factory=_Numbers)
     moments: _Moments = field(default_factory=_Moments)
     texts: _Texts = field(default_factory=_Texts)
+    images: ImageForms = field(default_factory=ImageForms)
 
     def add(self, batch: Batch) -> None:
         array = batch.column(self.name)
         self.nulls += array.null_count
+        if self.kind in {"image", "text"}:
+            self.images.add(array, batch.folder)
         if self.kind == "list":
             self._add_lists(array.drop_null())
-        if self.kind in {"list", "nested", "other"}:
+        if self.kind in {"list", "nested", "image", "other"}:
             return
         present = array.drop_null()
         if self.kind == "integer":
@@ -333,7 +340,7 @@ class _Tally:
     def description(self) -> ColumnDescription:
         are_numbers = self.texts.count < 2 * self.texts.numbers and len(self.texts.odd) <= _MOST_ODD_TEXTS
         mean, deviation = (self.texts.moments if self.kind == "text" else self.moments).described()
-        few = len(self.seen) <= MOST_DISTINCT and self.kind not in {"list", "nested", "other"}
+        few = len(self.seen) <= MOST_DISTINCT and self.kind not in {"list", "nested", "image", "other"}
         values = tuple(sorted(self.seen, key=_natural)) if few and self.whole else ()
         return ColumnDescription(
             name=self.name,
@@ -356,6 +363,7 @@ class _Tally:
             words=self.texts.words / max(1, self.texts.count),
             blank=self.nulls + self.texts.blank,
             most_frequent=max(self.seen.items(), key=lambda each: each[1]) if values else None,
+            images=self.images if self.images.are_names and (self.images.seen or self.images.problem) else None,
         )
 
 
@@ -393,7 +401,9 @@ def _kind(data_type: pa.DataType) -> str:
         return "boolean"
     if types.is_integer(data_type):
         return "integer"
-    return "number" if types.is_floating(data_type) else "other"
+    if types.is_floating(data_type):
+        return "number"
+    return "image" if may_be_images(data_type) else "other"
 
 
 def _kind_of_list(of: pa.DataType) -> str:

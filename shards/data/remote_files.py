@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import PurePosixPath
 from typing import Final
 
-from shards.data.table_formats import LOG_FOLDERS, logged_roots, table_refused
+from shards.data.folders.table_formats import LOG_FOLDERS, logged_roots, table_refused
 from storage.errors import Unavailable
 from storage.s3.files import SCHEME, BucketFile, BucketFiles, bucket_and_name, bucket_files
 
@@ -131,7 +131,7 @@ def find_remote(
     ``**`` does, and hidden names match only if the pattern is hidden too. A result without files means that the folder
     or glob has no data. ``profile`` names the credentials; see ``bucket_files``. Raises what ``BucketFiles.find``
     raises, and ``Invalid`` when ``location`` is not an address or the files belong to a table
-    (``shards.data.table_formats``).
+    (``shards.data.folders.table_formats``).
     """
     bucket, name = bucket_and_name(location)
     files = bucket_files(bucket, endpoint, profile)

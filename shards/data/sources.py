@@ -6,31 +6,28 @@ gzipped). Errors name the file, never a value in it.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from glob import escape, glob
-from itertools import chain
 from pathlib import Path, PurePath
 
 import pyarrow as pa
 
 from shards.data.csv_text import seen_form
+from shards.data.folders.image_files import TREE_COLUMNS, image_tree, is_image
+from shards.data.folders.saved_datasets import is_about_dataset, saved_dataset
+from shards.data.folders.table_formats import refuse_tables_above
 from shards.data.readers import ENDINGS, CsvReader, FileReader, TableReader, Wanted, ending_of, reader_of
 from shards.data.remote_files import RemoteFile, find_remote
-from shards.data.saved_datasets import is_about_dataset, saved_dataset
-from shards.data.table_formats import refuse_tables_above
+from shards.encoding import NO_ENCODING, Encoding
 from shards.specification import USUAL_CSV, CsvForm
-from storage.digests import Sha256, digest_of, sha256
 from storage.errors import Invalid
 from storage.location import is_on_s3
 
 _MOST_NAMES = 10
-_DIGESTED_POINTS = 1 << 16
-"""How many data points of a table in memory are serialised at a time."""
 _REMEDY_FILE = "Write the file again, or leave it out of [data] train."
 
 
@@ -45,10 +42,17 @@ class DataFile:
     reader: FileReader
     remote: RemoteFile | None = None
     """The file, if it is in a bucket."""
+    tree: Path | None = None
+    """The folder, if the table in memory lists the images in it."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the images lie that it names; None for a table in memory, and for a file in a bucket."""
+        return self.tree or (None if self.path is None else self.path.parent)
 
     def schema(self) -> pa.Schema:
         """Return names and types of all columns. Raises ``Invalid`` when the file cannot be read."""
-        with _naming(self.name):
+        with naming_file(self.name):
             return self.reader.schema()
 
 
@@ -62,21 +66,18 @@ class Batch:
     columns: pa.RecordBatch
     folder: Path | None = None
     """The folder of the file; None for a table in memory, and for a file in a bucket."""
+    is_tree: bool = False
+    """Whether each data point is an image file in ``folder``."""
 
     def column(self, name: str) -> pa.Array:
         """Return a column of plain values, without dictionary or extension type."""
         return plain_array(self.columns.column(name))
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceFile:
-    """One file in a source's inventory."""
-
-    name: str
-    payload_bytes: int
-    sha256: Sha256
-    """Digest of the content. For a file in a bucket, whose content is not read for this: digest of the server's tag.
-    For a CSV file that is not in the usual form, the digest also covers the form, which changes its data points."""
+    def place(self, position: int) -> tuple[str, int]:
+        """Return the file and row of a data point, by its position in the batch."""
+        if self.is_tree and TREE_COLUMNS[0] in self.columns.schema.names:
+            return f"{self.file}/{self.column(TREE_COLUMNS[0])[position]}", 1
+        return self.file, self.first + position
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,8 @@ class Source:
     files: tuple[DataFile, ...]
     passed_over: tuple[str, ...] = ()
     """Files of the folder that are not read, although users might expect it: other formats, or hidden names."""
+    encoding: Encoding = NO_ENCODING
+    """Says which columns hold images, and perhaps their paths: then the image files belong to the source, too."""
 
     @property
     def is_remote(self) -> bool:
@@ -99,10 +102,10 @@ class Source:
         Raises ``Invalid`` naming the file when it is truncated, damaged, or has a line that cannot be parsed.
         """
         for file in self.files:
-            first, folder = 1, None if file.path is None else file.path.parent
-            with _naming(file.name):
+            first, is_tree = 1, file.tree is not None
+            with naming_file(file.name):
                 for columns in file.reader.batches(wanted, points):
-                    yield Batch(file=file.name, first=first, columns=columns, folder=folder)
+                    yield Batch(file=file.name, first=first, columns=columns, folder=file.folder, is_tree=is_tree)
                     first += columns.num_rows
 
 
@@ -117,9 +120,9 @@ def open_source(
 ) -> Source:
     """Return the source that ``location`` names: a file, a folder or a glob, relative to ``base``, or ``s3://…``.
 
-    A folder stands for all files with known endings in it and its subfolders, sorted by name, or for the dataset that
-    ``datasets.Dataset.save_to_disk`` wrote to it. Hidden files and files whose names start with ``_`` are skipped and
-    listed in the source's ``passed_over``. Folders and globs also skip
+    A folder stands for all files with known endings in it and its subfolders, sorted by name; for the dataset that
+    ``datasets.Dataset.save_to_disk`` wrote to it; or, if there are only images in it, for these. Hidden files and files
+    whose names start with ``_`` are skipped and listed in the source's ``passed_over``. Folders and globs also skip
     everything in the folders and at the addresses in ``leave_out``. ``endpoint`` is the address of a bucket's server;
     None: AWS, or what boto3's configuration says. ``profile`` names credentials in this machine's file; None: those
     that boto3 finds. ``csv`` is the form of CSV files.
@@ -150,7 +153,7 @@ def seen_csv_form(source: Source, encoding: str | None = None) -> CsvForm:
     """Return the form that the source's first CSV file seems to have; pass ``encoding`` if it is known."""
     for file in source.files:
         if isinstance(file.reader, CsvReader):
-            with _naming(file.name):
+            with naming_file(file.name):
                 return seen_form(file.reader.head(), encoding)
     return USUAL_CSV
 
@@ -164,42 +167,9 @@ def in_csv_form(source: Source, form: CsvForm) -> Source:
     return replace(source, files=tuple(files))
 
 
-def inventory(source: Source) -> tuple[SourceFile, ...]:
-    """Return name, size and digest of each file, equal as long as no file changes."""
-    entries = []
-    for file in source.files:
-        if file.remote is not None:
-            held = file.remote.file
-            digest = sha256(b"sisa/entity-tag/" + held.tag.encode())
-            entries.append(SourceFile(name=file.name, payload_bytes=held.payload_bytes, sha256=_read_as(file, digest)))
-        elif file.path is not None:
-            with _naming(file.name), file.path.open("rb") as stream:
-                digest = Sha256(hashlib.file_digest(stream, "sha256").hexdigest())
-                entries.append(SourceFile(name=file.name, payload_bytes=stream.tell(), sha256=_read_as(file, digest)))
-        elif isinstance(file.reader, TableReader):
-            entries.append(_table_entry(file.name, file.reader.table))
-    return tuple(entries)
-
-
-def _table_entry(name: str, table: pa.Table) -> SourceFile:
-    """Return the entry of a table in memory: another digest for other names, types or values."""
-    whole = table.replace_schema_metadata(None).combine_chunks()
-    digest, payload_bytes = hashlib.sha256(), 0
-    batches = (each.serialize() for each in whole.to_batches(_DIGESTED_POINTS))
-    for message in chain([whole.schema.serialize()], batches):
-        digest.update(message)
-        payload_bytes += message.size
-    return SourceFile(name=name, payload_bytes=payload_bytes, sha256=Sha256(digest.hexdigest()))
-
-
 def csv_form_of(file: DataFile) -> CsvForm:
     """Return the form in which a CSV file is read; for other files the usual form."""
     return file.reader.form if isinstance(file.reader, CsvReader) else USUAL_CSV
-
-
-def _read_as(file: DataFile, digest: Sha256) -> Sha256:
-    form = csv_form_of(file)
-    return digest if form == USUAL_CSV else digest_of({"content": digest, "form": asdict(form)})
 
 
 def passed_over_text(source: Source) -> str:
@@ -262,6 +232,8 @@ def _local_source(location: str, base: Path, leave_out: Iterator[Path], csv: Csv
             paths = list(saved)
             below = [path for path in below if not is_about_dataset(path.name)]
         others = [path.relative_to(target).as_posix() for path in below if path not in set(paths)]
+        if not paths and (listed := image_tree(target, below)) is not None:
+            return _tree_source(location, target, listed)
         if not paths:
             raise _nothing("the folder holds no data file", location)
     elif target.is_file():
@@ -274,7 +246,12 @@ def _local_source(location: str, base: Path, leave_out: Iterator[Path], csv: Csv
             raise _nothing("no file matches" if glob_like(location) else "there is no such file or folder", location)
     refuse_tables_above(way for path in paths for way in _ways_to(path))
     files = tuple(_data_file(_name(path, base), path, path.stat().st_size, csv) for path in paths)
-    return Source(location=location, files=files, passed_over=_worth_naming(others))
+    return Source(location=location, files=files, passed_over=_worthnaming_file(others))
+
+
+def _tree_source(location: str, folder: Path, listed: pa.Table) -> Source:
+    name = location.rstrip("/")
+    return Source(location=location, files=(DataFile(name=name, path=None, reader=TableReader(listed), tree=folder),))
 
 
 def _remote_source(
@@ -293,13 +270,14 @@ def _remote_source(
     return Source(
         location=location,
         files=tuple(_data_file(file.address, file, file.file.payload_bytes, csv) for file in files),
-        passed_over=_worth_naming(others),
+        passed_over=_worthnaming_file(others),
     )
 
 
-def _worth_naming(others: Iterable[str]) -> tuple[str, ...]:
+def _worthnaming_file(others: Iterable[str]) -> tuple[str, ...]:
     """Return the names that users might take for data, without files that systems and programs leave behind."""
-    return tuple(name for name in others if ending_of(name) is not None or not _is_hidden(PurePath(name)))
+    visible = (name for name in others if not is_image(name))  # tables name them
+    return tuple(name for name in visible if ending_of(name) is not None or not _is_hidden(PurePath(name)))
 
 
 def _is_data(path: PurePath) -> bool:
@@ -351,7 +329,7 @@ def _nothing(fact: str, location: str) -> Invalid:
 
 
 @contextmanager
-def _naming(file: str) -> Iterator[None]:
+def naming_file(file: str) -> Iterator[None]:
     """Turn errors of reading into ``Invalid`` errors that name the file."""
     try:
         yield

@@ -28,8 +28,9 @@ from shards.data.columns import (
     read_features,
     read_texts,
 )
+from shards.data.inventory import SourceFile, inventory
 from shards.data.readers import Wanted
-from shards.data.sources import Batch, Source, SourceFile, inventory
+from shards.data.sources import Batch, Source
 from shards.points import PointBlock
 from shards.routing import (
     AS_GIVEN,

@@ -233,8 +233,8 @@ class _Survey:
             points = len(where) if most == 1 else 1
             is_more = len(found) == MOST_ROWS
             for position, error in found:
-                row = None if position is None else batch.first + int(where[position])
-                self._record(error, batch.file, column, row=row, points=points, is_more=is_more)
+                file, row = (batch.file, None) if position is None else batch.place(int(where[position]))
+                self._record(error, file, column, row=row, points=points, is_more=is_more)
             if is_more or any(position is None for position, _ in found):
                 self.given_up.add((batch.file, column))
 

@@ -7,5 +7,6 @@ cells    cells as texts or numbers, and what is wrong with one
 numbers  numbers, dates and truth values
 texts    categories, hashes, words and tokens
 images   images, from bytes or files
+image_forms  sizes of the first images, for ``init``
 apply    one column, by the kind of its encoder
 """

@@ -93,10 +93,10 @@ def without_null_texts(array: pa.Array, null: tuple[str, ...]) -> pa.Array:
     return pc.if_else(stands_for_none, pa.scalar(None, array.type), array)
 
 
-def refuse_missing(missing_N: npt.NDArray[np.bool_]) -> None:
+def refuse_missing(missing_N: npt.NDArray[np.bool_], remedy: str = MISSING_REMEDY) -> None:
     """Raise ``BadCell`` for the first data point without a value."""
     if missing_N.any():
-        raise BadCell("has no value (null)", first(missing_N), MISSING_REMEDY)
+        raise BadCell("has no value (null)", first(missing_N), remedy)
 
 
 def mask_of(array: pa.Array) -> npt.NDArray[np.bool_]:

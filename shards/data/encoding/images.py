@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from shards.data.encoding.cells import BadCell, BadColumn, EncodedRows, Surroundings, refuse_missing
-from shards.data.sources import is_text
+from shards.data.folders.image_files import image_cells, path_within
 from shards.encoders import ImageEncoder
 from storage.errors import Invalid
 
@@ -28,18 +28,23 @@ _DAMAGED: Final = "Write the image again as PNG or JPEG, or leave the data point
 
 def encode_images(encoder: ImageEncoder, array: pa.Array, around: Surroundings, out_FN: EncodedRows) -> None:
     """Write the images' pixels, channel by channel, shifted and scaled."""
-    pillow = _pillow()
-    cells, paths = _cells(array)
-    refuse_missing(np.array([cell is None and path is None for cell, path in zip(cells, paths, strict=True)]))
+    pillow = pillow_image()
+    found = image_cells(array)
+    if found is None:
+        raise BadColumn(f"must hold images as bytes, or paths of image files, its type is {array.type}")
+    cells, paths = found
+    missing = np.array([cell is None and path is None for cell, path in zip(cells, paths, strict=True)])
+    refuse_missing(missing, "Name an image, or leave the data point out.")
     for position, (cell, path) in enumerate(zip(cells, paths, strict=True)):
-        payload = cell if cell is not None else _read(path, around.folder, position)
+        payload = cell if cell is not None else read_image(path, around.folder, position)
         pixels_CHW = _decoded(pillow, encoder, payload, position)
         if not encoder.in_bytes:
             pixels_CHW = (pixels_CHW - encoder.shift) / encoder.scale
         out_FN[:, position] = pixels_CHW.reshape(-1)
 
 
-def _pillow() -> Any:
+def pillow_image() -> Any:
+    """Return Pillow's module of images. Raises ``Invalid`` when it is not installed."""
     try:
         return importlib.import_module("PIL.Image")  # optional, and only for images
     except ModuleNotFoundError:
@@ -47,28 +52,18 @@ def _pillow() -> Any:
         raise Invalid("images cannot be decoded: Pillow is not installed", remedy) from None
 
 
-def _cells(array: pa.Array) -> tuple[list[bytes | None], list[str | None]]:
-    """Return each image's bytes, or else its path: from a column of bytes, of paths, or of structures of both."""
-    types = pa.types
-    if types.is_null(array.type):
-        return [None] * len(array), [None] * len(array)
-    if types.is_struct(array.type) and {field.name for field in array.type} == {"bytes", "path"}:
-        pairs = [value or {"bytes": None, "path": None} for value in array.to_pylist()]
-        return [pair["bytes"] for pair in pairs], [pair["path"] for pair in pairs]
-    if types.is_binary(array.type) or types.is_large_binary(array.type) or types.is_fixed_size_binary(array.type):
-        return array.to_pylist(), [None] * len(array)
-    if is_text(array.type):
-        return [None] * len(array), [path or None for path in array.to_pylist()]
-    raise BadColumn(f"must hold images as bytes, or paths of image files, its type is {array.type}")
-
-
-def _read(path: str | None, folder: Path | None, position: int) -> bytes:
+def read_image(path: str | None, folder: Path | None, position: int) -> bytes:
+    """Return the bytes of an image file. Raises ``BadCell`` where there is none, or it is not in the folder."""
     assert path is not None
     if folder is None:
         fact = "names an image by its path, and there is no folder in which to look for it"
         raise BadCell(fact, position, "Give the image's bytes.")
+    file = path_within(folder, path)
+    if file is None:
+        fact = "names an image file outside of the data file's folder"
+        raise BadCell(fact, position, "Put the image there or into a folder below, or give its bytes.")
     try:
-        return (folder / path).read_bytes()
+        return file.read_bytes()
     except (OSError, ValueError) as error:
         reason = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
         fact = f"names an image file that cannot be read{reason}"

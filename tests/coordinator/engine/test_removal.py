@@ -16,7 +16,8 @@ from coordinator.engine.lookup import load_tombstones
 from coordinator.engine.removal import Demand, find_points
 from coordinator.requests import MOST_INLINE, InlineDigests, ObjectRef, RequestState
 from coordinator.state import FederationState
-from shards.data.sources import SourceFile, inventory, open_source
+from shards.data.inventory import SourceFile, inventory
+from shards.data.sources import open_source
 from shards.tombstones import NOTHING
 from storage.errors import Conflict, Corrupt
 from storage.registers.numbered import Numbers

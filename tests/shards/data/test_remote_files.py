@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import shards.data.remote_files
+from shards.data.inventory import inventory
 from shards.data.readers import ENDINGS, Wanted
 from shards.data.remote_files import RemoteBytes, find_remote
-from shards.data.sources import Batch, Source, inventory, open_source
+from shards.data.sources import Batch, Source, open_source
 from storage.errors import Conflict, Invalid, Unavailable
 from tests.doubles.stores.data_bucket import DataBucket
 from tests.shards.people import people, write

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shards.data.inventory import inventory
 from shards.data.readers import Wanted
-from shards.data.sources import Batch, Source, inventory, open_source, table_source
+from shards.data.sources import Batch, Source, open_source, table_source
 from storage.errors import Invalid
 from tests.shards.people import people, write
 

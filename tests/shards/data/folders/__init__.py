@@ -1,0 +1,1 @@
+"""Folders that are more than their data files."""
