@@ -74,19 +74,20 @@ class _Estimator:
     _type: ClassVar[str]
     _target: ClassVar[str]
 
-    def _declare(
+    def __init__(
         self,
         *,
-        learner: str,
-        model: Any,
-        arguments: Mapping[str, Any] | None,
-        shards: int,
-        slices: int,
-        store: str | Path | None,
-        specification: Mapping[str, Any] | None,
-        verbose: bool,
-        settings: dict[str, Any],
+        learner: str = "torch",
+        model: Any = None,
+        arguments: Mapping[str, Any] | None = None,
+        shards: int = 5,
+        slices: int = 5,
+        store: str | Path | None = "./federation",
+        specification: Mapping[str, Any] | None = None,
+        verbose: bool = False,
+        **settings: Any,
     ) -> None:
+        """Declare the federation; nothing is read or written yet. For the parameters see ``Classifier``."""
         self.learner = learner
         self.model = model
         self.arguments = arguments
@@ -335,7 +336,7 @@ class Classifier(_Estimator):
         ``specification``: all other tables. ``verbose``: report progress on stderr.
         """
         self.classes = classes
-        self._declare(
+        super().__init__(
             learner=learner,
             model=model,
             arguments=arguments,
@@ -344,7 +345,7 @@ class Classifier(_Estimator):
             store=store,
             specification=specification,
             verbose=verbose,
-            settings=settings,
+            **settings,
         )
 
     def fit(self, X: Any, y: Any, *, ids: Any = None, subjects: Any = None) -> Self:
@@ -398,32 +399,6 @@ class Regressor(_Estimator):
 
     _type = "regressor"
     _target = "number"
-
-    def __init__(
-        self,
-        *,
-        learner: str = "torch",
-        model: Any = None,
-        arguments: Mapping[str, Any] | None = None,
-        shards: int = 5,
-        slices: int = 5,
-        store: str | Path | None = "./federation",
-        specification: Mapping[str, Any] | None = None,
-        verbose: bool = False,
-        **settings: Any,
-    ) -> None:
-        """Declare the federation; nothing is read or written yet. For the parameters see ``Classifier``."""
-        self._declare(
-            learner=learner,
-            model=model,
-            arguments=arguments,
-            shards=shards,
-            slices=slices,
-            store=store,
-            specification=specification,
-            verbose=verbose,
-            settings=settings,
-        )
 
     def fit(self, X: Any, y: Any, *, ids: Any = None, subjects: Any = None) -> Self:
         """Train on these data points, or on what changed since the last ``fit``, and return the estimator.
