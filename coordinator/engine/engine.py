@@ -200,10 +200,11 @@ class Engine:
             held = kept_names(store, drawn, names)
             asked = replace(request, names=held, correction=replace(correction, drafts=drafts))
             self.record(ErasureAccepted(request=asked, looked=looked))
-            if self.state.request(request.request_id) is not None:
-                kept = self.state.referenced()
-                store.delete_all([key for key in keys if key not in kept])
-            self._drafts.tidy()
+            if self.state.request(request.request_id) is None:  # it is looked up again, and recorded then
+                self._drafts.tidy()
+                return
+            kept = self.state.referenced()
+            store.delete_all([key for key in keys if key not in kept])
 
     def find(self, request_id: str) -> ErasureRequest | Readmission | None:
         """Return the request or readmission of this id, even if it ended long ago. May be called from any thread."""

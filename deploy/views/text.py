@@ -163,6 +163,7 @@ def request_text(request: RequestStatus, status: FederationStatus | None = None)
         [
             requests_text([request]),
             *(f"  {request.times[state]}  {state}" for state in passed),
+            *(["it corrects data points"] if request.kind == "rectification" else []),
             f"subjects named: {request.subjects}, data points named: {request.ids}, unknown here: {request.unknown}",
             *similar_text(request.similar),
             *_pauses_text(request),

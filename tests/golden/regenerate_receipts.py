@@ -6,6 +6,7 @@ the old one. Keys, times and names are fixed, and Ed25519 signatures are determi
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from coordinator.receipts.evidence import (
@@ -88,6 +89,8 @@ EVIDENCE = ErasureEvidence(
     store=StoreEvidence(kind="folder", properties={"encrypted": True, "versioned": False}),
 )
 
+RECTIFIED = replace(EVIDENCE, request_id="rectify-0001", is_rectification=True, subjects=0, ids=8)
+
 SALT = "00112233445566778899aabbccddeeff"
 
 NOTHING_FOUND = NothingFound(
@@ -131,11 +134,12 @@ def golden() -> dict[str, bytes]:
     registrar = Registrar(store, VirtualClock(), CountingNames("golden"))
     object.__setattr__(registrar.keys, "seeds", CountingSeeds("golden"))
     bundle = registrar.issue(EVIDENCE)
-    nothing_found, readmitted = (registrar.issue(each) for each in (NOTHING_FOUND, READMITTED))
+    nothing_found, readmitted, rectified = (registrar.issue(each) for each in (NOTHING_FOUND, READMITTED, RECTIFIED))
     kept = {
         "bundle-v1.json": bundle.to_bytes(),
         "nothing-found-v1.json": nothing_found.to_bytes(),
         "readmission-v1.json": readmitted.to_bytes(),
+        "rectification-v1.json": rectified.to_bytes(),
         "statement-v1.json": store.get(object_key(f"receipts/envelopes/{digest('erase-0001')}")).payload,
         "entry-v1.json": store.get(object_key(f"log/entries/{0:020d}")).payload,
         "checkpoint-v1.txt": store.get(object_key(f"log/checkpoint/{1:020d}")).payload,

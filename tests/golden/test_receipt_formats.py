@@ -15,7 +15,7 @@ from storage.stores.memory import MemoryStore
 from storage.transparency.check import check_log
 from storage.transparency.keys import KeyFolder, public_key_from_text
 from storage.transparency.layout import LogLayout
-from tests.golden.regenerate_receipts import EVIDENCE, FOLDER, NOTHING_FOUND, READMITTED, SALT, golden
+from tests.golden.regenerate_receipts import EVIDENCE, FOLDER, NOTHING_FOUND, READMITTED, RECTIFIED, SALT, golden
 
 GOLDEN = golden()
 BUNDLE = FOLDER / "bundle-v1.json"
@@ -40,7 +40,9 @@ def test_the_golden_receipt_is_genuine() -> None:
     assert bundle.to_bytes() == BUNDLE.read_bytes()
 
 
-@pytest.mark.parametrize(("name", "evidence"), [("nothing-found", NOTHING_FOUND), ("readmission", READMITTED)])
+@pytest.mark.parametrize(
+    ("name", "evidence"), [("nothing-found", NOTHING_FOUND), ("readmission", READMITTED), ("rectification", RECTIFIED)]
+)
 def test_the_golden_statements_are_genuine(name: str, evidence: Evidence) -> None:
     """What the first version stated is read, verifies by its keys, and is written again as it was."""
     payload = (FOLDER / f"{name}-v1.json").read_bytes()

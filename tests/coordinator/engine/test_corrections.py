@@ -21,6 +21,7 @@ from coordinator.engine.sweep import RESERVED_SECONDS
 from coordinator.interventions import Cancel, Hold, Intervention, Release
 from coordinator.ports import IngestProgress, Notice
 from coordinator.requests import ErasureRequest, RequestState
+from coordinator.settings import ErasureSettings
 from coordinator.verification import scan_residue
 from shards.routing import PartitionKey, point_digest
 from storage.errors import Conflict, Corrupt, Invalid, Unavailable
@@ -260,6 +261,23 @@ def test_a_later_correction_wins_over_a_paused_one(federation: SmallFederation[H
         federation.engine.settle()
     assert_fresh(federation, corrected(other(2, 9.0), other(7, 9.0), other(5, 3.0)))
     assert standing(federation, "c-1").state is RequestState.REFUSED
+
+
+def test_corrections_and_erasures_share_a_retrain(federation: SmallFederation[HashState]) -> None:
+    """With ``until_due`` both are quarantined at once, and retrained together when they are due."""
+    engine = federation.engine
+    engine._tools = replace(engine._tools, erasure=ErasureSettings(batch="until_due"))
+    federation.propose([other(3)], request_id="c-1")
+    federation.accept(subjects=["s4"], request_id="er-1")
+    trained = federation.pool.slices_learned
+    assert federation.engine.settle(hurry=False) is not None
+    assert {standing(federation, each).state for each in ("c-1", "er-1")} == {RequestState.QUARANTINED}
+    assert federation.pool.slices_learned == trained
+    federation.propose([other(5)], request_id="c-2")
+    federation.engine.settle()
+    assert_fresh(federation, [point for point in corrected(other(3), other(5)) if point.subject != "s4"])
+    shared = {standing(federation, each).times["published"] for each in ("c-1", "er-1", "c-2")}
+    assert len(shared) == 1
 
 
 def test_a_cancelled_correction_leaves_nothing(federation: SmallFederation[HashState]) -> None:
