@@ -23,7 +23,7 @@ from cluster.results.federation import (
 )
 from cluster.runtime.system import cpus
 from cluster.sources import find_source_faults
-from cluster.writer.corrections import draft_correction, reader_of
+from cluster.writer.corrections import correction_reader, draft_correction
 from cluster.writer.drafting import RequestDraft, Roll, new_request_id, readmission_of, roll_of
 from cluster.writer.identity import no_federation
 from cluster.writer.keys_owner import check_owner
@@ -235,7 +235,7 @@ class Federation:
 
     def price_correction(self, data: object) -> Search:
         """Return what correcting data points would cost at most, and which rows are not here; changes nothing."""
-        rows = reader_of(self._setup, source_of(self.specification, data, self._remark))
+        rows = correction_reader(self._setup, source_of(self.specification, data, self._remark))
         given = rows.read()
         roll = Roll(subjects=b"", ids=given.ids, ids_are_subjects=False)
         return Search(

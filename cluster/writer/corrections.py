@@ -162,7 +162,7 @@ def draft_correction(setup: WriterSetup, source: Source, name: str, *, request_i
     check_own_request_id(request_id)
     if held:
         check_reason(held)
-    rows = reader_of(setup, source)
+    rows = correction_reader(setup, source)
     salt = setup.new_name()
     commitment = Commitment(salt)
 
@@ -186,7 +186,7 @@ def draft_correction(setup: WriterSetup, source: Source, name: str, *, request_i
     return RequestDraft(request=replace(request, body=given.body), names=given.names, roll=roll, salt=salt)
 
 
-def reader_of(setup: WriterSetup, source: Source) -> RowReader:
+def correction_reader(setup: WriterSetup, source: Source) -> RowReader:
     """Return the reader of the rows in ``source``. Raises as ``draft`` does when nothing is trained."""
     specification = setup.specification
     state, key = trained(read_state(setup.store), setup.store, specification)

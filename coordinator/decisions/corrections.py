@@ -22,11 +22,11 @@ def with_values(
         return replace(request, correction=replace(request.correction, drafts=drafts[request.request_id]))
 
     after = each_request(replace(state, corrected=corrected), redrafted)
-    gone = (*without(state.corrected, after.corrected), *without(_drafts(state), _drafts(after)))
+    gone = (*objects_gone(state.corrected, after.corrected), *objects_gone(_drafts(state), _drafts(after)))
     return replace(after, condemned=(*after.condemned, *gone))
 
 
-def without(before: Iterable[PlacedRows], after: Iterable[PlacedRows]) -> tuple[ObjectKey, ...]:
+def objects_gone(before: Iterable[PlacedRows], after: Iterable[PlacedRows]) -> tuple[ObjectKey, ...]:
     """Return the objects of ``before`` that ``after`` does not have."""
     kept = {part.key for rows in after for part in rows.record.parts}
     return tuple(part.key for rows in before for part in rows.record.parts if part.key not in kept)

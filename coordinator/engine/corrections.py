@@ -14,7 +14,7 @@ from coordinator.engine.lookup import is_intact
 from coordinator.requests import ErasureRequest, PlacedRows
 from coordinator.state import FederationState
 from shards.routing import SliceId
-from shards.slices.corrections import CorrectedRows, joined, keep_corrected
+from shards.slices.corrections import CorrectedRows, concatenated, keep_corrected
 from shards.slices.files import EMPTY_SLICE, SliceRecord, read_part, rewrite_slice
 from shards.slices.ingest import FeatureLayout
 from shards.tombstones import NOTHING, DigestSet
@@ -70,7 +70,7 @@ class Corrections:
         fitting = [each for each in batch if each.drafts and not made.results[each.request_id].is_read_otherwise]
         for place in sorted({rows.place for request in fitting for rows in request.drafts}):
             drafts = {
-                request.request_id: joined([read_part(store, part) for part in rows.record.parts])
+                request.request_id: concatenated([read_part(store, part) for part in rows.record.parts])
                 for request in fitting
                 for rows in request.drafts
                 if rows.place == place
@@ -145,7 +145,7 @@ class Corrections:
             if request.request_id in carried_out:
                 newer = newer.union(self.results.get(request.request_id, Corrected()).found)
             elif request.drafts and len(gone) + len(newer) and are_intact(store, request):
-                left = without(store, request.drafts, gone.union(newer), new_name)
+                left = drafts_without(store, request.drafts, gone.union(newer), new_name)
                 if left != request.drafts:
                     changed[request.request_id] = left
         return changed
@@ -157,7 +157,7 @@ class Corrections:
             result.changed[place] = changed
 
 
-def without(
+def drafts_without(
     store: ObjectStore, drafts: Iterable[PlacedRows], gone: DigestSet, new_name: NewName
 ) -> tuple[PlacedRows, ...]:
     """Return the drafts without data points that are ``gone``; objects that hold some are written again."""

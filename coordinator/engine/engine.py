@@ -36,7 +36,7 @@ from coordinator.decisions.decide import (
     outstanding,
 )
 from coordinator.engine.codec import decode_state
-from coordinator.engine.corrections import are_intact, check_comparable, lost, with_corrected, without
+from coordinator.engine.corrections import are_intact, check_comparable, drafts_without, lost, with_corrected
 from coordinator.engine.ended import all_requests, find_known, keep_ended
 from coordinator.engine.history import keep_old
 from coordinator.engine.ledger import Ledger
@@ -196,7 +196,7 @@ class Engine:
                 )
             self._is_untidy = True
             erased = load_tombstones(store, self.state.tombstone_objects())
-            drafts = without(store, request.drafts, erased, drawn)
+            drafts = drafts_without(store, request.drafts, erased, drawn)
             held = kept_names(store, drawn, names)
             asked = replace(request, names=held, correction=replace(correction, drafts=drafts))
             self.record(ErasureAccepted(request=asked, looked=looked))

@@ -38,13 +38,13 @@ def rectify(
 
     def action(federation: Federation) -> Outcome:
         from deploy.views.erasure import check_given
-        from deploy.views.rectification import price_outcome, rectify
+        from deploy.views.rectification import correction_price, rectify
 
         if CHOICE.get().site is not None:
             _refuse_sites()
         check_given(request_id, hold)
         if dry_run:
-            return price_outcome(federation.price_correction(file), file)
+            return correction_price(federation.price_correction(file), file)
         return rectify(federation, file, request_id=request_id, hold=hold, wait=wait)
 
     def together(_: SiteFederation) -> Outcome:

@@ -48,7 +48,7 @@ def rectify(federation: Federation, file: Path, *, request_id: str | None, hold:
     return replace(outcome, data={**outcome.data, **private}, text="\n".join([outcome.text or "", *lines]).strip())
 
 
-def price_outcome(found: Search, file: Path) -> Outcome:
+def correction_price(found: Search, file: Path) -> Outcome:
     """Return what a correction would change and cost, and which of its rows are not here."""
     plan, rows = found.plan, _rows(found.unknown_ids)
     data = {

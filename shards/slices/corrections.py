@@ -65,7 +65,7 @@ class CorrectedRows:
         if len(rows):
             self._old.append(_contents(self._rows.take(rows)))
             self._changed = self._changed.union(DigestSet.points_of(draft.take(given)))
-            self._rows = joined([self._rows.take(np.delete(np.arange(len(self._rows)), rows)), draft.take(given)])
+            self._rows = concatenated([self._rows.take(np.delete(np.arange(len(self._rows)), rows)), draft.take(given)])
         return found, len(rows)
 
     @property
@@ -89,7 +89,7 @@ class CorrectedRows:
         """
         present = self._corrected(gone)
         blocks = [read_part(store, part) for part in kept.parts] + self._old
-        every = joined(blocks)
+        every = concatenated(blocks)
         is_old = ~gone.contains(every)
         if present is not None:
             is_old &= ~np.isin(_digests(every), content_digests(present))
@@ -129,7 +129,7 @@ def keep_corrected(
             stale.append(block.take(found))
     if not stale:
         return Kept(record=given, replaced=0, left_out=0)
-    rows = joined(stale)
+    rows = concatenated(stale)
     points = DigestSet.points_of(rows)
     corrected = read_rows(store, present, points)
     if corrected is not None:
@@ -146,14 +146,14 @@ def read_rows(store: ObjectStore, record: SliceRecord, named: DigestSet) -> Poin
         block = read_part(store, part)
         if (here := named.contains(block)).any():
             found.append(block.take(here))
-    return joined(found) if found else None
+    return concatenated(found) if found else None
 
 
 def named_identities(store: ObjectStore, records: Iterable[SliceRecord], named: DigestSet) -> PointBlock | None:
     """Return the digests of those data points in the slices that are ``named``; None: there are none."""
     blocks = (block for record in records for block in identities(store, record))
     found = [block.take(here) for block in blocks if (here := named.contains(block)).any()]
-    return joined(found) if found else None
+    return concatenated(found) if found else None
 
 
 def matched(rows: PointBlock, draft: PointBlock) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -167,7 +167,7 @@ def matched(rows: PointBlock, draft: PointBlock) -> tuple[npt.NDArray[np.intp], 
     return at[same], given[same]
 
 
-def joined(blocks: Iterable[PointBlock]) -> PointBlock:
+def concatenated(blocks: Iterable[PointBlock]) -> PointBlock:
     """Return the data points of all blocks, of which there is at least one."""
     first, *others = blocks
     if not others:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from coordinator.state import FederationState
@@ -95,11 +95,6 @@ def essence(state: FederationState) -> Essence:
         )
         for shard in state.shards
     ]
-
-
-def with_values(points: Sequence[Point], **others: Point) -> list[Point]:
-    """Return the data points with others in place of those of the same id."""
-    return [others.get(point.id, point) for point in points]
 
 
 def _essence(record: SliceRecord) -> tuple[int, Sha256, Sha256]:
