@@ -235,7 +235,10 @@ class _Examination:
     def _model(self) -> str:
         width = feature_width(open_train(self._specification), self._specification.data)
         found = self._federation.workers().configuration(width, 1)
-        return f"{self._specification.model.factory} fits {width} features; workers compute on {found.profile.device}"
+        model = self._specification.model
+        if model.recorded_learner is not None:
+            return f"{model.learner} fits {width} features; its constituents are the same on every machine"
+        return f"{model.factory} fits {width} features; workers compute on {found.profile.device}"
 
 
 def _rows_and_copies(found: Leftovers) -> str:

@@ -49,6 +49,7 @@ from shards.data.arrays import (
 )
 from shards.data.inventory import inventory
 from shards.data.sources import table_source
+from shards.learner_kinds import TORCH
 from shards.learners.trainer import SliceLearned
 from shards.specification import DataSettings, TrainingSettings
 from storage.errors import Invalid
@@ -270,9 +271,9 @@ class _Estimator:
             "model": {
                 "factory": _factory_of(self.model)[0],
                 "arguments": dict(self.arguments or {}),
-                **({} if self.learner == "torch" else {"learner": self.learner}),
+                **({} if self.learner == TORCH else {"learner": self.learner}),
             },
-            "training": _DEFAULTS,
+            "training": _DEFAULTS if self.learner == TORCH else {},
             "partition": {"shards": self.shards, "slices": self.slices},
         }.items():
             tables[table] = {**own, **tables.get(table, {})}

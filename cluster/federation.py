@@ -386,7 +386,7 @@ class Federation:
         from cluster.writer.forecast import measured_basis, plan_for, trial_basis  # noqa: PLC0415  it loads torch
 
         state = self._current()
-        basis = measured_basis(state, state.settings["training"]["epochs"]) if state else None
+        basis = measured_basis(state) if state else None
         if basis is None:
             basis = trial_basis(self.specification, open_train(self.specification), points, self._clock)
         elif points is not None:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
 
 from coordinator.requests import Cost, ErasureRequest, ObjectRef, PlacedRows, Readmission, Refutation, Segment
 from shards.data.inventory import SourceFile
-from shards.lineage import CheckpointRecord, Configuration, Lineage, expected_lineages
+from shards.lineage import Base, CheckpointRecord, Configuration, Lineage, expected_lineages
 from shards.routing import AS_GIVEN, Naming, SliceId
 from shards.slices.files import SliceRecord
 from shards.slices.ingest import FeatureLayout
-from shards.specification import ShardId
+from shards.specification import ShardId, SliceIndex
 from storage.digests import Sha256
 from storage.objects import ObjectKey
 
@@ -25,19 +25,17 @@ class ShardState:
     slices: tuple[SliceRecord, ...]
     """Slices 1..R."""
     chain: tuple[CheckpointRecord, ...] = ()
-    """Checkpoints after slices 1..k, k <= R. Only an erasure shortens the chain, and only training extends it."""
+    """Checkpoints after portions 1..k. Only an erasure shortens the chain, and only training extends it."""
     serving: int = 0
-    """How many slices the served checkpoint has seen, fixed within a generation; 0: the shard abstains."""
+    """How many portions the served checkpoint has seen, fixed within a generation; 0: the shard abstains."""
+    base: Base | None = None
+    """The last constituent before the slices changed, for learners that take points out directly; None once there is a
+    new one, or where it must not be used."""
 
     @property
     def points(self) -> int:
         """Data points in the shard."""
         return sum(record.points for record in self.slices)
-
-    @property
-    def is_trained(self) -> bool:
-        """Whether the constituent has learned its last slice."""
-        return len(self.chain) == len(self.slices)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +67,7 @@ class GenerationRecord:
     until: str
     """Empty: it is still served."""
     serving: tuple[int, ...]
-    """For each shard, how many slices the served checkpoint had seen; 0: it abstained."""
+    """For each shard, how many portions the served checkpoint had seen; 0: it abstained."""
 
 
 _NO_COST: Final = Cost()
@@ -210,6 +208,36 @@ class FederationState:
         """Return the record of the slice."""
         return self.shards[place.shard].slices[place.slice - 1]
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all slices of a shard are one portion: what is learned between two checkpoints."""
+        return self.configuration is not None and self.configuration.is_whole
+
+    def portions(self, slices: Sequence[int]) -> tuple[int, ...]:
+        """Return the data points of each portion of a shard, given those of its slices 1..R."""
+        return (sum(slices),) if self.is_whole else tuple(slices)
+
+    def portion_of(self, slice_: SliceIndex) -> SliceIndex:
+        """Return the number of the portion that the slice is in."""
+        return SliceIndex(1) if self.is_whole else slice_
+
+    def seen(self, shard: ShardId, checkpoints: int) -> int:
+        """Return how many data points the shard's checkpoint of this number has seen."""
+        return sum(self.portions([record.points for record in self.shards[shard].slices])[:checkpoints])
+
+    def full_chain(self, shard: ShardId) -> int:
+        """Return the number of checkpoints of a trained constituent."""
+        return 1 if self.is_whole else len(self.shards[shard].slices)
+
+    def is_trained(self, shard: ShardId) -> bool:
+        """Whether the constituent has learned all slices."""
+        return len(self.shards[shard].chain) == self.full_chain(shard)
+
+    def untrained(self) -> tuple[ShardId, ...]:
+        """Return the shards whose constituents have not learned all slices."""
+        every = (ShardId(number) for number in range(len(self.shards)))
+        return tuple(shard for shard in every if not self.is_trained(shard))
+
     def lineages(self, shard: ShardId) -> tuple[Lineage, ...]:
         """Return the lineages that the shard's checkpoints must have; empty before training is configured."""
         if self.configuration is None:
@@ -222,6 +250,8 @@ class FederationState:
         drafts = (rows for request in self.requests for rows in request.drafts)
         keys |= {part.key for rows in (*drafts, *self.corrected) for part in rows.record.parts}
         keys |= {checkpoint.key for shard in self.shards for checkpoint in shard.chain}
+        for base in (shard.base for shard in self.shards if shard.base is not None):
+            keys |= {base.checkpoint.key, *(part.key for record in base.slices for part in record.parts)}
         refs = (ref for request in self.requests for ref in (request.names, request.before, request.found.missing))
         keys |= {ref.key for ref in refs if isinstance(ref, ObjectRef)}
         keys |= {ref.key for ref in (*self.tombstone_objects(), *self.ended.buckets) if ref is not None}
@@ -244,5 +274,5 @@ def servable(state: FederationState) -> tuple[Constituent, ...]:
     return tuple(
         Constituent(shard=ShardId(number), checkpoint=shard.chain[shard.serving - 1])
         for number, shard in enumerate(state.shards)
-        if sum(record.points for record in shard.slices[: shard.serving])
+        if state.seen(ShardId(number), shard.serving)
     )

@@ -45,7 +45,8 @@ class ConstituentStatus:
     digest: Sha256 | None
     """Digest of parameters and buffers after the last slice; None while it is not trained, or withheld."""
     slice_digests: tuple[Sha256, ...] | None
-    """Digests after slices 1..k, as far as it is trained. None: withheld."""
+    """Digests after slices 1..k, as far as it is trained; a single one where all slices are learned at once. None:
+    withheld."""
     state: str
     """``trained``, ``training``, ``quarantined`` (serves an earlier slice, or abstains) or ``empty`` (no points)."""
     serving_slice: int
@@ -186,7 +187,7 @@ def describe_federation(
         batch=_batch(state, erasure or ErasureSettings(), moment),
         full_point_epochs=_full_point_epochs(state),
         differences=differences,
-        unrecorded=unrecorded(state.configuration, state.settings["model"]["factory"]) if state.configuration else (),
+        unrecorded=_unrecorded(state),
         clock_behind_seconds=round((moment - now).total_seconds(), 3),
     )
 
@@ -267,9 +268,15 @@ def _full_point_epochs(state: FederationState) -> int:
     epochs = trained_epochs(state)
     if epochs is None:
         return 0
-    schedule = slice_epochs(epochs, len(state.shards[0].slices))
-    points = (tuple(record.points for record in shard.slices) for shard in state.shards)
+    schedule = slice_epochs(epochs, state.full_chain(ShardId(0)))
+    points = (state.portions([record.points for record in shard.slices]) for shard in state.shards)
     return sum(training_point_epochs(each, schedule) for each in points)
+
+
+def _unrecorded(state: FederationState) -> tuple[str, ...]:
+    if state.configuration is None:
+        return ()
+    return unrecorded(state.configuration, state.settings["model"].get("factory"))
 
 
 def _constituent(state: FederationState, number: ShardId, shard: ShardState) -> ConstituentStatus:
@@ -277,15 +284,15 @@ def _constituent(state: FederationState, number: ShardId, shard: ShardState) -> 
         shard=number,
         slices=len(shard.slices),
         points=shard.points,
-        digest=shard.chain[-1].digest if shard.is_trained else None,
+        digest=shard.chain[-1].digest if state.is_trained(number) else None,
         slice_digests=tuple(checkpoint.digest for checkpoint in shard.chain),
         state=_kind(state, number, shard),
-        serving_slice=shard.serving,
+        serving_slice=len(shard.slices) if state.is_whole and shard.serving else shard.serving,
     )
 
 
 def _kind(state: FederationState, number: ShardId, shard: ShardState) -> str:
-    if not shard.is_trained:
+    if not state.is_trained(number):
         open_here = any(request.state.is_open and number in request.found.from_slices for request in state.requests)
         return "quarantined" if open_here else "training"
     return "trained" if shard.points else "empty"

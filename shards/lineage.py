@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Final
 
+from shards.learner_kinds import LEARNERS
 from shards.slices.files import SliceRecord
 from shards.specification import SHIPPED_FACTORIES, ShardId, SliceIndex
 from storage.digests import Json, Sha256, digest_of
@@ -59,6 +60,13 @@ class Configuration:
     code_manifest: Sha256 | None = None
     """Digest of the model's modules, installed packages and declared files, as a rehearsal found them. None: the model
     comes with this system, or the constituents are older than code manifests."""
+    learner: str | None = None
+    """The learner, as ``[model] learner`` names it; None: torch."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all slices of a shard are learned at once: then a chain is a single checkpoint."""
+        return self.learner is not None and LEARNERS[self.learner].whole
 
     def record(self) -> dict[str, Json]:
         """Return the configuration as values for canonical JSON, without the fields older releases lack (E16)."""
@@ -86,8 +94,13 @@ def in_force(stored: Configuration | None, present: Configuration) -> Configurat
     return stored if stored is not None and as_recorded(stored, present) == stored else present
 
 
-def unrecorded(stored: Configuration, factory: str) -> tuple[str, ...]:
-    """Return the optional fields that ``stored`` lacks, and that training ``factory``'s model now would record."""
+def unrecorded(stored: Configuration, factory: str | None) -> tuple[str, ...]:
+    """Return the optional fields that ``stored`` lacks, and that training ``factory``'s model now would record.
+
+    ``factory`` None: the learner is not torch, and there is nothing that earlier releases did not record.
+    """
+    if factory is None:
+        return ()
     lacks_manifest = stored.code_manifest is None and factory.partition(":")[0] != SHIPPED_FACTORIES
     return ("probe",) * (stored.profile.probe is None) + ("code_manifest",) * lacks_manifest
 
@@ -98,6 +111,7 @@ class Lineage:
 
     shard: ShardId
     slice: SliceIndex
+    """1 where all slices are learned at once."""
     points: int
     """Data points of this slice."""
     points_digest: Sha256
@@ -149,10 +163,27 @@ class CheckpointRecord:
     """Time that training this slice took; for information only."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """A constituent that has seen other points than it should, from which learning directly may start.
+
+    It is never served. Its objects are on the purge list, and are read before they are purged.
+    """
+
+    slices: tuple[SliceRecord, ...]
+    """The slices that it has seen."""
+    checkpoint: CheckpointRecord
+
+
 def expected_lineages(
     shard: ShardId, slices: Sequence[SliceRecord], configuration: Configuration
 ) -> tuple[Lineage, ...]:
-    """Return the lineages that the checkpoints after slices 1..R of ``shard`` must have."""
+    """Return the lineages that the checkpoints after slices 1..R of ``shard`` must have.
+
+    Of a learner that learns all slices at once, there is one lineage, whose slice is the whole shard.
+    """
+    if configuration.is_whole:
+        slices = (_joined(slices),)
     lineages: list[Lineage] = []
     parent: Sha256 | None = None
     for number, record in enumerate(slices, start=1):
@@ -168,6 +199,16 @@ def expected_lineages(
         lineages.append(lineage)
         parent = lineage.digest()
     return tuple(lineages)
+
+
+def _joined(slices: Sequence[SliceRecord]) -> SliceRecord:
+    """Return what is to be known of all slices as if they were one."""
+    return SliceRecord(
+        parts=(),
+        points=sum(record.points for record in slices),
+        points_digest=digest_of([record.points_digest for record in slices]),
+        content_digest=digest_of([record.content_digest for record in slices]),
+    )
 
 
 def valid_prefix(chain: Sequence[CheckpointRecord], expected: Sequence[Lineage]) -> tuple[CheckpointRecord, ...]:

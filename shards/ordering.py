@@ -31,14 +31,16 @@ def stream(seed: int, shard: ShardId, slice_: SliceIndex, epoch: int, purpose: b
 
 
 def epoch_order(keys_N: npt.NDArray[np.uint64], number: int) -> npt.NDArray[np.int64]:
-    """Return the permutation of ``keys_N`` for the stream ``number``.
+    """Return the permutation of ``keys_N`` for the stream ``number``; equal keys keep their canonical order."""
+    return np.argsort(mixed(keys_N, number), kind="stable").astype(np.int64, copy=False)
 
-    Each key is mixed by MurmurHash3's 64-bit finaliser (a bijection); equal keys keep their canonical order.
-    """
-    mixed = keys_N ^ np.uint64(number)
-    mixed ^= mixed >> np.uint64(33)
-    mixed *= np.uint64(0xFF51AFD7ED558CCD)
-    mixed ^= mixed >> np.uint64(33)
-    mixed *= np.uint64(0xC4CEB9FE1A85EC53)
-    mixed ^= mixed >> np.uint64(33)
-    return np.argsort(mixed, kind="stable").astype(np.int64, copy=False)
+
+def mixed(keys_N: npt.NDArray[np.uint64], number: int) -> npt.NDArray[np.uint64]:
+    """Return a draw for each key from the stream ``number``: MurmurHash3's 64-bit finaliser, a bijection."""
+    draws = keys_N ^ np.uint64(number)
+    draws ^= draws >> np.uint64(33)
+    draws *= np.uint64(0xFF51AFD7ED558CCD)
+    draws ^= draws >> np.uint64(33)
+    draws *= np.uint64(0xC4CEB9FE1A85EC53)
+    draws ^= draws >> np.uint64(33)
+    return draws

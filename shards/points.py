@@ -65,6 +65,8 @@ class ShardPoints:
     """As in ``PointBlock``."""
     keys_N: npt.NDArray[np.uint64]
     """First 8 bytes (big-endian) of the point's digest, from which its place in each epoch is derived."""
+    subjects_N: npt.NDArray[np.uint64]
+    """The same of the subject that decides the slice."""
     ends: tuple[int, ...]
     """``ends[r - 1]`` is the number of points in slices 1..r; length R."""
 

@@ -15,8 +15,9 @@ from typing import Any, Final, NewType
 
 from shards.encoders import ImageEncoder
 from shards.encoding import Encoding, InputShape, encoding_of
-from shards.learning_rate import schedule_problems
-from shards.optimizers import OPTIMIZERS, argument_problems, belongs_to
+from shards.learner_kinds import LEARNERS, TORCH, LearnerArguments, arguments_record, read_arguments
+from shards.recipe.learning_rate import schedule_problems
+from shards.recipe.optimizers import OPTIMIZERS, argument_problems, belongs_to
 from shards.schedule import minimum_epochs
 from shards.subjects import FORMS, SubjectForm
 from shards.targets import TARGETS, Class, Number, Target
@@ -31,6 +32,8 @@ SliceIndex = NewType("SliceIndex", int)
 
 SHIPPED_FACTORIES = "shards.models"
 """The module of the factories that come with this system."""
+
+_USUAL_FACTORY: Final = f"{SHIPPED_FACTORIES}:mlp"
 
 CROSS_ENTROPY: Final = "cross_entropy"
 _LOSSES: Final = tuple(loss for target in TARGETS.values() for loss in target.losses)
@@ -267,18 +270,28 @@ class DataSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
-    """The table ``[model]``: which network a constituent is."""
+    """The table ``[model]``: what a constituent is."""
 
-    factory: str = "shards.models:mlp"
-    """Import path ``module:callable``; the callable returns a ``torch.nn.Module``."""
+    factory: str = _USUAL_FACTORY
+    """Import path ``module:callable``; the callable returns a ``torch.nn.Module``. Of the learner torch alone."""
     arguments: Mapping[str, Any] = field(default_factory=dict)
-    """Keyword arguments for the factory; ``inputs`` and ``classes`` are added where it takes them."""
+    """Keyword arguments for the factory; ``inputs`` and ``classes`` are added where it takes them. Of other learners:
+    their own arguments (``shards.learner_kinds``)."""
     files: tuple[str, ...] = ()
     """Files that the model's code reads, such as pretrained weights, or folders of such files; relative to the
     specification's folder. The model may read no others."""
+    learner: str = TORCH
+    """How a constituent learns: ``torch``, or a learner that comes with this system (``shards.learner_kinds``)."""
 
     def __post_init__(self) -> None:
         problems = []
+        if self.learner not in LEARNERS:
+            problems.append(f"learner must be one of {', '.join(LEARNERS)}, got {self.learner!r}")
+        elif self.learner != TORCH:
+            problems += read_arguments(self.learner, self.arguments)[1]
+            for name in ("factory", "files"):
+                if getattr(self, name) not in {_USUAL_FACTORY, ()}:
+                    problems.append(f"{name} belongs to the learner torch, learner is {self.learner}: leave it out")
         for name in self.files:
             path = PurePosixPath(name)
             if not path.parts or path.is_absolute() or ".." in path.parts:
@@ -286,6 +299,30 @@ class ModelSettings:
         if not _CALLABLE.fullmatch(self.factory):
             problems.append(f"factory must read 'module:callable', got {self.factory!r}")
         refuse_settings("model", problems)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all slices of a shard are learned at once."""
+        return LEARNERS[self.learner].whole
+
+    @property
+    def recorded_learner(self) -> str | None:
+        """The learner as records have it: None for torch, which the first releases did not name."""
+        return None if self.learner == TORCH else self.learner
+
+    @property
+    def learner_arguments(self) -> LearnerArguments:
+        """The arguments of a learner other than torch."""
+        made, _ = read_arguments(self.learner, self.arguments)
+        assert made is not None
+        return made
+
+    def record(self) -> dict[str, Any]:
+        """Return the settings as a record has them."""
+        if self.learner != TORCH:
+            return {"learner": self.learner, "arguments": arguments_record(self.learner, self.arguments)}
+        own: dict[str, Any] = {"factory": self.factory, "arguments": dict(self.arguments)}
+        return own | ({"files": self.files} if self.files else {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -448,13 +485,26 @@ class PartitionSettings:
         refuse_settings("partition", problems)
 
 
-def check_schedule(training: TrainingSettings, partition: PartitionSettings) -> None:
+def check_schedule(training: TrainingSettings, partition: PartitionSettings, model: ModelSettings) -> None:
     """Raise ``Invalid`` when a slice would get no epoch (E5)."""
+    if model.is_whole:
+        return
     least = minimum_epochs(partition.slices)
     if training.epochs < least:
         raise Invalid(
             f"[training] epochs = {training.epochs} gives some of {partition.slices} slices no epoch",
             f"Set epochs to at least {least}, or [partition] slices to fewer.",
+        )
+
+
+def check_learner(model: ModelSettings, data: DataSettings) -> None:
+    """Raise ``Invalid`` when the learner does not serve the target."""
+    served = LEARNERS[model.learner].targets
+    if data.target not in served:
+        others = [name for name, kind in LEARNERS.items() if data.target in kind.targets]
+        raise Invalid(
+            f"[model] learner = {model.learner!r} does not serve the target {data.target}, only {', '.join(served)}",
+            f"Take {' or '.join(others)}.",
         )
 
 

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from cluster.config.serve import ServeSettings
 from cluster.config.toml import TOP, Problems, parse_file, read_table
 from coordinator.settings import AggregationSettings, ErasureSettings, ReceiptSettings
+from shards.learner_kinds import TORCH
 from shards.specification import (
     DataSettings,
     ModelSettings,
     PartitionSettings,
     TrainingSettings,
     check_class_weights,
+    check_learner,
     check_loss,
     check_schedule,
 )
@@ -244,6 +247,7 @@ def specification_of(path: Path, text: str | None, document: Mapping[str, Any]) 
     """Return what ``document``, read from ``text`` at ``path``, specifies; raises as ``read_specification`` does."""
     problems = Problems(path, text)
     top = {name: value for name, value in document.items() if name not in TABLES}
+    document = _with_recipe(document, problems)
     tables = {name: read_table(TABLES, name, document.get(name, {}), problems) for name in TABLES if name != TOP}
     federation = read_table(TABLES, TOP, top, problems)
     _check_together(tables, problems)
@@ -260,25 +264,50 @@ def specification_of(path: Path, text: str | None, document: Mapping[str, Any]) 
     )
 
 
+_NO_RECIPE: Final[Mapping[str, Any]] = {"epochs": 1, "batch_size": 1, "learning_rate": 1.0}
+"""What ``[training]`` says where the learner has no recipe: one pass over the data points."""
+
+
+def _with_recipe(document: Mapping[str, Any], problems: Problems) -> Mapping[str, Any]:
+    """Return the document with all of ``[training]``, of which other learners than torch take the seed alone."""
+    model, training = document.get("model", {}), document.get("training", {})
+    learner = model.get("learner", TORCH) if isinstance(model, dict) else TORCH
+    if learner == TORCH or not isinstance(training, dict):
+        return document
+    usual = _plain_settings(TrainingSettings(**_NO_RECIPE))
+    for setting in training.keys() & ({each.name for each in fields(TrainingSettings)} - {"seed"}):
+        if training[setting] != usual.get(setting):  # a recipe that is read again has all of them
+            fact = f"{setting} belongs to the learner torch, learner is {learner}: leave it out"
+            problems.add("training", setting, fact)
+    return {**document, "training": {**training, **_NO_RECIPE}}
+
+
 def _check_together(tables: Mapping[str, Any], problems: Problems) -> None:
-    """Note what is wrong with settings of [training] in view of those of other tables."""
-    training = tables["training"]
+    """Note what is wrong with settings in view of those of other tables."""
+    training, model = tables["training"], tables["model"]
     checks = (
-        ("epochs", check_schedule, "partition"),
         ("class_weights", check_class_weights, "data"),
         ("loss", check_loss, "data"),
     )
     data, aggregation = tables["data"], tables["aggregation"]
+    if None not in (training, model, tables["partition"]):
+        _note(problems, "training", "epochs", lambda: check_schedule(training, tables["partition"], model))
+    if None not in (data, model):
+        _note(problems, "model", "learner", lambda: check_learner(model, data))
     if data is not None and aggregation is not None and aggregation.rule not in data.predicted.rules:
         fact = f"rule = {aggregation.rule!r} is not one of the target {data.target}: leave it out"
         problems.add("aggregation", "rule", fact)
     for setting, check, other in checks:
         if training is None or tables[other] is None:
             continue  # their own problems are noted
-        try:
-            check(training, tables[other])
-        except Invalid as error:
-            problems.add("training", setting, f"{error.fact.removeprefix('[training] ')}. {error.remedy}")
+        _note(problems, "training", setting, partial(check, training, tables[other]))
+
+
+def _note(problems: Problems, table: str, setting: str, check: Callable[[], None]) -> None:
+    try:
+        check()
+    except Invalid as error:
+        problems.add(table, setting, f"{error.fact.removeprefix(f'[{table}] ')}. {error.remedy}")
 
 
 def settings_record(specification: FederationSpecification) -> dict[str, Any]:
@@ -299,17 +328,14 @@ def settings_record(specification: FederationSpecification) -> dict[str, Any]:
     if data["target"] == Class.kind:
         del data["target"]  # releases before this one knew no other
     subjects = specification.data.subject_columns
-    model: dict[str, Any] = {
-        "factory": specification.model.factory,
-        "arguments": dict(specification.model.arguments),
-    }
-    if specification.model.files:
-        model["files"] = specification.model.files
+    training = specification.training
     record = {
         "name": specification.name,
         "data": data | {"subject": subjects[0] if len(subjects) == 1 else subjects},
-        "model": model,
-        "training": specification.training.record(specification.data.predicted),
+        "model": specification.model.record(),
+        "training": training.record(specification.data.predicted)
+        if specification.model.learner == TORCH
+        else {"seed": training.seed},
         "partition": {
             "shards": specification.partition.shards,
             "slices": specification.partition.slices,

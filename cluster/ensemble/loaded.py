@@ -18,11 +18,9 @@ from cluster.runtime.user_code import make_importable, working_in
 from coordinator.aggregation import Aggregated, AnsweredBy, ModelFailed, Rule, aggregate, model_failed
 from coordinator.state import FederationState, servable
 from shards.learners.protocol import Learner
-from shards.learners.registry import open_learner
+from shards.learners.registry import code_digest, fix_numerics, open_learner
 from shards.learners.torch.code_manifest import CodeManifest
-from shards.learners.torch.model_code import model_code_digest
 from shards.learners.torch.rehearsal import recorded_manifest
-from shards.learners.torch.seeding import set_numerics
 from shards.learners.torch.staging import declared_files, file_digest
 from shards.learners.trainer import read_checkpoint
 from shards.lineage import Configuration
@@ -116,7 +114,7 @@ class Ensemble:
         parts with which the checkpoints were trained.
         """
         make_importable(specification.folder)
-        set_numerics(specification.cluster.threads_per_worker, "cpu")
+        fix_numerics(specification.model, specification.cluster.threads_per_worker, "cpu")
         learner = open_learner(
             model=specification.model,
             training=specification.training,
@@ -200,7 +198,7 @@ def _check_code(code: Sha256 | None, manifest: CodeManifest | None, specificatio
         files = declared_files(specification.folder, model.files)
         present = manifest.present(model.factory, {name: file_digest(file) for name, file in files.items()})
         differences = manifest.differences(present)
-    if code is not None and code != model_code_digest(model, specification.training) and not differences:
+    if code is not None and code != code_digest(model, specification.training) and not differences:
         differences = ["the model's source code has changed"]
     if differences:
         raise Conflict(

@@ -412,7 +412,7 @@ class RayPool:
 
 
 def _work(task: TrainTask) -> int:
-    return sum(record.points for record in task.slices) * (len(task.slices) - len(task.done))
+    return sum(record.points for record in task.slices) * (len(task.lineages) - len(task.done))
 
 
 def _cause(error: RayTaskError) -> BaseException:

@@ -23,14 +23,12 @@ from cluster.runtime.user_code import make_importable
 from coordinator.engine.tasks import check_configuration, revised_task
 from shards.encoding import InputShape
 from shards.learners.protocol import Learner
-from shards.learners.registry import open_learner
+from shards.learners.registry import check_fixed, code_digest, fix_numerics, open_learner
 from shards.learners.torch.code_manifest import CodeManifest
 from shards.learners.torch.confinement import ConfinedLearner, Confinement
-from shards.learners.torch.model_code import model_code_digest
-from shards.learners.torch.probe import probe
 from shards.learners.torch.rehearsal import recorded_manifest, rehearsed
 from shards.learners.torch.rehearsal_process import RehearsalRequest
-from shards.learners.torch.seeding import Device, check_numerics, set_numerics
+from shards.learners.torch.seeding import Device
 from shards.learners.torch.staging import StagedFolder, file_digest
 from shards.learners.torch.user_modules import UserModules
 from shards.learners.trainer import ConstituentTrainer, TrainingEvent, TrainTask
@@ -82,7 +80,7 @@ class Worker:
         check_rooms()
         make_importable(setup.import_folder)
         self._setup = setup
-        self._profile = replace(set_numerics(setup.threads, setup.device), probe=probe(setup.device))
+        self._profile = fix_numerics(setup.model, setup.threads, setup.device, probed=True)
         self._modules = modules
         self._learners: dict[int, Learner[Any]] = {}
         self._manifests: dict[int, CodeManifest | None] = {}
@@ -93,12 +91,13 @@ class Worker:
         Raises ``Invalid`` when the model does not fit ``width`` features.
         """
         self._learner(width).initial(ShardId(0))
-        check_numerics(self._profile, self._setup.model.factory)
+        check_fixed(self._setup.model, self._profile)
         present = Configuration(
             settings=self._setup.settings,
             model_code=self._model_code,
             seed=self._setup.training.seed,
             profile=self._profile,
+            learner=self._setup.model.recorded_learner,
         )
         if stored is None or stored.code_manifest is None:
             return present
@@ -137,7 +136,7 @@ class Worker:
     @cached_property
     def _model_code(self) -> Sha256:
         # Computed once, from the code that this process imported: the file may change later.
-        return model_code_digest(self._setup.model, self._setup.training)
+        return code_digest(self._setup.model, self._setup.training)
 
     def train(self, task: TrainTask) -> Iterator[TrainingEvent]:
         """Do ``task``, yielding its events.
@@ -177,7 +176,9 @@ class Worker:
                 shape=self._setup.shape,
                 target=self._setup.target,
             )
-            self._learners[width] = ConfinedLearner(learner, self._confinement)
+            if self._setup.model.recorded_learner is None:  # others run no code of the user's
+                learner = ConfinedLearner(learner, self._confinement)
+            self._learners[width] = learner
         return self._learners[width]
 
     @cached_property

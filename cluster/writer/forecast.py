@@ -10,14 +10,14 @@ import numpy as np
 from cluster.config.specification import FederationSpecification
 from cluster.runtime.user_code import make_importable
 from coordinator.decisions.forecast import Forecast, forecast
+from coordinator.decisions.plan import trained_epochs
 from coordinator.ports import Clock
 from coordinator.state import FederationState
 from shards.cost import training_point_epochs
 from shards.data.columns import choose_columns
 from shards.data.readers import Wanted
 from shards.data.sources import Source
-from shards.learners.registry import open_learner
-from shards.learners.torch.seeding import set_numerics
+from shards.learners.registry import fix_numerics, open_learner
 from shards.lineage import Configuration, Lineage, NumericsProfile, expected_lineages
 from shards.points import ShardPoints
 from shards.schedule import slice_epochs
@@ -56,13 +56,13 @@ class Plan:
     forecast: Forecast
 
 
-def measured_basis(state: FederationState, epochs: int) -> Basis | None:
+def measured_basis(state: FederationState) -> Basis | None:
     """Return the basis measured by the federation's own training; None if nothing was trained."""
-    schedule = slice_epochs(epochs, len(state.shards[0].slices))
+    schedule = slice_epochs(trained_epochs(state) or 1, state.full_chain(ShardId(0)))
     checkpoints = [checkpoint for shard in state.shards for checkpoint in shard.chain]
     work = sum(
         training_point_epochs(
-            [record.points for record in shard.slices[: len(shard.chain)]], schedule[: len(shard.chain)]
+            state.portions([record.points for record in shard.slices])[: len(shard.chain)], schedule[: len(shard.chain)]
         )
         for shard in state.shards
     )
@@ -84,7 +84,7 @@ def trial_basis(specification: FederationSpecification, source: Source, points: 
     data, training = specification.data, specification.training
     width = feature_width(source, data)
     make_importable(specification.folder)
-    profile = set_numerics(specification.cluster.threads_per_worker, "cpu")
+    profile = fix_numerics(specification.model, specification.cluster.threads_per_worker, "cpu")
     learner = open_learner(
         model=specification.model,
         training=replace(training, epochs=1),
@@ -125,7 +125,7 @@ def plan_for(
     partition = PartitionSettings(
         shards=own.shards if shards is None else shards, slices=own.slices if slices is None else slices
     )
-    check_schedule(specification.training, partition)
+    check_schedule(specification.training, partition, specification.model)
     return Plan(
         basis=basis,
         partition=partition,
@@ -166,6 +166,7 @@ def _random_points(count: int, width: int, target: Target) -> ShardPoints:
         features_NF=np.resize(ramp, (count, width)),
         labels_N=target.made_up(np.arange(count, dtype=np.uint64)),
         keys_N=np.arange(count, dtype=np.uint64),
+        subjects_N=np.arange(count, dtype=np.uint64),
         ends=(count,),
     )
 

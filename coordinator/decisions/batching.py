@@ -46,14 +46,14 @@ def plan_batch(state: FederationState, epochs: int) -> RequestBatch:
     Never costs more than separate batches for its requests, because each shard is retrained once.
     """
     batch = tuple(filter(is_training, state.requests))
-    schedule = slice_epochs(epochs, len(state.shards[0].slices))
+    schedule = slice_epochs(epochs, state.full_chain(ShardId(0)))
     pace = _seconds_per_point_epoch(state, batch, schedule)
     affected = affected_slices(
         SliceId(shard, first) for request in batch for shard, first in request.found.from_slices.items()
     )
     retrains = []
     for shard, from_slice in affected.items():
-        work = replay_point_epochs(_points(state, shard), schedule, from_slice)
+        work = replay_point_epochs(_points(state, shard), schedule, state.portion_of(from_slice))
         seconds = round(pace * work, 3)
         retrains.append(ShardRetrain(shard=shard, from_slice=from_slice, point_epochs=work, seconds=seconds))
     return RequestBatch(requests=tuple(request.request_id for request in batch), shards=tuple(retrains))
@@ -63,14 +63,16 @@ def retrain_start(state: FederationState, settings: ErasureSettings) -> datetime
     """Return the moment from which retraining may start; None when there is nothing to train.
 
     It is ``AT_ONCE`` when training is needed for another reason than erasures (a first training, other settings or
-    data, a lost checkpoint), and when a retrain has begun: then arriving requests join it (D7). It is never later than
-    the earliest due date.
+    data, a lost checkpoint), when points are taken out directly, which costs little, and when a retrain has begun: then
+    arriving requests join it (D7). It is never later than the earliest due date.
     """
-    untrained = {ShardId(number) for number, shard in enumerate(state.shards) if not shard.is_trained}
+    untrained = set(state.untrained())
     if state.data is None or state.configuration is None or not untrained:
         return None
     batch = tuple(filter(is_training, state.requests))
-    if state.at_once or not untrained <= {shard for request in batch for shard in request.found.from_slices}:
+    if state.at_once or state.is_whole:
+        return AT_ONCE
+    if not untrained <= {shard for request in batch for shard in request.found.from_slices}:
         return AT_ONCE
     if any(request.state is RequestState.RETRAINING for request in batch):
         return AT_ONCE
@@ -94,7 +96,7 @@ def _expected_seconds(state: FederationState) -> float:
 
 
 def _points(state: FederationState, shard: ShardId) -> tuple[int, ...]:
-    return tuple(record.points for record in state.shards[shard].slices)
+    return state.portions([record.points for record in state.shards[shard].slices])
 
 
 def _seconds_per_point_epoch(state: FederationState, batch: Sequence[ErasureRequest], schedule: Sequence[int]) -> float:

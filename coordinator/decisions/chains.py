@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from coordinator.state import FederationState
-from shards.lineage import valid_prefix
+from coordinator.state import FederationState, ShardState
+from shards.lineage import Base, valid_prefix
 from shards.routing import SliceId
 from shards.slices.files import SliceRecord
 from shards.specification import ShardId, SliceIndex
@@ -18,12 +18,23 @@ def with_slices(state: FederationState, changed: Mapping[SliceId, SliceRecord]) 
         return state
     shards = list(state.shards)
     for place, record in changed.items():
-        slices = list(shards[place.shard].slices)
+        was = shards[place.shard]
+        slices = list(was.slices)
         slices[place.slice - 1] = record
-        shards[place.shard] = replace(shards[place.shard], slices=tuple(slices))
+        base = (
+            Base(slices=was.slices, checkpoint=was.chain[0])
+            if was.base is None and _is_direct(state, was)
+            else was.base
+        )
+        shards[place.shard] = replace(was, slices=tuple(slices), base=base)
     kept = {part.key for record in changed.values() for part in record.parts}
     gone = [part.key for place in changed for part in state.slice(place).parts if part.key not in kept]
     return with_valid_chains(replace(state, shards=tuple(shards), condemned=(*state.condemned, *gone)))
+
+
+def _is_direct(state: FederationState, shard: ShardState) -> bool:
+    """Return whether the shard's constituent is one from which another one can be made directly."""
+    return state.is_whole and bool(shard.chain)
 
 
 def with_valid_chains(state: FederationState) -> FederationState:
@@ -33,6 +44,11 @@ def with_valid_chains(state: FederationState) -> FederationState:
         if len(valid) < len(shard.chain):
             state = truncate(state, ShardId(number), SliceIndex(len(valid) + 1))
     return state
+
+
+def without_bases(state: FederationState) -> FederationState:
+    """Return the state without bases: everything is learned from nothing."""
+    return replace(state, shards=tuple(replace(shard, base=None) for shard in state.shards))
 
 
 def truncate(state: FederationState, number: ShardId, from_slice: SliceIndex) -> FederationState:
@@ -63,7 +79,7 @@ def withdraw_if_cut(before: FederationState, after: FederationState) -> Federati
 
 def hasten_if_changed(before: FederationState, after: FederationState) -> FederationState:
     """Record that training must not wait for a batch, unless only an erasure made it necessary."""
-    if after.at_once or all(shard.is_trained for shard in after.shards):
+    if after.at_once or not after.untrained():
         return after
     changed = after.configuration != before.configuration or any(
         now.slices != was.slices or len(now.chain) < len(was.chain)

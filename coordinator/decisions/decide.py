@@ -10,7 +10,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
-from coordinator.decisions.chains import hasten_if_changed, truncate, with_slices, with_valid_chains, withdraw_if_cut
+from coordinator.decisions.chains import (
+    hasten_if_changed,
+    truncate,
+    with_slices,
+    with_valid_chains,
+    withdraw_if_cut,
+    without_bases,
+)
 from coordinator.decisions.corrections import with_values
 from coordinator.decisions.ended import is_owed_statement, without_ended
 from coordinator.decisions.history import forgotten, with_history
@@ -327,7 +334,7 @@ def outstanding(state: FederationState) -> tuple[Effect, ...]:
 def _owed_by_models(state: FederationState) -> tuple[Effect, ...]:
     if not _is_trainable(state):
         return ()
-    if untrained := tuple(ShardId(n) for n, shard in enumerate(state.shards) if not shard.is_trained):
+    if untrained := state.untrained():
         return (Train(shards=untrained),)
     if state.condemned or any(request.state is RequestState.PUBLISHED for request in state.requests):
         return (Purge(),)
@@ -340,8 +347,7 @@ def _apply(state: FederationState, event: Event) -> FederationState:
         case Ingested():
             return _ingested(state, event)
         case TrainingConfigured():
-            after = replace(state, settings=event.settings, configuration=event.configuration)
-            return with_valid_chains(after)
+            return _configured(state, event)
         case CheckpointWritten():
             return _extend(state, event)
         case CheckpointLost():
@@ -358,6 +364,11 @@ def _apply(state: FederationState, event: Event) -> FederationState:
             return with_values(state, event.corrected, event.drafts)
         case _:
             return _apply_to_request(state, event)
+
+
+def _configured(state: FederationState, event: TrainingConfigured) -> FederationState:
+    after = replace(state, settings=event.settings, configuration=event.configuration)
+    return with_valid_chains(after if event.configuration == state.configuration else without_bases(after))
 
 
 def _apply_to_request(state: FederationState, event: RequestEvent) -> FederationState:
@@ -407,6 +418,7 @@ def _ingested(state: FederationState, event: Ingested) -> FederationState:
         # A checkpoint that has seen only empty slices has the same lineage for every width, but fits only one.
         for number in range(len(after.shards)):
             after = truncate(after, ShardId(number), SliceIndex(1))
+        after = without_bases(after)
     return after
 
 
@@ -503,7 +515,7 @@ def _extend(state: FederationState, event: CheckpointWritten) -> FederationState
         return state  # settings or points changed and changed back: the lineage is needed again, but not this object
     if event.checkpoint.slice != done + 1:
         raise InvariantBroken("a checkpoint's slice is not the one of its lineage", shard=event.shard)
-    longer = replace(shard, chain=(*shard.chain, event.checkpoint))
+    longer = replace(shard, chain=(*shard.chain, event.checkpoint), base=None)
     after = replace(state, shards=(*state.shards[: event.shard], longer, *state.shards[event.shard + 1 :]))
     cost = checkpoint_cost(state, event.shard, event.checkpoint)
 
@@ -511,14 +523,14 @@ def _extend(state: FederationState, event: CheckpointWritten) -> FederationState
         first = request.found.from_slices.get(event.shard)
         if not is_training(request) or first is None:
             return request
-        own = cost if first <= event.checkpoint.slice else Cost()
+        own = cost if state.portion_of(first) <= event.checkpoint.slice else Cost()
         return advance(request, RequestState.RETRAINING, event.at, spent=request.spent + own)
 
     return each_request(after, retrained)
 
 
 def _publish_if_trained(state: FederationState, at: str) -> FederationState:
-    if not _is_trainable(state) or not all(shard.is_trained for shard in state.shards):
+    if not _is_trainable(state) or state.untrained():
         return state
 
     def published(request: ErasureRequest) -> ErasureRequest:
@@ -527,7 +539,7 @@ def _publish_if_trained(state: FederationState, at: str) -> FederationState:
     if state.published:
         # Corrections that cancel each other, and so left every slice as it was, have nothing to wait for.
         return each_request(state, published) if any(map(is_training, state.requests)) else state
-    shards = tuple(replace(shard, serving=len(shard.slices)) for shard in state.shards)
+    shards = tuple(replace(shard, serving=len(shard.chain)) for shard in state.shards)
     after = replace(state, shards=shards, generation=state.generation + 1, published=True, at_once=False)
     return each_request(after, published)
 

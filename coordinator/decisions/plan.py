@@ -55,19 +55,24 @@ def total(retrains: Iterable[ShardRetrain]) -> Cost:
 
 def trained_epochs(state: FederationState) -> int | None:
     """Return e', the epochs of the last requested training; None before the first."""
+    if state.is_whole:
+        return 1
     epochs = state.settings.get("training", {}).get("epochs")
     return epochs if isinstance(epochs, int) else None
 
 
 def checkpoint_cost(state: FederationState, shard: ShardId, checkpoint: CheckpointRecord) -> Cost:
-    """Return the cost of training this checkpoint's slice: the points of slices 1..r, once per epoch (SISA §IV)."""
+    """Return the cost of training this checkpoint's portion: the points up to it, once per epoch (SISA §IV).
+
+    Where all slices are learned at once, a learner's steps are the points that it looked at.
+    """
+    if state.is_whole:
+        return Cost(point_epochs=checkpoint.steps, seconds=checkpoint.seconds)
     epochs = trained_epochs(state)
     if epochs is None:
         return Cost(seconds=checkpoint.seconds)
-    slices = state.shards[shard].slices
-    seen = sum(record.points for record in slices[: checkpoint.slice])
-    own_epochs = slice_epochs(epochs, len(slices))[checkpoint.slice - 1]
-    return Cost(point_epochs=seen * own_epochs, seconds=checkpoint.seconds)
+    own_epochs = slice_epochs(epochs, state.full_chain(shard))[checkpoint.slice - 1]
+    return Cost(point_epochs=state.seen(shard, checkpoint.slice) * own_epochs, seconds=checkpoint.seconds)
 
 
 def affected_slices(slice_ids: Iterable[SliceId]) -> Mapping[ShardId, SliceIndex]:
@@ -86,19 +91,21 @@ def plan_retrain(
     Costs count only the remaining points: erased points are not trained on again. With ``stay`` all remain, because
     the points are corrected.
     """
-    slices = len(state.shards[0].slices)
-    schedule = slice_epochs(epochs, slices)
+    schedule = slice_epochs(epochs, state.full_chain(ShardId(0)))
     affected = affected_slices(place for place, count in erased.items() if count)
     gone: Mapping[SliceId, int] = {} if stay else erased
     retrains = []
     for shard, from_slice in affected.items():
-        left = _survivors(state, shard, gone)
+        if state.is_whole:
+            points = sum(count for place, count in erased.items() if place.shard == shard)
+            retrains.append(_taken_out(state, shard, from_slice, 2 * points if stay else points))
+            continue
         redone = state.shards[shard].chain[from_slice - 1 :]
         retrains.append(
             ShardRetrain(
                 shard=shard,
                 from_slice=from_slice,
-                point_epochs=replay_point_epochs(left, schedule, from_slice),
+                point_epochs=replay_point_epochs(_survivors(state, shard, gone), schedule, from_slice),
                 seconds=round(sum(checkpoint.seconds for checkpoint in redone), 3),
             )
         )
@@ -111,8 +118,18 @@ def plan_retrain(
     )
 
 
+def _taken_out(state: FederationState, shard: ShardId, from_slice: SliceIndex, points: int) -> ShardRetrain:
+    """Return the cost of taking points out directly, or in and out: no other point is looked at."""
+    last = state.shards[shard].chain[:1]
+    pace = sum(each.seconds / each.steps for each in last if each.steps)
+    seconds = round(pace * points, 3)
+    return ShardRetrain(shard=shard, from_slice=from_slice, point_epochs=points, seconds=seconds)
+
+
 def _survivors(state: FederationState, shard: ShardId, erased: Mapping[SliceId, int]) -> tuple[int, ...]:
-    return tuple(
-        record.points - erased.get(SliceId(shard, SliceIndex(number)), 0)
-        for number, record in enumerate(state.shards[shard].slices, start=1)
+    return state.portions(
+        [
+            record.points - erased.get(SliceId(shard, SliceIndex(number)), 0)
+            for number, record in enumerate(state.shards[shard].slices, start=1)
+        ]
     )

@@ -27,7 +27,7 @@ from coordinator.decisions.decide import (
 )
 from coordinator.engine.earlier_formats import grouped
 from coordinator.requests import NOTHING_FOUND, ErasureRequest, Found, Readmission
-from coordinator.state import NONE_ENDED, DataState, EndedRequests, FederationState
+from coordinator.state import NONE_ENDED, DataState, EndedRequests, FederationState, ShardState
 from shards.lineage import Configuration, NumericsProfile
 from shards.routing import SliceId
 from shards.slices.files import SliceRecord
@@ -77,6 +77,8 @@ _SINCE_4: Final[Mapping[type, Mapping[str, Any]]] = {
 
 _SINCE_5: Final[Mapping[type, Mapping[str, Any]]] = {
     FederationState: {"corrected": []},
+    Configuration: {"learner": None},
+    ShardState: {"base": None},
     ErasureRequest: {
         "pause": None,
         "extension": None,
@@ -123,6 +125,7 @@ def encode_state(state: FederationState) -> dict[str, Any]:
     parts: list[tuple[type, dict[str, Any]]] = [(FederationState, values)]
     parts += [(ErasureRequest, request) for request in values["requests"]]
     parts += [(DataState, values["data"])] if values["data"] else []
+    parts += [(ShardState, shard) for shard in values["shards"]]
     parts += [(SliceRecord, record) for shard in values["shards"] for record in shard["slices"]]
     parts += _conditions(values)
     return {"format_version": _version(parts), "state": values}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from coordinator.decisions.decide import NothingToErase, PointsRemoved, ValuesKept
-from coordinator.decisions.plan import plan_retrain
+from coordinator.decisions.plan import plan_retrain, trained_epochs
 from coordinator.engine.codec import encode_state
 from coordinator.engine.corrections import Corrected, Corrections
 from coordinator.engine.lookup import load_digests
@@ -262,7 +262,7 @@ def expected_cost(state: FederationState, removed: Mapping[SliceId, int], *, sta
 
     None before the first training.
     """
-    epochs = state.settings.get("training", {}).get("epochs")
+    epochs = trained_epochs(state)
     if epochs is None or state.configuration is None:
         return None
     plan = plan_retrain(state, removed, epochs, stay=stay)

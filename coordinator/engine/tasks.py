@@ -33,6 +33,7 @@ def train_task(state: FederationState, shard: ShardId, *, done: int, token: int 
         width=state.data.layout.width,
         scale=tuple(scale) if isinstance(scale, list | tuple) else scale,
         done=own.chain[:done],
+        base=None if token is None else own.base,
         token=token,
     )
 

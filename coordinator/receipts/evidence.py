@@ -313,7 +313,7 @@ def _shard_evidence(number: ShardId, before: FederationState, after: FederationS
         for index, (old, new) in enumerate(zip(was.slices, now.slices, strict=True), start=1)
         if old.content_digest != new.content_digest
     )
-    kept = slices[0] - 1 if slices else len(now.slices)
+    kept = after.portion_of(slices[0]) - 1 if slices else after.full_chain(number)
     return ShardEvidence(
         shard=number,
         slices=slices,
@@ -322,7 +322,7 @@ def _shard_evidence(number: ShardId, before: FederationState, after: FederationS
         lineages_before=tuple(each.digest() for each in before.lineages(number)[kept:]),
         lineages_after=tuple(each.digest() for each in after.lineages(number)[kept:]),
         superseded=tuple(_superseded(was, now)),
-        constituent=now.chain[-1].digest if now.is_trained and now.chain else None,
+        constituent=now.chain[-1].digest if after.is_trained(number) and now.chain else None,
     )
 
 

@@ -1,7 +1,11 @@
 """Learners: turn a shard's data points into a constituent model, slice by slice.
 
-protocol  the methods of a learner
-registry  opens the learner that a specification names
-trainer   drives a learner over slices and writes a checkpoint after each
-torch/    networks
+protocol     the methods of a learner
+registry     opens the learner that a specification names
+trainer      drives a learner over slices and writes a checkpoint after each
+tensors      constituents that are NumPy arrays: digest and checkpoint
+fixed_point  values on a grid, and sums of them that are exact in any order
+torch/       networks
+forest/      decision trees out of which points are taken directly
+summation/   naive Bayes and ridge: sums over points
 """

@@ -5,7 +5,7 @@ Shape legend: N points, F features, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -28,6 +28,23 @@ class ReportsLoss(Protocol):
 
     def loss(self) -> float | None:
         """Return the mean loss of the last epoch learned; None before the first one."""
+        ...
+
+
+@runtime_checkable
+class Unlearner(Protocol[State]):
+    """A learner that can also take data points out of a constituent, and put others in, directly.
+
+    Law: the result has the bytes of ``learn`` from nothing on the points that are left. It is a faster way to them.
+    """
+
+    def unlearn(
+        self, state: State, gone: ShardPoints, new: ShardPoints, left: Callable[[], ShardPoints]
+    ) -> State | None:
+        """Return ``state`` without the points ``gone``, which it contains, and with ``new`` ones; may modify ``state``.
+
+        ``left`` reads all points of the result, as one slice. Returns None where it has to learn from nothing.
+        """
         ...
 
 

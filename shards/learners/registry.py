@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final
 
 from shards.encoding import InputShape
+from shards.learner_kinds import LEARNERS, TORCH
+from shards.learners.forest.learner import Forest
 from shards.learners.protocol import Learner
+from shards.learners.summation.naive_bayes import NaiveBayes
+from shards.learners.summation.ridge import Ridge
 from shards.learners.torch.learner import TorchLearner
-from shards.learners.torch.seeding import Device
+from shards.learners.torch.model_code import model_code_digest
+from shards.learners.torch.probe import probe
+from shards.learners.torch.seeding import Device, check_numerics, set_numerics
+from shards.lineage import NumericsProfile
 from shards.specification import ModelSettings, TrainingSettings
 from shards.targets import Class
+from storage.digests import Sha256, digest_of
+from storage.errors import Invalid
+
+_MADE_BY: Final[Mapping[str, Callable[..., Learner[Any]]]] = {
+    "naive_bayes": NaiveBayes,
+    "forest": Forest,
+    "ridge": Ridge,
+}
+"""The learners that come with this system, made from their arguments, features, outputs, target and seed."""
+
+_WHOLE_NUMBERS: Final = NumericsProfile(
+    torch="", threads=1, device="any", dtype="int64", deterministic=True, packing="none"
+)
+"""Constituents of whole numbers are the same on every machine, with every version of every library."""
 
 
 def open_learner(
@@ -26,8 +49,15 @@ def open_learner(
     """Return the learner for ``inputs`` features and ``classes`` outputs, in this process, on ``device``.
 
     ``shape`` is the form in which the model receives them; None: as a row of numbers.
-    Pass the learner's states back to this learner only. Call ``shards.learners.torch.seeding.set_numerics`` first.
+    Pass the learner's states back to this learner only. Call ``fix_numerics`` first.
     """
+    if model.learner != TORCH:
+        if shape is not None:
+            raise Invalid(
+                f"[model] learner = {model.learner!r} takes a row of numbers, and [data.encode] makes another shape",
+                "Leave out images and tokens, or take the learner torch.",
+            )
+        return _MADE_BY[model.learner](model.learner_arguments, inputs, classes, target, training.seed)
     return TorchLearner(
         model=model,
         training=training,
@@ -38,3 +68,27 @@ def open_learner(
         shape=shape,
         target=target,
     )
+
+
+def fix_numerics(model: ModelSettings, threads: int, device: Device, *, probed: bool = False) -> NumericsProfile:
+    """Fix this process's numerics for the model's learner, for good, and return the profile (E7).
+
+    ``probed``: with the digest of fixed arithmetic, where the learner's bits depend on the machine.
+    """
+    if model.learner != TORCH:
+        return _WHOLE_NUMBERS
+    profile = set_numerics(threads, device)
+    return replace(profile, probe=probe(device)) if probed else profile
+
+
+def check_fixed(model: ModelSettings, profile: NumericsProfile) -> None:
+    """Raise ``Invalid`` when the user's code has changed what ``fix_numerics`` set."""
+    if model.learner == TORCH:
+        check_numerics(profile, model.factory)
+
+
+def code_digest(model: ModelSettings, training: TrainingSettings) -> Sha256:
+    """Return the digest of the code that decides the constituents' bytes."""
+    if model.learner == TORCH:
+        return model_code_digest(model, training)
+    return digest_of({"learner": model.learner, "version": LEARNERS[model.learner].version})

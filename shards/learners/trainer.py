@@ -6,12 +6,13 @@ Plain objects, no Ray: a generator that reads slices from the store, trains, wri
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic
 
-from shards.learners.protocol import Learner, ReportsLoss, State
-from shards.lineage import CheckpointRecord, Lineage, shared_prefix
+from shards.learners.protocol import Learner, ReportsLoss, State, Unlearner
+from shards.lineage import Base, CheckpointRecord, Lineage, shared_prefix
 from shards.points import ShardPoints
+from shards.slices.differences import changed_points
 from shards.slices.files import SliceRecord, load_shard
 from shards.specification import ShardId, SliceIndex
 from storage.digests import Sha256, sha256
@@ -33,12 +34,14 @@ class TrainTask:
     shard: ShardId
     slices: tuple[SliceRecord, ...]
     lineages: tuple[Lineage, ...]
-    """The lineages that the checkpoints after slices 1..R must have."""
+    """The lineages that the checkpoints after slices 1..R must have; a single one: all slices are learned at once."""
     width: int
     """Number of features."""
     scale: float | tuple[float, ...]
     """Constant by which features are divided: one for all, or one per feature."""
     done: tuple[CheckpointRecord, ...] = ()
+    base: Base | None = None
+    """From which a learner may take points out directly."""
     token: int | None
     """Fencing token of the writer that issued the task; None: write nothing, only report the digests (for a proof)."""
 
@@ -119,7 +122,17 @@ class ConstituentTrainer(Generic[State]):
 
     def _attempt(self, task: TrainTask) -> Generator[TrainingEvent, None, TrainTask | None]:
         """Train on the remaining slices; return the task that supersedes this one, None when all slices are done."""
-        points = load_shard(self._store, task.slices, task.width, task.scale)
+        if task.base is not None and not task.done:
+            started = self._seconds()
+            if (direct := self._directly(task, task.base)) is not None:
+                state, steps = direct
+                lineage = task.lineages[0]
+                event = self._learned(task, lineage, state, self._learner.to_bytes(state, lineage), steps, started)
+                if (superseding := self._superseding(task, event.checkpoint)) is not None:
+                    return superseding
+                yield event
+                return None
+        points = self._points(task)
         state = self._resume(task)
         learned = len(task.done)
         while learned < len(task.lineages):
@@ -127,7 +140,7 @@ class ConstituentTrainer(Generic[State]):
             if shared_prefix(task.lineages, wanted.lineages) < learned:
                 return wanted
             if wanted.slices != task.slices:
-                task, points = wanted, load_shard(self._store, wanted.slices, wanted.width, wanted.scale)
+                task, points = wanted, self._points(wanted)
             lineage = task.lineages[learned]
             started = self._seconds()
             try:
@@ -142,6 +155,27 @@ class ConstituentTrainer(Generic[State]):
             state = self._learner.from_bytes(payload, task.shard)
             learned += 1
         return None
+
+    def _directly(self, task: TrainTask, base: Base) -> tuple[State, int] | None:
+        """Return the constituent without the points that are gone and with new ones, and how many these are.
+
+        Returns None where the learner cannot do this, or the objects to start from are gone.
+        """
+        if not isinstance(self._learner, Unlearner):
+            return None
+        try:
+            payload = read_checkpoint(self._store, base.checkpoint, task.shard)
+            gone, new = changed_points(self._store, base.slices, task.slices, task.width, task.scale)
+        except Corrupt:
+            return None
+        state = self._learner.from_bytes(payload, task.shard)
+        result: State | None = self._learner.unlearn(state, gone, new, lambda: self._points(task))
+        return None if result is None else (result, len(gone.keys_N) + len(new.keys_N))
+
+    def _points(self, task: TrainTask) -> ShardPoints:
+        points = load_shard(self._store, task.slices, task.width, task.scale)
+        # Where all slices are learned at once, they are one to the learner.
+        return points if len(task.lineages) == len(task.slices) else replace(points, ends=points.ends[-1:])
 
     def _learned(
         self, task: TrainTask, lineage: Lineage, state: State, payload: bytes, steps: int, started: float

@@ -1,6 +1,7 @@
 """Slices: the data points of a federation as it stores them.
 
 files            slice files: written, read, rewritten without erased points
+differences      points that left slices, and points that came
 corrections      other values for data points, and digests of the old ones
 ingest           from a source to slice files, with bounded memory
 parallel_ingest  the same with many processes, fragment by fragment

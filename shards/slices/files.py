@@ -174,16 +174,18 @@ def load_shard(
     """
     total = sum(record.points for record in slices)
     features_NF, keys_N = np.empty((total, width), dtype=np.float32), np.empty(total, dtype=np.uint64)
+    subjects_N = np.empty_like(keys_N)
     ends = tuple(np.cumsum([record.points for record in slices], dtype=np.int64).tolist())
     labels: list[npt.NDArray[Any]] = []
     for end, record in zip(ends, slices, strict=True):
         place = slice(end - record.points, end)
         if record.points:
-            labels.append(_load_slice(store, record, features_NF[place], keys_N[place], scale))
+            labels.append(_load_slice(store, record, (features_NF[place], keys_N[place], subjects_N[place]), scale))
     return ShardPoints(
         features_NF=features_NF,
         labels_N=np.concatenate(labels) if labels else np.empty(0, dtype=np.int64),
         keys_N=keys_N,
+        subjects_N=subjects_N,
         ends=ends,
     )
 
@@ -302,11 +304,11 @@ def _repeat_in_range(store: ObjectStore, slices: Sequence[SliceRecord], low: int
 def _load_slice(
     store: ObjectStore,
     record: SliceRecord,
-    features: npt.NDArray[np.float32],
-    keys: npt.NDArray[np.uint64],
+    arrays: tuple[npt.NDArray[np.float32], npt.NDArray[np.uint64], npt.NDArray[np.uint64]],
     scale: float | tuple[float, ...],
 ) -> npt.NDArray[Any]:
-    """Put the slice's features and keys into these arrays, and return its labels."""
+    """Put the slice's features, keys and subjects into these arrays, and return its labels."""
+    features, keys, subjects = arrays
     found: list[npt.NDArray[Any]] = []
     digests, start = np.empty(record.points, dtype=f"S{DIGEST_BYTES}"), 0
     for part in record.parts:
@@ -316,6 +318,7 @@ def _load_slice(
         scaled(block.features_NF, scale, out=features[start:end])
         found.append(block.labels_N)
         keys[start:end] = point_keys(block.points_N)
+        subjects[start:end] = point_keys(block.subjects_N)
         digests[start:end] = sortable(block.points_N)
         start = end
     if start != record.points:
@@ -323,7 +326,7 @@ def _load_slice(
     labels = np.concatenate(found)
     order = np.argsort(digests, kind="stable")
     if (order[1:] < order[:-1]).any():
-        features[:], labels, keys[:] = features[order], labels[order], keys[order]
+        features[:], labels, keys[:], subjects[:] = features[order], labels[order], keys[order], subjects[order]
     return labels.astype(np.int64) if labels.ndim == 1 else labels.astype(np.float32, copy=False)
 
 

@@ -11,11 +11,9 @@ from cluster.config.specification import FederationSpecification, bit_settings, 
 from coordinator.engine.tasks import train_task
 from coordinator.state import FederationState
 from shards.learners.protocol import Learner
-from shards.learners.registry import open_learner
+from shards.learners.registry import code_digest, fix_numerics, open_learner
 from shards.learners.torch.checkpoint import decode_checkpoint
 from shards.learners.torch.learner import TorchState
-from shards.learners.torch.model_code import model_code_digest
-from shards.learners.torch.seeding import set_numerics
 from shards.learners.trainer import ConstituentTrainer, SliceLearned, read_checkpoint
 from shards.lineage import CheckpointRecord, Configuration
 from shards.routing import SliceId
@@ -37,9 +35,10 @@ def conditions(specification: FederationSpecification) -> Configuration:
     """Set this process's numerics and return the configuration, like a worker."""
     return Configuration(
         settings=bit_settings(settings_record(specification)),
-        model_code=model_code_digest(specification.model, specification.training),
+        model_code=code_digest(specification.model, specification.training),
         seed=specification.training.seed,
-        profile=set_numerics(specification.cluster.threads_per_worker, "cpu"),
+        profile=fix_numerics(specification.model, specification.cluster.threads_per_worker, "cpu"),
+        learner=specification.model.recorded_learner,
     )
 
 
@@ -127,7 +126,7 @@ def assert_exact(federation: SmallFederation[TorchState], points: Sequence[Point
     """Compare every byte of every checkpoint with a full retrain on ``points``, the remaining ones."""
     state = federation.state
     assert state.published
-    assert all(shard.is_trained for shard in state.shards)
+    assert not state.untrained()
     assert sum(shard.points for shard in state.shards) == len(points)
     if points:
         fresh = retrained(federation.specification, points)
@@ -140,7 +139,7 @@ def assert_exact(federation: SmallFederation[TorchState], points: Sequence[Point
     else:
         learner = learner_of(federation.specification, state.data.layout.width if state.data else 0)
         initial = [learner.digest(learner.initial(ShardId(number))) for number in range(len(state.shards))]
-        assert [[digest] * len(state.shards[0].slices) for digest in initial] == digests(federation)
+        assert [[digest] * state.full_chain(ShardId(0)) for digest in initial] == digests(federation)
     COMPARED["histories"] += 1
     COMPARED["constituents"] += len(state.shards)
     COMPARED["checkpoints"] += sum(len(shard.chain) for shard in state.shards)
@@ -161,7 +160,7 @@ def assert_untouched(before: FederationState, after: FederationState, erased: Se
     """Check that only objects at or after an erased point's slice in its shard were rewritten."""
     for number, (was, now) in enumerate(zip(before.shards, after.shards, strict=True)):
         hit = [place.slice for place in erased if place.shard == number]
-        kept = min(hit) - 1 if hit else len(was.slices)
+        kept = after.portion_of(min(hit)) - 1 if hit else after.full_chain(ShardId(number))
         assert now.chain[:kept] == was.chain[:kept]
         assert not {record.key for record in now.chain[kept:]} & {record.key for record in was.chain}
         for slice_, (old, new) in enumerate(zip(was.slices, now.slices, strict=True), start=1):

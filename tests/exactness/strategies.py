@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -64,6 +64,21 @@ TARGETS: list[tuple[str, dict[str, Any]]] = [
 """Targets other than classes, with settings of [training]."""
 
 
+LEARNERS: list[tuple[str, str, dict[str, Any]]] = [
+    ("naive_bayes", "class", {}),
+    ("naive_bayes", "class", {"form": "bernoulli", "smoothing": 0.5}),
+    ("naive_bayes", "class", {"form": "multinomial"}),
+    ("naive_bayes", "class", {"form": "categorical", "values": 3}),
+    ("forest", "class", {"trees": 3, "min_leaf": 1, "candidates": 3, "depth": 4}),
+    ("forest", "class", {"trees": 4, "min_leaf": 2, "candidates": 4, "thresholds": "box", "low": -3.0, "high": 3.0}),
+    ("forest", "class", {"trees": 5, "min_leaf": 1, "candidates": 4, "share": 0.4}),
+    ("forest", "number", {"trees": 2, "min_leaf": 2, "candidates": 5}),
+    ("ridge", "class", {}),
+    ("ridge", "number", {"penalty": 0.1}),
+]
+"""Learners other than torch, with a target that they serve, and arguments."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedErasure:
     """One request."""
@@ -117,6 +132,32 @@ def specifications(
 
 
 @st.composite
+def other_histories(draw: st.DrawFn, learner: str, target: str, arguments: dict[str, Any]) -> History:
+    """Return a random federation of a learner other than torch, with one to three steps."""
+    specification = specification_of(
+        shards=draw(st.integers(1, 3), label="shards"),
+        slices=draw(st.integers(1, 4), label="slices"),
+        classes=draw(st.sampled_from([("a", "b"), ("a", "b", "c")]), label="classes") if target == "class" else (),
+        target=target,
+        labels=draw(st.integers(1, 3), label="labels") if target != "class" else 1,
+        model=ModelSettings(learner=learner, arguments=arguments),
+    )
+    points = make_points(
+        draw(st.integers(0, 2**16), label="data"),
+        draw(st.integers(1, 40), label="points"),
+        width=draw(st.integers(1, 5), label="features"),
+        classes=len(specification.data.predicted.names),
+        target=target,
+    )
+    if arguments.get("form") in {"multinomial", "categorical"}:
+        points = [
+            replace(each, features=tuple(float(round(abs(float(x or 0))) % 3) for x in each.features))
+            for each in points
+        ]
+    return History(specification=specification, points=tuple(points), steps=draw(steps_over(points), label="steps"))
+
+
+@st.composite
 def histories(
     draw: st.DrawFn,
     model: str,
@@ -134,6 +175,11 @@ def histories(
         classes=len(specification.data.predicted.names),
         target=target,
     )
+    return History(specification=specification, points=tuple(points), steps=draw(steps_over(points), label="steps"))
+
+
+def steps_over(points: Sequence[Point]) -> st.SearchStrategy[tuple[HistoryStep, ...]]:
+    """Return one to three steps of one or two erasures each."""
     erasure = st.builds(
         PlannedErasure,
         subjects=_some(sorted({point.subject for point in points})),
@@ -142,8 +188,7 @@ def histories(
     step = st.builds(
         HistoryStep, erasures=st.lists(erasure, min_size=1, max_size=2).map(tuple), train_again=st.booleans()
     )
-    steps = draw(st.lists(step, min_size=1, max_size=3).map(tuple), label="steps")
-    return History(specification=specification, points=tuple(points), steps=steps)
+    return st.lists(step, min_size=1, max_size=3).map(tuple)
 
 
 def _some(names: list[str]) -> st.SearchStrategy[tuple[str, ...]]:

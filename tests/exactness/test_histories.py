@@ -10,7 +10,17 @@ from shards.learners.torch.learner import TorchState
 from shards.routing import SliceId
 from tests.doubles.federation import Point, SmallFederation, survivors
 from tests.exactness.federations import assert_exact, assert_untouched, federation_of, retrained
-from tests.exactness.strategies import MODELS, RECIPES, TARGETS, History, HistoryStep, PlannedErasure, histories
+from tests.exactness.strategies import (
+    LEARNERS,
+    MODELS,
+    RECIPES,
+    TARGETS,
+    History,
+    HistoryStep,
+    PlannedErasure,
+    histories,
+    other_histories,
+)
 from tests.volume import spread
 
 
@@ -86,6 +96,18 @@ def test_any_history_with_any_target_ends_in_the_bytes_of_a_full_retrain(number:
     @given(data=st.data(), model=st.sampled_from(sorted(MODELS)))
     def check(data: st.DataObject, model: str) -> None:
         check_history(data.draw(histories(model, most_points=30, optimizers=[recipe], target=target)))
+
+    check()
+
+
+@pytest.mark.parametrize("number", range(len(LEARNERS)))
+def test_any_history_with_any_learner_ends_in_the_bytes_of_a_full_retrain(number: int) -> None:
+    """Learners that take points out directly arrive at the bytes of a run that never saw them."""
+
+    @settings(max_examples=10)
+    @given(history=other_histories(*LEARNERS[number]))
+    def check(history: History) -> None:
+        check_history(history)
 
     check()
 

@@ -34,6 +34,7 @@ from coordinator.requests import (
     Similar,
 )
 from coordinator.state import DataState, EndedRequests, FederationState, GenerationRecord, ShardState
+from shards.lineage import Base, CheckpointRecord, Configuration, NumericsProfile
 from shards.routing import Naming, PointDigest, SliceId, SubjectDigest
 from shards.slices.files import EMPTY_SLICE, PartRecord, SliceRecord
 from shards.slices.ingest import FeatureLayout
@@ -243,6 +244,25 @@ CORRECTED_STATE = replace(
         ),
     ),
 )
+_PROFILE = NumericsProfile(torch="", threads=1, device="any", dtype="int64", deterministic=True, packing="none")
+_FOREST = Configuration(
+    settings=digest("settings"), model_code=digest("code"), seed=7, profile=_PROFILE, learner="forest"
+)
+_LEARNED = CheckpointRecord(
+    slice=SliceIndex(1),
+    key=object_key("shards/0000/checkpoints/0001/c1.safetensors"),
+    sha256=digest("checkpoint"),
+    digest=digest("forest"),
+    lineage=digest("lineage"),
+    payload_bytes=9,
+    steps=3,
+    seconds=0.5,
+)
+LEARNER_STATE = replace(
+    STATE,
+    configuration=_FOREST,
+    shards=(ShardState(slices=(_SLICE, EMPTY_SLICE), base=Base(slices=(_SLICE, _SLICE), checkpoint=_LEARNED)),),
+)
 VALUES_KEPT = ValuesKept(corrected=(_ROWS,), drafts={"er-7": (_ROWS,)})
 
 EARLIER = ("state-v3.json", "state-v4.json", "bucket-v4.json", "requests-v4.json", "arrived-paused-v3.json")
@@ -272,6 +292,7 @@ def golden() -> dict[str, bytes]:
         "arrived-paused-v5.json": canonical_json(encode_event(ARRIVED_PAUSED)),
         "bucket-v5.json": canonical_json(encode_ended(BUCKET)),
         "corrected-v5.json": canonical_json(encode_state(CORRECTED_STATE)),
+        "learner-v5.json": canonical_json(encode_state(LEARNER_STATE)),
         "proposed-v5.json": canonical_json(encode_event(PROPOSED)),
         "values-kept-v5.json": canonical_json(encode_event(VALUES_KEPT)),
         "history-v1.json": _history(),

@@ -24,6 +24,7 @@ from tests.golden.regenerate_state import (
     ENDED_STATE,
     FOLDER,
     KEPT,
+    LEARNER_STATE,
     LET_BACK,
     PROPOSED,
     REMOVED,
@@ -88,6 +89,13 @@ def test_the_golden_bucket_is_read() -> None:
     record = json.loads((FOLDER / "bucket-v5.json").read_bytes())
     assert record["format_version"] == FORMAT_VERSION == 5
     assert decode_ended(record) == BUCKET
+
+
+def test_the_golden_state_of_another_learner_is_read() -> None:
+    """A state whose learner is not torch, in the middle of an erasure, needs the newest format."""
+    record = json.loads((FOLDER / "learner-v5.json").read_bytes())
+    assert record["format_version"] == FORMAT_VERSION
+    assert decode_state(record) == LEARNER_STATE
 
 
 def test_the_golden_corrections_are_read() -> None:

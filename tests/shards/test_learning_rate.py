@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.learning_rate import Schedule, progress_at, schedule_problems
+from shards.recipe.learning_rate import Schedule, progress_at, schedule_problems
 
 _SHARES = st.floats(0, 1)
 

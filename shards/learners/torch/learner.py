@@ -33,10 +33,10 @@ from shards.learners.torch.checkpoint import (
 from shards.learners.torch.factory import build_model, in_shape, received_shape
 from shards.learners.torch.recipe import Recipe, check_finite, check_learns, optimizer_of
 from shards.learners.torch.seeding import Device, generator_of, seed_all
-from shards.learning_rate import Schedule, progress_at
 from shards.lineage import Lineage
 from shards.ordering import AUGMENT, INITIAL_WEIGHTS, NOISE, SHUFFLE, STEP, epoch_order, stream
 from shards.points import ShardPoints
+from shards.recipe.learning_rate import Schedule, progress_at
 from shards.schedule import batch_bounds, slice_epochs
 from shards.specification import ModelSettings, ShardId, SliceIndex, TrainingSettings
 from shards.targets import Class, MultiLabel, Number

@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.optim import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
 from shards.learners.torch.factory import import_callable
-from shards.optimizers import OPTIMIZERS
+from shards.recipe.optimizers import OPTIMIZERS
 from shards.specification import CROSS_ENTROPY, TrainingSettings
 from shards.targets import TARGETS, Class
 from storage.errors import Invalid, SisaError

@@ -273,7 +273,7 @@ class _Rehearsal:
         if self._request.shape is not None and self._request.shape.ids:
             features_NF = np.floor(features_NF * np.float32(self._request.shape.ids))
         labels_N = outputs_of(self._request.target, self._request.classes).made_up(index_N)
-        return ShardPoints(features_NF=features_NF, labels_N=labels_N, keys_N=mixed_N, ends=ends)
+        return ShardPoints(features_NF=features_NF, labels_N=labels_N, keys_N=mixed_N, subjects_N=mixed_N, ends=ends)
 
 
 def _digests(payload: bytes, kept: Mapping[str, AttributeValue]) -> SliceDigests:

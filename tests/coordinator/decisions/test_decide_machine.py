@@ -388,7 +388,7 @@ class Decisions(RuleBasedStateMachine):
     def retraining_is_never_late(self) -> None:
         """Outstanding training always has a start time: at once unless it is only for erasures, and never too late."""
         trainable = self.state.data is not None and self.state.configuration is not None
-        untrained = {ShardId(n) for n, shard in enumerate(self.state.shards) if not shard.is_trained}
+        untrained = set(self.state.untrained())
         batch = plan_batch(self.state, _EPOCHS)
         affected = {each.shard for each in batch.shards}
         for policy in _POLICIES:

@@ -324,7 +324,7 @@ def test_erasures_do_not_wait_for_a_statement(
         with pytest.raises(Unavailable, match="not in their place"):
             federation.engine.settle()
     assert [each.state for each in federation.state.requests] == [RequestState.REFUSED, RequestState.PURGED]
-    assert all(shard.is_trained for shard in federation.state.shards)
+    assert not federation.state.untrained()
     assert scan_residue(federation.store, federation.state).found == ()
     assert ended(federation, "er-2").state is RequestState.COMPLETE
     assert [each.receipt for each in federation.state.requests] == [0, 1]

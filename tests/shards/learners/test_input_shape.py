@@ -19,6 +19,7 @@ from tests.shards.people import settings
 IMAGE = {"photo": {"image": [3, 4, 5]}}
 WORDS = {"note": {"tokens": 6, "vocabulary": 9}}
 MODELS = "tests.shards.learners.shaped_models"
+KEYS = np.arange(7, dtype=np.uint64)
 
 
 def shape_of(encode: dict[str, Any], *features: str) -> InputShape | None:
@@ -42,9 +43,7 @@ def learner_of(factory: str, shape: InputShape, arguments: dict[str, Any] | None
 def trained(learner: Any, largest: int, width: int) -> np.ndarray[Any, Any]:
     """Return probabilities after some training, with a batch of one data point."""
     features = (np.arange(7 * width) % largest).astype(np.float32).reshape(7, width)
-    points = ShardPoints(
-        features_NF=features, labels_N=np.arange(7) % 2, keys_N=np.arange(7, dtype=np.uint64), ends=(7,)
-    )
+    points = ShardPoints(features_NF=features, labels_N=np.arange(7) % 2, keys_N=KEYS, subjects_N=KEYS, ends=(7,))
     state = learner.initial(ShardId(0))
     for _ in learner.learn(state, points, ShardId(0), SliceIndex(1)):
         pass

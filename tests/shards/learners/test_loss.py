@@ -38,6 +38,7 @@ def points() -> ShardPoints:
         features_NF=generator.random((17, 3), dtype=np.float32),
         labels_N=np.arange(17, dtype=np.int64) % 3,
         keys_N=np.arange(17, dtype=np.uint64),
+        subjects_N=np.arange(17, dtype=np.uint64),
         ends=(9, 17),
     )
 
@@ -74,6 +75,7 @@ def test_an_empty_shard_has_no_loss() -> None:
         features_NF=np.empty((0, 3), dtype=np.float32),
         labels_N=np.empty(0, dtype=np.int64),
         keys_N=np.empty(0, dtype=np.uint64),
+        subjects_N=np.empty(0, dtype=np.uint64),
         ends=(0, 0),
     )
     assert list(one.learn(one.initial(SHARD), nobody, SHARD, SliceIndex(1))) == []

@@ -16,7 +16,7 @@ from shards.learners.torch.recipe import Recipe, optimizer_of
 from shards.learners.torch.rehearsal import compare_rehearsals
 from shards.learners.torch.rehearsal_process import RehearsalRequest, rehearse_here
 from shards.learners.torch.user_modules import UserModules
-from shards.optimizers import OPTIMIZERS
+from shards.recipe.optimizers import OPTIMIZERS
 from shards.specification import ModelSettings, TrainingSettings
 from storage.digests import sha256
 from storage.errors import Invalid

@@ -1,0 +1,6 @@
+"""Learners whose constituent is a few sums over its data points (Cao & Yang 2015): a point is subtracted again.
+
+learner       what these learners have in common
+naive_bayes   naive Bayes: gaussian, bernoulli, multinomial, categorical
+ridge         ridge regression, and classification by regression on the classes
+"""

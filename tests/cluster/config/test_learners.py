@@ -1,0 +1,89 @@
+"""``[model] learner`` in ``sisa.toml``: what each learner takes, and what its record says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cluster.config.specification import bit_settings, settings_record
+from shards.learner_kinds import LEARNERS
+from tests.cluster.config.test_specification import GOOD, read, refusal
+
+RECIPE = "epochs = 20\nbatch_size = 16\nlearning_rate = 0.05\n"
+PLAIN = GOOD.replace(f"[training]\n{RECIPE}", "")
+
+
+def _with(model: str, text: str = PLAIN) -> str:
+    return f"{text}\n[model]\n{model}\n"
+
+
+MISTAKES = [
+    (_with('learner = "trees"'), "[model] learner must be one of torch, forest, naive_bayes, ridge, got 'trees'"),
+    (
+        _with('learner = "forest"\nfactory = "net:build"'),
+        "[model] factory belongs to the learner torch, learner is forest",
+    ),
+    (_with('learner = "forest"\nfiles = ["base.pt"]'), "[model] files belongs to the learner torch"),
+    (
+        _with('learner = "forest"\narguments = { tree = 3 }'),
+        "[model] arguments.tree is not an argument of forest; did you mean trees?",
+    ),
+    (_with('learner = "forest"\narguments = { trees = 1.5 }'), "arguments.trees must be a whole number, got 1.5"),
+    (_with('learner = "forest"\narguments = { trees = true }'), "arguments.trees must be a whole number, got True"),
+    (_with('learner = "forest"\narguments = { trees = 0 }'), "arguments.trees must be 1 .. 10000, got 0"),
+    (_with('learner = "forest"\narguments = { depth = 49 }'), "arguments.depth must be 1 .. 48, got 49"),
+    (_with('learner = "forest"\narguments = { thresholds = "best" }'), "thresholds must be one of pivot, box"),
+    (_with('learner = "forest"\narguments = { low = 2.0 }'), "arguments.low must be below high, got 2.0 and 1.0"),
+    (_with('learner = "forest"\narguments = { share = 1.5 }'), "arguments.share must be above 0 and at most 1"),
+    (_with('learner = "ridge"\narguments = { penalty = 0 }'), "arguments.penalty must be above 0, got 0.0"),
+    (_with('learner = "naive_bayes"\narguments = { form = "beta" }'), "arguments.form must be one of gaussian"),
+    (
+        _with('learner = "naive_bayes"\narguments = { form = "categorical" }'),
+        "arguments.values must be 2 .. 65536 for the form categorical, got 0",
+    ),
+    (_with('learner = "naive_bayes"\narguments = { values = 3 }'), "values belongs to the form categorical"),
+    (
+        _with('learner = "naive_bayes"', PLAIN.replace('classes  = ["0", "1"]', 'target = "number"')),
+        "[model] learner = 'naive_bayes' does not serve the target number, only class. Take torch or forest or ridge.",
+    ),
+    (
+        _with('learner = "forest"', GOOD),
+        "[training] epochs belongs to the learner torch, learner is forest: leave it out",
+    ),
+    (
+        _with('learner = "forest"') + "[training]\nseeds = 4\n",
+        "[training] seeds is not a known setting; did you mean seed?",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "problem"), MISTAKES, ids=[problem for _, problem in MISTAKES])
+def test_a_mistake_is_named(text: str, problem: str, tmp_path: Path) -> None:
+    """With its table, its setting and what would be right."""
+    assert problem in refusal(tmp_path / "sisa.toml", text)
+
+
+def test_a_record_has_all_arguments_and_no_recipe(tmp_path: Path) -> None:
+    """So that writing a default or leaving it out is the same, and a recipe that there is not decides nothing."""
+    file = tmp_path / "sisa.toml"
+    plain = settings_record(read(file, _with('learner = "ridge"')))
+    assert plain["model"] == {"learner": "ridge", "arguments": {"penalty": 1.0}}
+    assert plain["training"] == {"seed": 0}
+    written = settings_record(read(file, _with('learner = "ridge"\narguments = { penalty = 1 }')))
+    other = settings_record(read(file, _with('learner = "ridge"\narguments = { penalty = 2 }')))
+    assert bit_settings(written) == bit_settings(plain) != bit_settings(other)
+
+
+def test_the_usual_learner_is_left_out_of_records(tmp_path: Path) -> None:
+    """Stores of releases that knew torch alone keep their records."""
+    plain, named = read(tmp_path / "one.toml", GOOD), read(tmp_path / "two.toml", _with('learner = "torch"', GOOD))
+    assert settings_record(plain) == settings_record(named)
+    assert settings_record(plain)["model"] == {"factory": "shards.models:mlp", "arguments": {}}
+
+
+@pytest.mark.parametrize("learner", LEARNERS.keys() - {"torch"})
+def test_a_learner_needs_no_further_setting(learner: str, tmp_path: Path) -> None:
+    """The defaults do, and the seed may be set."""
+    text = _with(f'learner = "{learner}"') + "[training]\nseed = 5\n"
+    assert read(tmp_path / "sisa.toml", text).training.seed == 5

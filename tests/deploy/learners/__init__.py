@@ -1,0 +1,1 @@
+"""Learners other than torch, as their users see them."""

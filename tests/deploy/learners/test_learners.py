@@ -1,0 +1,168 @@
+"""Learners other than torch, through the commands and as estimators: a federation that forgets directly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sisa
+from coordinator.engine.ledger import read_state
+from shards.learners.trainer import ConstituentTrainer
+from storage.errors import Invalid
+from tests.doubles.user_folder import MARKED, UserFolder, small_points, without
+
+LEARNERS: dict[str, dict[str, Any]] = {
+    "forest": {"trees": 5, "min_leaf": 2},
+    "naive_bayes": {},
+    "ridge": {"penalty": 0.5},
+}
+NO_RECIPE = {"training__epochs": None, "training__batch_size": None, "training__learning_rate": None}
+
+
+def _specified(home: UserFolder, learner: str, **changes: object) -> UserFolder:
+    changes |= {"model__learner": learner, "model__factory": None, "model__arguments": LEARNERS[learner]}
+    return home.fill(changes.pop("columns", None), **NO_RECIPE, **changes)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def direct(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the numbers of points with which constituents were changed directly, as they come."""
+    counts: list[int] = []
+    plain = ConstituentTrainer._directly
+
+    def counted(trainer: Any, *arguments: Any) -> Any:
+        found = plain(trainer, *arguments)
+        counts.append(-1 if found is None else found[1])
+        return found
+
+    monkeypatch.setattr(ConstituentTrainer, "_directly", counted)
+    return counts
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_a_person_is_taken_out_directly(learner: str, home: UserFolder, direct: list[int], tmp_path: Path) -> None:
+    """Train, predict, erase, verify: with the bytes of a federation that never saw the person, who is in one shard."""
+    _specified(home, learner)
+    assert home.run("train").code == 0
+    before = home.json("status")
+    assert [len(each["slice_digests"]) for each in before.data["constituents"]] == [1, 1, 1]
+    assert home.json("evaluate", "train.parquet").data["accuracy"] > 0.4
+    erased = home.json("erase", "--subject", MARKED, "--wait", "--request-id", "r-1")
+    assert (erased.code, erased.data["state"], erased.data["points"]) == (0, "complete", 4)
+    assert direct == [4]
+    after = home.json("status")
+    assert sum(was != now for was, now in zip(before.digests, after.digests, strict=True)) == 1
+    verified = home.json("verify")
+    assert (verified.code, verified.data["exact"]) == (0, True)
+    assert home.run("receipt", "r-1").code == 0
+    other = UserFolder(tmp_path)
+    _specified(other, learner, columns=without(small_points(), subjects=[MARKED]))
+    assert other.run("train").code == 0
+    assert other.json("status").digests == after.digests
+
+
+def test_new_points_and_corrections_are_put_in_directly(home: UserFolder, direct: list[int]) -> None:
+    """A source that grew, and one that was corrected, change only what they must; nothing is left to start from."""
+    _specified(home, "forest", columns=small_points(people=20))
+    assert home.run("train").code == 0
+    grown = small_points(people=20)
+    for name, values in small_points(people=21).items():
+        grown[name] += [f"new-{values[0]}" if name == "id" else values[40]]
+    home.write("train.parquet", grown)
+    assert home.run("train").code == 0
+    assert direct == [1]
+    assert home.json("verify").data["exact"]
+    state = read_state(home.objects)
+    assert state is not None
+    assert all(shard.base is None for shard in state.shards)
+
+
+def test_without_its_last_constituent_a_shard_learns_again(home: UserFolder, direct: list[int]) -> None:
+    """A checkpoint that is gone, or damaged, only makes the erasure slower."""
+    _specified(home, "ridge")
+    assert home.run("train").code == 0
+    state = read_state(home.objects)
+    assert state is not None
+    for shard in state.shards:
+        (home.store / shard.chain[0].key).write_bytes(b"damaged")
+    assert home.json("erase", "--subject", MARKED, "--wait").data["state"] == "complete"
+    assert set(direct) <= {-1}
+    assert home.json("verify").data["exact"]
+
+
+def test_another_learner_trains_from_nothing(home: UserFolder, direct: list[int]) -> None:
+    """A change of the learner or of its arguments discards every constituent, and takes no other for a start."""
+    _specified(home, "ridge")
+    assert home.run("train").code == 0
+    first = home.json("status").digests
+    home.specify(**NO_RECIPE, model__factory=None, model__learner="naive_bayes", model__arguments=None)
+    assert home.json("predict", "train.parquet", "--out", "answers.parquet").code == 4
+    assert home.run("train").code == 0
+    home.specify()
+    assert home.run("train").code == 0
+    assert len(home.json("status").data["constituents"][0]["slice_digests"]) == 2
+    _specified(home, "ridge")
+    assert home.run("train").code == 0
+    assert home.json("status").digests == first
+    assert direct == []
+
+
+def test_everybody_may_be_erased(home: UserFolder) -> None:
+    """Then no constituent is left to answer, and verification holds."""
+    _specified(home, "forest")
+    assert home.run("train").code == 0
+    people = sorted(set(small_points()["user_id"]))
+    assert home.json("erase", *(word for who in people for word in ("--subject", who)), "--wait").code == 0
+    assert home.json("verify").code == 0
+    assert "no data points are left" in home.refused("predict", "train.parquet", "--out", "o.parquet").error["message"]
+
+
+def test_a_dry_run_prices_the_points_alone(home: UserFolder) -> None:
+    """Taking four points out costs four looks at a point, however many the shard holds."""
+    _specified(home, "naive_bayes")
+    assert home.run("train").code == 0
+    priced = home.json("erase", "--subject", MARKED, "--dry-run").data
+    assert priced["plan"]["point_epochs"] == 4
+    assert home.json("erase", "--subject", MARKED, "--wait", "--request-id", "r-1").code == 0
+    request = home.json("status", "r-1").data
+    assert (request["expected"]["point_epochs"], request["spent"]["point_epochs"]) == (4, 4)
+
+
+@pytest.mark.parametrize("learner", ["forest", "naive_bayes", "ridge"])
+def test_a_classifier_of_any_learner(learner: str, home: UserFolder) -> None:
+    """With nothing else declared it fits, scores, erases and verifies."""
+    assert home.folder == Path.cwd()
+    X_NF = np.random.default_rng(5).normal(size=(120, 3)).astype(np.float32)
+    y_N = np.where(X_NF[:, 0] > 0, "yes", "no")
+    people = [f"person-{number % 30:02d}" for number in range(120)]
+    with sisa.Classifier(learner=learner, shards=1, slices=4, store="own") as model:
+        model.fit(X_NF, y_N, subjects=people)
+        assert model.score(X_NF, y_N) > 0.9
+        model.erase(subjects=[people[3]])
+        assert model.verify().holds
+        assert model.predict_proba(X_NF).shape == (120, 2)
+
+
+def test_a_regressor_with_a_forest(home: UserFolder) -> None:
+    """Numbers are learned, too; a recipe for networks is refused."""
+    assert home.folder == Path.cwd()
+    X_NF = np.random.default_rng(6).normal(size=(200, 3)).astype(np.float32)
+    y_N = 100 * X_NF[:, 0]
+    with sisa.Regressor(learner="forest", shards=1, slices=2, store="own") as model:
+        assert model.fit(X_NF, y_N).score(X_NF, y_N) > 0.8
+    with pytest.raises(Invalid, match="epochs belongs to the learner torch"):
+        sisa.Regressor(learner="forest", epochs=3, store="other").fit(X_NF, y_N)
+
+
+def test_a_shape_that_is_no_row_is_refused(home: UserFolder) -> None:
+    """Token ids are a sequence to a network, and nothing to a forest."""
+    columns = small_points()
+    columns["note"] = ["a few words"] * len(columns["id"])
+    encode = {"note": {"tokens": 4, "vocabulary": 16}}
+    _specified(home, "forest", columns=columns, data__features=["note"], data__encode=encode, data__scale=None)
+    said = home.json("train")
+    assert said.code == 2
+    assert "takes a row of numbers" in said.error["message"]

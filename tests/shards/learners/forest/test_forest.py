@@ -1,0 +1,176 @@
+"""The keyed forest: as good as scikit-learn's, and exact to the byte after any change of its points."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
+from sklearn.metrics import r2_score, roc_auc_score
+
+from shards.learner_kinds import ForestArguments
+from shards.learners.forest.learner import Forest, Grown
+from shards.learners.forest.trees import Tree
+from shards.points import ShardPoints
+from tests.shards.learners.direct import SHARD, chosen, learned, moved, points_of
+from tests.volume import spread
+
+
+def _forest(arguments: ForestArguments, inputs: int, outputs: int = 2, target: str = "class", seed: int = 0) -> Forest:
+    return Forest(arguments, inputs, outputs, target, seed)
+
+
+def _random_case(number: int) -> tuple[Forest, ShardPoints]:
+    """Return a random forest and points, few enough for every kind of node to occur."""
+    generator = np.random.default_rng(number)
+    count, inputs, outputs = (int(generator.integers(*ends)) for ends in ((1, 60), (1, 6), (2, 4)))
+    features_NF = generator.normal(size=(count, inputs))
+    if generator.random() < 0.5:
+        features_NF = np.round(features_NF)
+    is_class = generator.random() < 0.7
+    labels = generator.integers(outputs, size=count) if is_class else generator.normal(size=(count, outputs))
+    keys_N = generator.integers(2**63, size=count).astype(np.uint64)
+    arguments = ForestArguments(
+        trees=3,
+        depth=int(generator.integers(1, 6)),
+        min_leaf=int(generator.integers(1, 4)),
+        candidates=int(generator.integers(1, 6)),
+        attributes=int(generator.integers(0, 4)),
+        thresholds=str(generator.choice(["pivot", "box"])),
+        low=-3.0,
+        high=3.0,
+        share=float(generator.choice([1.0, 0.5])),
+    )
+    forest = _forest(arguments, inputs, outputs, "class" if is_class else "number", int(generator.integers(5)))
+    return forest, points_of(features_NF, labels, keys_N, keys_N >> np.uint64(60))
+
+
+def _changes(number: int, count: int) -> list[npt.NDArray[np.bool_]]:
+    """Return which points there are, at first and after each of three changes: many or few, coming and going."""
+    generator = np.random.default_rng(number)
+    present = [generator.random(count) < 0.8]
+    for _ in range(3):
+        flips = generator.random(count) < generator.choice([0.03, 0.2, 0.6])
+        present.append(present[-1] & ~flips if generator.random() < 0.5 else present[-1] ^ flips)
+    return present
+
+
+@pytest.mark.volume
+@pytest.mark.parametrize("number", spread(range(10_000), 150))
+def test_any_change_ends_in_the_bytes_of_a_new_forest(number: int) -> None:
+    """Also when all points leave, when trees are empty, and when points come back."""
+    forest, every = _random_case(number)
+    present = [*_changes(number, len(every.keys_N)), np.zeros(len(every.keys_N), dtype=bool)]
+    state = learned(forest, chosen(every, present[0]))
+    for was, now in itertools.pairwise(present):
+        state = moved(forest, state, every, was, now)
+        assert forest.digest(state) == forest.digest(learned(forest, chosen(every, now)))
+    assert forest.digest(state) == forest.digest(forest.initial(SHARD))
+
+
+def _few(arguments: dict[str, Any], rows: list[int], seed: int) -> tuple[Forest, ShardPoints, Grown]:
+    forest = _forest(ForestArguments(trees=1, depth=1, min_leaf=1, **arguments), 1, seed=seed)
+    every = points_of(np.array([[0], [1], [2], [3]]), [0, 1, 0, 1])
+    return forest, every, learned(forest, chosen(every, np.array(rows)))
+
+
+@pytest.mark.parametrize("candidates", [1, 3])
+def test_no_value_of_somebody_erased_stays_a_threshold(candidates: int) -> None:
+    """DaRE keeps the erased point's own value as a threshold in 258 of 400 trees over these four points."""
+    for seed in range(100):
+        forest, every, state = _few({"candidates": candidates}, [0, 1, 2, 3], seed)
+        stays = np.array([True, False, True, True])
+        state = moved(forest, state, every, np.ones(4, dtype=bool), stays)
+        thresholds = np.concatenate([state.trees[0].threshold_M, state.trees[0].thresholds_IPK.ravel()])
+        assert 1.0 not in thresholds
+
+
+def test_candidates_that_an_erasure_makes_possible_are_offered() -> None:
+    """DaRE never offers the new neighbours of an erased point; here every seed ends as a new forest does."""
+    splits = set()
+    for seed in range(60):
+        forest, every, state = _few({"candidates": 1}, [0, 1, 2, 3], seed)
+        stays = np.array([True, False, True, True])
+        state = moved(forest, state, every, np.ones(4, dtype=bool), stays)
+        fresh = _few({"candidates": 1}, [0, 2, 3], seed)[2]
+        assert forest.digest(state) == forest.digest(fresh)
+        splits.add(float(state.trees[0].threshold_M[0]))
+    assert {0.0, 2.0} <= splits
+
+
+def test_the_order_of_erasures_leaves_no_trace() -> None:
+    """One after another in either direction, and all at once."""
+    generator = np.random.default_rng(3)
+    every = points_of(generator.normal(size=(80, 4)), generator.integers(2, size=80))
+    forest = _forest(ForestArguments(trees=4, min_leaf=2), 4)
+    ends = set()
+    for order in ([7, 31, 55, 60], [60, 55, 31, 7], [[7, 60], [31, 55]], [[7, 31, 55, 60]]):
+        present = np.ones(80, dtype=bool)
+        state = learned(forest, every)
+        for each in order:
+            after = present.copy()
+            after[each] = False
+            state, present = moved(forest, state, every, present, after), after
+        ends.add(forest.digest(state))
+    assert len(ends) == 1
+
+
+def test_thresholds_of_a_box_are_values_of_nobody() -> None:
+    """With thresholds = "box" no feature of a data point is in the checkpoint's thresholds."""
+    generator = np.random.default_rng(4)
+    features_NF = generator.normal(size=(300, 5)).astype(np.float32)
+    arguments = ForestArguments(trees=10, thresholds="box", low=-4.0, high=4.0)
+    state = learned(_forest(arguments, 5), points_of(features_NF, features_NF[:, 0] > 0))
+    values = np.concatenate([each.thresholds_IPK.ravel() for each in state.trees])
+    assert not np.isin(values, features_NF).any()
+
+
+def test_a_subject_is_in_a_share_of_the_trees() -> None:
+    """With share = 0.2 each subject changes two of ten trees, however many points it has."""
+    generator = np.random.default_rng(6)
+    subjects_N = np.arange(200, dtype=np.uint64) // np.uint64(5) * np.uint64(0x9E3779B97F4A7C15)
+    every = points_of(generator.normal(size=(200, 3)), generator.integers(2, size=200), subjects_N=subjects_N)
+    forest = _forest(ForestArguments(trees=10, share=0.2, min_leaf=1), 3)
+    state = learned(forest, every)
+
+    def differ(was: Tree, now: Tree) -> bool:
+        return not np.array_equal(was.stats_MS, now.stats_MS)
+
+    assert sum(int(tree.stats_MS[0].sum()) for tree in state.trees) == 2 * 200
+    for subject in subjects_N[::25]:
+        after = moved(forest, state, every, np.ones(200, dtype=bool), subjects_N != subject)
+        assert sum(map(differ, state.trees, after.trees)) == 2
+
+
+_TRAIN: Final = 1500
+
+
+def _made_up() -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float64]]:
+    generator = np.random.default_rng(8)
+    features_NF = generator.uniform(-1, 1, size=(2 * _TRAIN, 8)).astype(np.float32)
+    signal_N = features_NF[:, 0] + features_NF[:, 1] * features_NF[:, 2] * 2 + 0.5 * (features_NF[:, 3] > 0.2)
+    return features_NF, signal_N + generator.normal(scale=0.5, size=2 * _TRAIN)
+
+
+@pytest.mark.parametrize("thresholds", ["pivot", "box"])
+def test_it_is_as_good_as_scikit_learns_forest(thresholds: str) -> None:
+    """On made-up data the area under the curve is within 0.015, and R² within 0.03."""
+    features_NF, signal_N = _made_up()
+    train, rest = slice(0, _TRAIN), slice(_TRAIN, None)
+    arguments = ForestArguments(trees=15, thresholds=thresholds, low=-1.0, attributes=4)
+    same = {"n_estimators": 15, "max_depth": 12, "min_samples_leaf": 5, "max_features": 4, "random_state": 0}
+    labels_N = (signal_N > 0).astype(np.int64)
+    forest = _forest(arguments, 8)
+    found_N = forest.probabilities(learned(forest, points_of(features_NF[train], labels_N[train])), features_NF[rest])
+    reference = RandomForestClassifier(**same).fit(features_NF[train], labels_N[train])
+    expected_N = reference.predict_proba(features_NF[rest])[:, 1]
+    assert found_N.sum(axis=1) == pytest.approx(1)
+    assert roc_auc_score(labels_N[rest], found_N[:, 1]) > roc_auc_score(labels_N[rest], expected_N) - 0.015
+    regression = _forest(arguments, 8, 1, "number")
+    state = learned(regression, points_of(features_NF[train], signal_N[train, None]))
+    numbers_N = regression.probabilities(state, features_NF[rest])[:, 0]
+    expected_N = RandomForestRegressor(**same).fit(features_NF[train], signal_N[train]).predict(features_NF[rest])
+    assert r2_score(signal_N[rest], numbers_N) > r2_score(signal_N[rest], expected_N) - 0.03
