@@ -15,7 +15,7 @@ from cluster.runtime.task_pool import RayCrew
 from cluster.training.workers import Workers
 from coordinator.ports import Ingestion
 from shards.data.fragments import payload_bytes
-from shards.slices.ingest import IngestResult, IngestTask, buffer_within, ingest
+from shards.slices.ingest import IngestTask, buffer_within, ingest
 from shards.slices.parallel_ingest import ParallelIngest
 from storage.errors import Invalid
 
@@ -35,44 +35,34 @@ _FRAGMENTS_PER_TASK: Final = 4
 """Several, so that all tasks finish at about the same time."""
 
 
-class RayIngest:
-    """Reads small data in this process and large data on the cluster. Implements ``coordinator.ports.Ingestion``."""
+def ingestion_of(
+    task: IngestTask, settings: ClusterSettings, workers: Workers, remark: Callable[[str], None]
+) -> Ingestion:
+    """Return what reads the task's source: small data are read in this process, large data by tasks on the cluster.
 
-    def __init__(self, settings: ClusterSettings, workers: Workers, remark: Callable[[str], None]) -> None:
-        """``remark`` is called with messages for people."""
-        self._settings = settings
-        self._workers = workers
-        self._remark = remark
-
-    def __call__(self, task: IngestTask) -> IngestResult:
-        """Return the slices that the source's data points were written to; they are the same wherever it is read.
-
-        Raises as ``shards.slices.ingest.ingest`` does; ``Invalid`` also when ``ingest_workers`` is set and some node
-        does not see the files, ``Unavailable`` when tasks keep dying or no node has the labels.
-        """
-        return self._chosen(task)(task)
-
-    def _chosen(self, task: IngestTask) -> Ingestion:
-        source = task.source
-        wanted = self._settings.ingest_workers
-        in_memory = any(file.path is None and file.remote is None for file in source.files)
-        if in_memory or wanted == 1 or (wanted is None and payload_bytes(source) < LARGE_BYTES):
-            return ingest
-        self._workers.pool()  # joins Ray
-        labels = self._settings.labels
-        tasks = wanted or (processors_of(labels) if labels else processors())
-        if tasks < 2:
-            return ingest
-        try:
-            check_nodes(source, task.store, task.new_name, labels)
-        except Invalid as error:
-            if wanted is not None:
-                raise
-            self._remark(f"{error.message}, so this one reads them all. {error.remedy}")
-            return ingest
-        self._workers.release()  # they are idle, and the tasks need their processors
-        share = payload_bytes(source) // (_FRAGMENTS_PER_TASK * tasks)
-        fragment_bytes = max(LEAST_FRAGMENT_BYTES, min(MOST_FRAGMENT_BYTES, share))
-        buffer_bytes = buffer_within(task.data.ingest_memory_mb - _RAY_MB, source)
-        crew = RayCrew(tasks, self._remark, labels)
-        return ParallelIngest(pool=crew, fragment_bytes=fragment_bytes, buffer_bytes=buffer_bytes)
+    The slices are the same either way. ``remark`` is called with messages for people. Raises ``Invalid`` when
+    ``ingest_workers`` is set and some node does not see the files, ``Unavailable`` when no node has the labels; what is
+    returned raises as ``shards.slices.ingest.ingest`` does, and ``Unavailable`` when tasks keep dying.
+    """
+    source = task.source
+    wanted = settings.ingest_workers
+    in_memory = any(file.path is None and file.remote is None for file in source.files)
+    if in_memory or wanted == 1 or (wanted is None and payload_bytes(source) < LARGE_BYTES):
+        return ingest
+    workers.pool()  # joins Ray
+    labels = settings.labels
+    tasks = wanted or (processors_of(labels) if labels else processors())
+    if tasks < 2:
+        return ingest
+    try:
+        check_nodes(source, task.store, task.new_name, labels)
+    except Invalid as error:
+        if wanted is not None:
+            raise
+        remark(f"{error.message}, so this one reads them all. {error.remedy}")
+        return ingest
+    workers.release()  # they are idle, and the tasks need their processors
+    share = payload_bytes(source) // (_FRAGMENTS_PER_TASK * tasks)
+    fragment_bytes = max(LEAST_FRAGMENT_BYTES, min(MOST_FRAGMENT_BYTES, share))
+    buffer_bytes = buffer_within(task.data.ingest_memory_mb - _RAY_MB, source)
+    return ParallelIngest(pool=RayCrew(tasks, remark, labels), fragment_bytes=fragment_bytes, buffer_bytes=buffer_bytes)

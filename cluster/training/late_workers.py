@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cluster.config.specification import FederationSpecification
-from coordinator.ports import Ingestion
 from shards.slices.ingest import IngestResult, IngestTask
 from storage.objects import ObjectStore
 
@@ -45,14 +44,11 @@ class LateWorkers:
         if self._are_loaded:
             self._workers.close()
 
-    def ingestion(self) -> Ingestion:
-        """Return the function that reads a source for this federation, here or on the cluster; see ``RayIngest``."""
-        return self._ingest
+    def ingest(self, task: IngestTask) -> IngestResult:
+        """Read the task's source, here or on the cluster (``ingestion_of``). Implements ``Ingestion``."""
+        from cluster.training.ingest import ingestion_of  # noqa: PLC0415  it loads Ray
 
-    def _ingest(self, task: IngestTask) -> IngestResult:
-        from cluster.training.ingest import RayIngest  # noqa: PLC0415  it loads Ray
-
-        return RayIngest(self._specification.cluster, self._workers, self._remark)(task)
+        return ingestion_of(task, self._specification.cluster, self._workers, self._remark)(task)
 
     @property
     def _are_loaded(self) -> bool:

@@ -481,7 +481,7 @@ def _tools(setup: WriterSetup) -> Tools:
         registrar=setup.registrar,
         described=lambda: describe_store(setup.store, setup.clock.machine()),
         erasure=setup.specification.erasure,
-        ingest=setup.workers.ingestion(),
+        ingest=setup.workers.ingest,
     )
 
 

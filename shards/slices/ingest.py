@@ -154,6 +154,27 @@ class Intake:
         points = self.columns.points_within(min(_MOST_BATCH_BYTES, self.buffer_bytes))
         return source.batches(self.columns.wanted, points)
 
+    def digests_of_ids(self, ids: Sequence[str]) -> npt.NDArray[np.void]:
+        """Return the digests of data points."""
+        joined = b"".join([point_digest(self.key, text) for text in ids])
+        return np.frombuffer(joined, dtype=f"V{DIGEST_BYTES}")
+
+    def digests_of_subjects(self, subjects: Sequence[str]) -> npt.NDArray[np.void]:
+        """Return the digests of subjects. Raises ``Invalid`` when one does not have the declared form."""
+        joined = b"".join(digests_of_all(self.key, subjects, self.naming))
+        return np.frombuffer(joined, dtype=f"V{DIGEST_BYTES}")
+
+    def split(self, subjects_N: npt.NDArray[np.void]) -> Iterator[tuple[SliceId, npt.NDArray[np.intp]]]:
+        """Yield each placement that occurs, starting with ``first_shard``, and the positions of its data points."""
+        shards, slices = self.partition.shards, self.partition.slices
+        numbers = slice_numbers(subjects_N, shards, slices, self.naming)
+        turned = (numbers - self.first_shard * slices) % (shards * slices)
+        order = np.argsort(turned, kind="stable")
+        starts = np.flatnonzero(np.diff(turned[order], prepend=-1))
+        for indices in np.split(order, starts[1:]) if len(order) else ():
+            shard, slice_ = divmod(int(numbers[indices[0]]), slices)
+            yield SliceId(ShardId(shard), SliceIndex(slice_ + 1)), indices
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gathered:
@@ -216,13 +237,10 @@ def gather(
     ``noted`` is called with the digests of the data points written, some at a time. Raises ``Invalid`` for any data
     point that cannot be trained on. After any error, no part is left.
     """
-    router = _Router(key=intake.key, naming=intake.naming, partition=intake.partition, first_shard=intake.first_shard)
     with ExitStack() as undo:
-        writer = _SliceWriter(
-            store=store, new_name=new_name, router=router, buffer_bytes=intake.buffer_bytes, noted=noted
-        )
+        writer = _SliceWriter(intake=intake, store=store, new_name=new_name, noted=noted)
         undo.callback(writer.discard)
-        reading = _Reading(intake=intake, router=router, width=intake.width)
+        reading = _Reading(intake=intake, width=intake.width)
         for batch in batches:
             writer.add(reading.block(batch))
             progress(reading.points)
@@ -242,8 +260,7 @@ def blocks_of(batches: Iterable[Batch], intake: Intake) -> Iterator[tuple[Batch,
 
     Also raises it, at the end, when names are numbers in one file and text in another.
     """
-    router = _Router(key=intake.key, naming=intake.naming, partition=intake.partition, first_shard=0)
-    reading = _Reading(intake=intake, router=router, width=intake.width)
+    reading = _Reading(intake=intake, width=intake.width)
     for batch in batches:
         yield batch, reading.all_of(batch)
     refuse_mixed(reading.numbers)
@@ -320,40 +337,10 @@ def repeated_id(column: str, places: Sequence[tuple[str, int]]) -> Exception:
 
 
 @dataclass(slots=True, kw_only=True)
-class _Router:
-    """Computes digests and placements from ids and subjects."""
-
-    key: PartitionKey
-    naming: Naming
-    partition: PartitionSettings
-    first_shard: int
-
-    def points(self, ids: Sequence[str]) -> npt.NDArray[np.void]:
-        joined = b"".join([point_digest(self.key, text) for text in ids])
-        return np.frombuffer(joined, dtype=f"V{DIGEST_BYTES}")
-
-    def subjects(self, subjects: Sequence[str]) -> npt.NDArray[np.void]:
-        joined = b"".join(digests_of_all(self.key, subjects, self.naming))
-        return np.frombuffer(joined, dtype=f"V{DIGEST_BYTES}")
-
-    def split(self, subjects_N: npt.NDArray[np.void]) -> Iterator[tuple[SliceId, npt.NDArray[np.intp]]]:
-        """Yield each placement that occurs, starting with ``first_shard``, and the positions of its data points."""
-        shards, slices = self.partition.shards, self.partition.slices
-        numbers = slice_numbers(subjects_N, shards, slices, self.naming)
-        turned = (numbers - self.first_shard * slices) % (shards * slices)
-        order = np.argsort(turned, kind="stable")
-        starts = np.flatnonzero(np.diff(turned[order], prepend=-1))
-        for indices in np.split(order, starts[1:]) if len(order) else ():
-            shard, slice_ = divmod(int(numbers[indices[0]]), slices)
-            yield SliceId(ShardId(shard), SliceIndex(slice_ + 1)), indices
-
-
-@dataclass(slots=True, kw_only=True)
 class _Reading:
     """Reads batches, and counts what has been read so far."""
 
     intake: Intake
-    router: _Router
     width: int | None
     points: int = 0
     left_out: LeftOut = field(default_factory=LeftOut)
@@ -380,7 +367,7 @@ class _Reading:
         for column in dict.fromkeys((data.id, subject)):
             self._check_names(batch, column)
         return PointBlock(
-            points_N=self.router.points(ids),
+            points_N=self.intake.digests_of_ids(ids),
             subjects_N=self._subjects(batch, subject, subjects),
             labels_N=labels_of(batch, data),
             features_NF=self._features(batch),
@@ -406,7 +393,7 @@ class _Reading:
 
     def _subjects(self, batch: Batch, column: str, subjects: Sequence[str]) -> npt.NDArray[np.void]:
         try:
-            return self.router.subjects(subjects)
+            return self.intake.digests_of_subjects(subjects)
         except Invalid:
             for position, name in enumerate(subjects):
                 if not name:
@@ -436,10 +423,9 @@ class _Reading:
 class _SliceWriter:
     """Collects data points in arrays of fixed size and writes them as parts of the slices when the arrays are full."""
 
+    intake: Intake
     store: ObjectStore
     new_name: NewName
-    router: _Router
-    buffer_bytes: int
     noted: Callable[[npt.NDArray[np.void]], None]
     _buffer: PointBlock | None = None
     _held: int = 0
@@ -448,7 +434,7 @@ class _SliceWriter:
     def add(self, block: PointBlock) -> None:
         """Add the data points to the buffer, and write parts when it is full."""
         if self._buffer is None:
-            self._buffer = _buffer_for(block, self.buffer_bytes)
+            self._buffer = _buffer_for(block, self.intake.buffer_bytes)
         start = 0
         while start < len(block):
             end = min(len(block), start + len(self._buffer) - self._held)
@@ -474,7 +460,7 @@ class _SliceWriter:
         self.noted(self._buffer.points_N[: self._held])
         # A part is copied while it is encoded, so only a share of the buffer is written at a time.
         most = -(-len(self._buffer) // _PARTS_PER_BUFFER)
-        for slice_id, indices in self.router.split(self._buffer.subjects_N[: self._held]):
+        for slice_id, indices in self.intake.split(self._buffer.subjects_N[: self._held]):
             for start in range(0, len(indices), most):
                 block = self._buffer.take(indices[start : start + most])
                 record = write_part(self.store, block, slice_id, self.new_name)

@@ -17,7 +17,7 @@ import cluster
 from cluster.config.specification import FederationSpecification, read_specification
 from cluster.runtime import task_pool as crew
 from cluster.training import ingest as ingesting
-from cluster.training.ingest import RayIngest
+from cluster.training.ingest import ingestion_of
 from cluster.training.workers import Workers
 from cluster.writer.stores import open_objects
 from coordinator.engine.lookup import load_digests
@@ -90,7 +90,7 @@ def _ingested(
         new_name=new_name,
         progress=(heard if heard is not None else []).append,
     )
-    return RayIngest(specification.cluster, Workers(specification, store, remark), remark)(task)
+    return ingestion_of(task, specification.cluster, Workers(specification, store, remark), remark)(task)
 
 
 def _plain(home: UserFolder) -> IngestResult:

@@ -243,7 +243,6 @@ def test_reading_is_for_the_sites_processors(monkeypatch: pytest.MonkeyPatch) ->
         pool = release = staticmethod(lambda: None)
 
     workers: Any = Idle
-    ingest = ingesting.RayIngest(PINNED, workers, print)
     specification = specification_of(shards=1, slices=1)
     task = IngestTask(
         source=source,
@@ -255,7 +254,7 @@ def test_reading_is_for_the_sites_processors(monkeypatch: pytest.MonkeyPatch) ->
         new_name=lambda: "name",
     )
     monkeypatch.setattr(ingesting, "buffer_within", lambda *_: 1)
-    gathering: Any = ingest._chosen(task)
+    gathering: Any = ingesting.ingestion_of(task, PINNED, workers, print)
     assert asked == ["small"]
     assert (gathering.pool._tasks, gathering.pool._labels) == (2, NORTH)
 

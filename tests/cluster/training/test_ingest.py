@@ -11,7 +11,7 @@ import pytest
 
 from cluster.config.specification import ClusterSettings
 from cluster.training import ingest as ingesting
-from cluster.training.ingest import RayIngest
+from cluster.training.ingest import ingestion_of
 from coordinator.ports import Ingestion
 from shards.data.sources import Source, open_source, table_source
 from shards.slices.ingest import IngestTask, ingest
@@ -59,7 +59,6 @@ class Place:
     def chosen(self, source: Source, ingest_workers: int | None) -> Ingestion:
         """Return who ingests."""
         helpers: Any = self.helpers
-        ray_ingest = RayIngest(ClusterSettings(ingest_workers=ingest_workers), helpers, self.remarks.append)
         task = IngestTask(
             source=source,
             data=settings(),
@@ -69,7 +68,7 @@ class Place:
             tombstones=DigestSet,
             new_name=lambda: "name",
         )
-        return ray_ingest._chosen(task)
+        return ingestion_of(task, ClusterSettings(ingest_workers=ingest_workers), helpers, self.remarks.append)
 
 
 @pytest.fixture
