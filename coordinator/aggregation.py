@@ -37,24 +37,18 @@ class AnsweredBy:
         return {"generation": self.generation, "constituents": self.constituents, "shards": self.shards}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Aggregated:
-    """The ensemble's answer."""
+def aggregate(outputs_KNW: npt.NDArray[np.float64], rule: Rule, target: Target) -> npt.NDArray[np.float64]:
+    """Return the scores of the ensemble's answer; the target has the rules.
 
-    scores_NS: npt.NDArray[np.float64]
-    """The answer's numbers, as the target has them: for classes the mean probability, or share of votes, of each."""
-
-
-def aggregate(outputs_KNW: npt.NDArray[np.float64], rule: Rule, target: Target) -> Aggregated:
-    """Return the aggregated prediction; the target has the rules.
-
+    Scores are the answer's numbers: for classes the mean probability, or share of votes, of each.
     For classes ``mean_probability`` takes the class with the highest mean probability, ``majority_vote`` the class that
     most constituents put first. Ties, within a constituent and between classes, go to the class declared first.
     Raises ``Unavailable`` when no constituent answers.
     """
     if len(outputs_KNW) == 0:
         raise Unavailable("every constituent abstains", "Wait for the retraining to finish: see 'sisa status'.")
-    return Aggregated(scores_NS=target.aggregate(outputs_KNW, rule))
+    scores_NS: npt.NDArray[np.float64] = target.aggregate(outputs_KNW, rule)
+    return scores_NS
 
 
 def model_failed(fact: str, point: int | None) -> ModelFailed:

@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from coordinator.aggregation import Aggregated, AnsweredBy, Rule
+from coordinator.aggregation import AnsweredBy, Rule
 from coordinator.requests import ErasureRequest
 from shards.targets import Target
 from storage.digests import Sha256, digest_of
@@ -156,7 +156,7 @@ def answered_together(parts: Sequence[TookPart]) -> AnsweredBy:
     )
 
 
-def combine(answers: Sequence[SiteAnswer], rule: Rule, target: Target) -> Aggregated:
+def combine(answers: Sequence[SiteAnswer], rule: Rule, target: Target) -> npt.NDArray[np.float64]:
     """Return the combined answer of several sites, in the given order.
 
     Every constituent has the same weight at every site, as in one ensemble (E6): a site's weight is how many of its
@@ -165,7 +165,8 @@ def combine(answers: Sequence[SiteAnswer], rule: Rule, target: Target) -> Aggreg
     if not answers:
         raise Unavailable("no site answers", "Wait until one does: see 'sisa status'.")
     scores = [answer.scores_NS for answer in answers]
-    return Aggregated(scores_NS=target.combine(scores, [answer.constituents for answer in answers], rule))
+    scores_NS: npt.NDArray[np.float64] = target.combine(scores, [answer.constituents for answer in answers], rule)
+    return scores_NS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

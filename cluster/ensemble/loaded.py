@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from cluster.config.specification import FederationSpecification
 from cluster.runtime.user_code import make_importable, working_in
-from coordinator.aggregation import Aggregated, AnsweredBy, ModelFailed, Rule, aggregate, model_failed
+from coordinator.aggregation import AnsweredBy, ModelFailed, Rule, aggregate, model_failed
 from coordinator.state import FederationState, servable
 from shards.learners.protocol import Learner
 from shards.learners.registry import code_digest, fix_numerics, open_learner
@@ -141,8 +141,8 @@ class Ensemble:
             checkpoints=checkpoints,
         )
 
-    def answer(self, features_NF: npt.NDArray[np.float32]) -> Aggregated:
-        """Return the aggregated prediction for scaled features.
+    def answer(self, features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Return the aggregated scores for scaled features.
 
         Raises ``ModelFailed`` with the position of the first data point on which the model fails, and ``Unavailable``
         when there is too little memory.

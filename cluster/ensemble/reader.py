@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from cluster.config.specification import FederationSpecification
 from cluster.results.federation import Answers, ErasureAnswer, Evaluation, Search, SubjectFound, evaluation_of
 from cluster.runtime.system import SteadyClock
@@ -17,7 +20,7 @@ from cluster.writer.identity import (
 )
 from cluster.writer.training_data import asked_about
 from cluster.writer.writer import check_skeletons
-from coordinator.aggregation import Aggregated, ModelFailed, placed
+from coordinator.aggregation import ModelFailed, placed
 from coordinator.decisions.plan import plan_retrain
 from coordinator.engine.ended import all_requests, find_readmission
 from coordinator.engine.lookup import load_digests, load_tombstones
@@ -169,8 +172,8 @@ class Reading:
             id_column=self._specification.data.id,
             asked=data,
             batches=(
-                PredictionBatch(ids=batch.ids, scores_NS=answer.scores_NS)
-                for batch, answer in self._answered(ensemble, features)
+                PredictionBatch(ids=batch.ids, scores_NS=scores_NS)
+                for batch, scores_NS in self._answered(ensemble, features)
             ),
         )
 
@@ -179,8 +182,8 @@ class Reading:
         state, ensemble = self._load()
         features = asked_about(self._specification, state, data, labelled=True, remark=self._remark)
         counted = (
-            (batch.labels_N, answer.scores_NS)
-            for batch, answer in self._answered(ensemble, features)
+            (batch.labels_N, scores_NS)
+            for batch, scores_NS in self._answered(ensemble, features)
             if batch.labels_N is not None
         )
         return evaluation_of(counted, self._specification.data.predicted, ensemble.answered_by)
@@ -216,16 +219,16 @@ class Reading:
 
     def _answered(
         self, ensemble: Ensemble, features: Iterable[FeatureBatch]
-    ) -> Iterator[tuple[FeatureBatch, Aggregated]]:
-        """Yield each batch with its answer; see ``_still_servable``, and ``Ensemble.answer`` for what it raises."""
+    ) -> Iterator[tuple[FeatureBatch, npt.NDArray[np.float64]]]:
+        """Yield each batch with its scores; see ``_still_servable``, and ``Ensemble.answer`` for what it raises."""
         first = 0
         for batch in self._still_servable(ensemble, features):
             try:
-                answer = ensemble.answer(batch.features_NF)
+                scores_NS = ensemble.answer(batch.features_NF)
             except ModelFailed as error:
                 raise placed(error, first) from None
             first += len(batch.features_NF)
-            yield batch, answer
+            yield batch, scores_NS
 
     def _still_servable(self, ensemble: Ensemble, batches: Iterable[FeatureBatch]) -> Iterator[FeatureBatch]:
         """Yield the batches as long as the ensemble may answer, and end only if it still may (E10).

@@ -12,14 +12,11 @@ from threading import Lock
 from cluster.config.specification import FederationSpecification
 from cluster.ensemble.loaded import Ensemble
 from cluster.ensemble.reader import Reading
-from cluster.results.federation import ErasureAnswer, SubjectFound
-from cluster.writer.drafting import RequestDraft
+from cluster.results.federation import SubjectFound
 from coordinator.engine.follower import Follower
 from coordinator.ports import Clock
 from coordinator.receipts.rollback import refuse_forgotten
-from coordinator.requests import ErasureRequest
 from coordinator.state import FederationState
-from coordinator.status import FederationStatus
 from storage.encryption.store import SealedStore
 from storage.errors import Conflict, Corrupt, Invalid, SisaError, Unavailable
 
@@ -34,7 +31,8 @@ class Standing:
         self._specification = specification
         self._store = store
         self._follower = Follower(store)
-        self._reading = Reading(specification, store, clock, self.current)
+        self.reading = Reading(specification, store, clock, self.current)
+        """Reads the same store, through this replica's knowledge of the state."""
         # These fields are changed under the lock named; readers take one value at a time without it, but for ``seen``.
         self._looking = Lock()
         self._floor = 0  # under ``_looking``
@@ -111,18 +109,10 @@ class Standing:
                     return ensemble
             raise Unavailable("erasures follow each other faster than a generation is read", "Ask again in a moment.")
 
-    def status(self) -> FederationStatus:
-        """Return how the federation and its requests stand now."""
-        return self._reading.status()
-
-    def answer_to(self, made: RequestDraft, request: ErasureRequest) -> ErasureAnswer:
-        """See ``Reading.answer_to``."""
-        return self._reading.answer_to(made, request)
-
     def lookup(self, subjects: Iterable[str | int]) -> tuple[SubjectFound, ...]:
         """See ``Reading.lookup``. Raises ``Unavailable`` as ``trained`` does, ``Invalid`` for invalid names."""
         self.trained()
-        return self._reading.lookup(subjects)
+        return self.reading.lookup(subjects)
 
     def trained(self) -> FederationState:
         """Return the present state, which has data and fits this specification.
@@ -130,7 +120,7 @@ class Standing:
         Raises ``Unavailable`` when nothing was trained yet, or the store now holds another federation.
         """
         try:
-            return self._reading.trained()[0]
+            return self.reading.trained()[0]
         except (Invalid, Conflict) as error:
             raise unservable(error) from error
 

@@ -149,9 +149,10 @@ class _Endpoints(Endpoints):
         asked = await self.predictions.handle(len(payload), lambda: reader.read(payload, media_type))
         answer = await asyncio.wrap_future(self._service.answering.ask(asked.features_NF))
         note(request.scope, points=len(asked.features_NF), generation=answer.generation)
-        specification = self._service.specification
+        data = self._service.specification.data
         body = await self.predictions.handle(
-            len(payload), lambda: answer_body(answer, asked, specification, answer_type)
+            len(payload),
+            lambda: answer_body(answer.facts, answer.scores_NS, asked, data.predicted, data.id, answer_type),
         )
         return Response(body, media_type=answer_type)
 
@@ -258,7 +259,7 @@ class _Endpoints(Endpoints):
         'points', 'digest' and 'slice_digests' are null. Roles: predict, audit, officer, federate.
         """
         token = await self.admit(request, "predict", "audit", "officer", "federate")
-        status = await self.call(self._service.standing.status)
+        status = await self.call(self._service.standing.reading.status)
         if token.role == "predict":
             status = for_the_public(status)
         return json_answer(asdict(status))

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from cluster.ensemble.loaded import Ensemble
 from cluster.ensemble.replica_state import Standing
-from coordinator.aggregation import Aggregated, AnsweredBy, ModelFailed, placed
+from coordinator.aggregation import AnsweredBy, ModelFailed, placed
 from storage.errors import InvariantBroken, SisaError, Unavailable
 
 TOGETHER: Final = 1024
@@ -33,7 +33,7 @@ class Answer(AnsweredBy):
     """A confirmed answer of the ensemble."""
 
     scores_NS: npt.NDArray[np.float64]
-    """As in ``Aggregated``."""
+    """The answer's numbers; see ``coordinator.aggregation.aggregate``."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -44,7 +44,7 @@ class _Ask:
     answer: Future[Answer] = field(default_factory=Future)
     ensemble: Ensemble | None = None
     """The generation that all of its pieces are computed with."""
-    done: list[Aggregated] = field(default_factory=list)
+    done: list[npt.NDArray[np.float64]] = field(default_factory=list)
     points: int = 0
     """How many are computed."""
 
@@ -187,11 +187,11 @@ class Answering:
             ask.ensemble = ask.ensemble or ensemble
         together = asks[0].ensemble or ensemble
         pieces = [ask.features_NF[ask.points : ask.points + TOGETHER] for ask in asks]
-        found = together.answer(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
+        scores_NS = together.answer(pieces[0] if len(pieces) == 1 else np.concatenate(pieces))
         start = 0
         for ask, piece in zip(asks, pieces, strict=True):
             stop = start + len(piece)
-            ask.done.append(Aggregated(scores_NS=found.scores_NS[start:stop]))
+            ask.done.append(scores_NS[start:stop])
             ask.points += len(piece)
             start = stop
 
@@ -290,7 +290,7 @@ def _settle(ask: _Ask, give: Callable[[], None]) -> None:
 def _answer(ask: _Ask, ensemble: Ensemble) -> Answer:
     return Answer(
         **ensemble.answered_by.facts,
-        scores_NS=np.concatenate([piece.scores_NS for piece in ask.done]),
+        scores_NS=np.concatenate(ask.done),
     )
 
 

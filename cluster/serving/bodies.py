@@ -14,9 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.config.specification import FederationSpecification
-from cluster.serving.batcher import Answer
 from cluster.serving.http_errors import HttpProblem, Refused, too_large, unreadable
-from coordinator.aggregation import Aggregated
 from coordinator.state import DataState
 from shards.data.messages import (
     ARROW_STREAM,
@@ -144,15 +142,9 @@ def parsed_body(payload: bytes, most_things: int) -> Any:
         raise unreadable("the body is not JSON", "Send one JSON object, UTF-8, with finite numbers.") from None
 
 
-def answer_body(answer: Answer, asked: Asked, specification: FederationSpecification, media_type: str) -> bytes:
-    """Return the body of an ensemble's answer."""
-    found = Aggregated(scores_NS=answer.scores_NS)
-    return aggregated_body(answer.facts, found, asked, specification.data.predicted, specification.data.id, media_type)
-
-
-def aggregated_body(
+def answer_body(
     facts: Mapping[str, Any],
-    found: Aggregated,
+    scores_NS: npt.NDArray[np.float64],
     asked: Asked,
     target: Target,
     id_column: str,
@@ -161,10 +153,10 @@ def aggregated_body(
     """Return an answer's body; ``facts`` are JSON values that say which generation, or which sites, gave it."""
     if media_type == ARROW_STREAM:
         ids = ids_of(asked.ids) if isinstance(asked.ids, list) else asked.ids
-        batch = PredictionBatch(ids=ids, scores_NS=found.scores_NS)
+        batch = PredictionBatch(ids=ids, scores_NS=scores_NS)
         texts = {name: json.dumps(value, separators=(",", ":")) for name, value in facts.items()}
         return stream_of(predictions_table([batch], target, id_column), texts)
-    lines = list(target.objects(found.scores_NS))
+    lines = list(target.objects(scores_NS))
     if asked.ids is not None:
         ids = asked.ids if isinstance(asked.ids, list) else asked.ids.to_pylist()
         lines = [{"id": id_, **line} for id_, line in zip(ids, lines, strict=True)]

@@ -69,7 +69,7 @@ class Erasures:
         earlier = self._known(made.request.request_id)
         _refuse_anothers(token, earlier)
         accepted = self._accepted(token, made.request, made.names)
-        return self._standing.answer_to(made, accepted).naming(subjects, ids), earlier is None
+        return self._standing.reading.answer_to(made, accepted).naming(subjects, ids), earlier is None
 
     def submit_everyone(self, token: TokenRecord, request_id: str | None) -> tuple[ErasureAnswer, bool]:
         """Return the request that erases everybody who has a data point here, and whether it is new.

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from cluster.coordinator_actor.log_lines import LogLines
 from cluster.results.sites import SitesStatus
 from cluster.serving.access_log import note
-from cluster.serving.bodies import JSON, aggregated_body, answer_type_of, media_type_of
+from cluster.serving.bodies import JSON, answer_body, answer_type_of, media_type_of
 from cluster.serving.endpoints import COMMON, TOKEN, Endpoints, add_erasures, add_predictions, assembled, json_answer
 from cluster.serving.schemas import (
     AT,
@@ -113,7 +113,7 @@ class _Endpoints(Endpoints):
         target, id_column = self._service.specification.target, self._service.specification.id_column
         facts = _facts(answer)
         body = await self.predictions.handle(
-            len(payload), lambda: aggregated_body(facts, answer.aggregated, asked, target, id_column, answer_type)
+            len(payload), lambda: answer_body(facts, answer.scores_NS, asked, target, id_column, answer_type)
         )
         return Response(body, media_type=answer_type)
 

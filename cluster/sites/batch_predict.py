@@ -39,16 +39,14 @@ class FileAnswering:
             absent=first.absent,
             target=self._specification.target,
             id_column=self._specification.id_column,
-            batches=(
-                PredictionBatch(ids=batch.ids, scores_NS=answer.aggregated.scores_NS) for batch, answer in answers
-            ),
+            batches=(PredictionBatch(ids=batch.ids, scores_NS=answer.scores_NS) for batch, answer in answers),
         )
 
     def evaluate(self, data: object) -> SitesEvaluation:
         """See ``SiteFederation.evaluate``."""
         first, answers = self._answered(data, labelled=True)
         overall = evaluation_of(
-            ((batch.labels_N, answer.aggregated.scores_NS) for batch, answer in answers if batch.labels_N is not None),
+            ((batch.labels_N, answer.scores_NS) for batch, answer in answers if batch.labels_N is not None),
             self._specification.target,
             answered_together(first.sites),
         )

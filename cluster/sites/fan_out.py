@@ -19,7 +19,7 @@ from cluster.config.sites import SitesSettings, SitesSpecification
 from cluster.sites.imported_weights import Carried
 from cluster.sites.link import SiteLink
 from cluster.sites.membership import RosterRegister
-from coordinator.aggregation import Aggregated, ModelFailed
+from coordinator.aggregation import ModelFailed
 from coordinator.sites import Roster, SiteAnswer, SiteMark, SiteStanding, TookPart, check_answer, combine, set_back
 from storage.errors import SisaError, Unavailable
 
@@ -33,7 +33,7 @@ _QUESTIONS_AT_ONCE: Final = 4
 class CombinedAnswer:
     """The federation's answer, and which sites took part in it."""
 
-    aggregated: Aggregated
+    scores_NS: npt.NDArray[np.float64]
     sites: tuple[TookPart, ...]
     """In the order of the specification."""
     absent: Mapping[str, str]
@@ -85,7 +85,7 @@ class SitesFanOut:
         self._check_quorum(found, absent, len(now), _failures(asked))
         absent |= {site.name: _NEW for site in self._specification.sites if roster.find(site.name) is None}
         return CombinedAnswer(
-            aggregated=combine(tuple(found.values()), self._specification.aggregation.rule, self._specification.target),
+            scores_NS=combine(tuple(found.values()), self._specification.aggregation.rule, self._specification.target),
             sites=tuple(TookPart(site=name, **each.facts) for name, each in found.items()),
             absent=absent,
         )

@@ -50,11 +50,11 @@ class Carried:
                 ensemble = self._fetched(standing or confirm())
             data = self._site.specification.data
             own_NF = arranged(features_NF, names, self._names, self._width, data.encoders)
-            found = ensemble.answer(scaled(own_NF, data.scale))
+            scores_NS = ensemble.answer(scaled(own_NF, data.scale))
             standing = confirm()
             if _is_of(ensemble, standing):
                 by = replace(ensemble.answered_by, generation=standing.generation)
-                return SiteAnswer(**by.facts, scores_NS=found.scores_NS.astype(np.float32))
+                return SiteAnswer(**by.facts, scores_NS=scores_NS.astype(np.float32))
         raise Unavailable("the site's constituents change faster than they can be fetched", "Ask again in a moment.")
 
     def _fetched(self, standing: SiteStanding) -> Ensemble:

@@ -59,10 +59,10 @@ class Desk:
             ensemble = self._state.ensemble
             if ensemble is None or self._state.is_behind:
                 ensemble = self._state.load()
-            found = ensemble.answer(scaled(own_NF, data.scale))
+            scores_NS = ensemble.answer(scaled(own_NF, data.scale))
             self._state.current()
             if ensemble.generation >= self._state.floor:
-                return SiteAnswer(**ensemble.answered_by.facts, scores_NS=found.scores_NS.astype(np.float32))
+                return SiteAnswer(**ensemble.answered_by.facts, scores_NS=scores_NS.astype(np.float32))
         raise Unavailable("erasures follow each other faster than an answer can be computed", "Ask again in a moment.")
 
     def checkpoint(self, shard: int, sha256: str) -> bytes:

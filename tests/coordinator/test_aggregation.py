@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.aggregation import Aggregated, Rule, aggregate
+from coordinator.aggregation import Rule, aggregate
 from coordinator.settings import AggregationSettings
 from shards.targets import Class
 from storage.errors import Invalid, Unavailable
@@ -17,9 +17,9 @@ RULES: list[Rule] = ["mean_probability", "majority_vote"]
 CLASSES = Class(("a", "b", "c", "d"))
 
 
-def predicted(answer: Aggregated) -> list[int]:
+def predicted(scores_NS: npt.NDArray[np.float64]) -> list[int]:
     """Return the positions of the predicted classes."""
-    return [CLASSES.names.index(name) for name in CLASSES.texts(answer.scores_NS)]
+    return [CLASSES.names.index(name) for name in CLASSES.texts(scores_NS)]
 
 
 @st.composite
@@ -36,14 +36,14 @@ def test_the_mean_of_probabilities() -> None:
     """A sure constituent outweighs two undecided ones under mean_probability."""
     answer = aggregate(np.array([[[0.9, 0.1]], [[0.4, 0.6]], [[0.4, 0.6]]]), "mean_probability", CLASSES)
     assert predicted(answer) == [0]
-    assert answer.scores_NS == pytest.approx(np.array([[1.7 / 3, 1.3 / 3]]))
+    assert answer == pytest.approx(np.array([[1.7 / 3, 1.3 / 3]]))
 
 
 def test_the_majority_of_votes() -> None:
     """Two constituents outvote a sure one under majority_vote; scores are shares of votes."""
     answer = aggregate(np.array([[[0.9, 0.1]], [[0.4, 0.6]], [[0.4, 0.6]]]), "majority_vote", CLASSES)
     assert predicted(answer) == [1]
-    assert answer.scores_NS == pytest.approx(np.array([[1 / 3, 2 / 3]]))
+    assert answer == pytest.approx(np.array([[1 / 3, 2 / 3]]))
 
 
 def test_ties_go_to_the_class_declared_first() -> None:
@@ -65,8 +65,8 @@ def test_the_order_of_constituents_decides_nothing(
     one, other = aggregate(given_KNC, rule, CLASSES), aggregate(given_KNC[shuffled], rule, CLASSES)
     if rule == "majority_vote":
         assert predicted(one) == predicted(other)
-        assert one.scores_NS.tolist() == other.scores_NS.tolist()
-    assert one.scores_NS == pytest.approx(other.scores_NS, abs=1e-12)
+        assert one.tolist() == other.tolist()
+    assert one == pytest.approx(other, abs=1e-12)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -74,10 +74,8 @@ def test_the_order_of_constituents_decides_nothing(
 def test_scores_are_shares(rule: Rule, given_KNC: npt.NDArray[np.float64]) -> None:
     """Every line of scores sums to 1, and the answer is a class with the highest score."""
     answer = aggregate(given_KNC, rule, CLASSES)
-    assert answer.scores_NS.sum(axis=1) == pytest.approx(np.ones(given_KNC.shape[1]))
-    assert (
-        answer.scores_NS[np.arange(given_KNC.shape[1]), predicted(answer)].tolist() == answer.scores_NS.max(1).tolist()
-    )
+    assert answer.sum(axis=1) == pytest.approx(np.ones(given_KNC.shape[1]))
+    assert answer[np.arange(given_KNC.shape[1]), predicted(answer)].tolist() == answer.max(1).tolist()
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -93,7 +91,7 @@ def test_points_are_answered_one_by_one(rule: Rule, given_KNC: npt.NDArray[np.fl
 def test_constituents_that_abstain_do_not_count(rule: Rule) -> None:
     """What is left answers; when nothing is left, that is said."""
     rest = np.array([[[0.2, 0.8]]])
-    assert aggregate(rest, rule, CLASSES).scores_NS.shape == (1, 2)
+    assert aggregate(rest, rule, CLASSES).shape == (1, 2)
     with pytest.raises(Unavailable, match="every constituent abstains"):
         aggregate(rest[:0], rule, CLASSES)
 

@@ -61,7 +61,7 @@ def answers_of(sites: list[int], points: int, seed: int, rule: Rule) -> tuple[li
             generation=1,
             constituents=len(each),
             shards=len(each),
-            scores_NS=aggregate(each, rule, CLASSES).scores_NS.astype(np.float32),
+            scores_NS=aggregate(each, rule, CLASSES).astype(np.float32),
         )
         for each in every
     ]
@@ -73,7 +73,7 @@ def test_the_mean_is_that_of_one_ensemble(sites: list[int], points: int, seed: i
     """However constituents are spread over sites, the answer is the mean of all of them, as far as float32 carries."""
     answers, every = answers_of(sites, points, seed, "mean_probability")
     whole = aggregate(every, "mean_probability", CLASSES)
-    assert combine(answers, "mean_probability", CLASSES).scores_NS == pytest.approx(whole.scores_NS, abs=1e-6)
+    assert combine(answers, "mean_probability", CLASSES) == pytest.approx(whole, abs=1e-6)
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.integers(1, 8), st.integers(0, 1000))
@@ -83,7 +83,7 @@ def test_votes_are_counted_exactly(sites: list[int], points: int, seed: int) -> 
     whole = aggregate(every, "majority_vote", CLASSES)
     found = combine(answers, "majority_vote", CLASSES)
     assert predicted(found) == predicted(whole)
-    assert found.scores_NS == pytest.approx(whole.scores_NS, abs=1e-12)
+    assert found == pytest.approx(whole, abs=1e-12)
 
 
 def test_nobody_answers_nothing() -> None:

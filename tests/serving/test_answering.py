@@ -16,7 +16,7 @@ import pytest
 from cluster.ensemble.loaded import Ensemble
 from cluster.ensemble.replica_state import Standing
 from cluster.serving.batcher import TOGETHER, Answer, Answering
-from coordinator.aggregation import Aggregated, AnsweredBy, ModelFailed, model_failed
+from coordinator.aggregation import AnsweredBy, ModelFailed, model_failed
 from storage.errors import InvariantBroken, SisaError, Unavailable
 from tests.serving.world import PATIENCE_SECONDS
 
@@ -39,7 +39,7 @@ class FakeEnsemble:
         """The constituents behind its answers."""
         return AnsweredBy(generation=self.generation, constituents=len(self.constituents), shards=self.shards)
 
-    def answer(self, features_NF: npt.NDArray[np.float32]) -> Aggregated:
+    def answer(self, features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Return the first feature and the generation as scores."""
         self.calls.append(len(features_NF))
         self.before()
@@ -48,7 +48,7 @@ class FakeEnsemble:
         if len(features_NF) and features_NF[0, 0] < 0:
             raise RuntimeError("the model quotes secret-person-001")
         generations = np.full(len(features_NF), self.generation)
-        return Aggregated(scores_NS=np.stack([features_NF[:, 0].astype(np.float64), generations], axis=1))
+        return np.stack([features_NF[:, 0].astype(np.float64), generations], axis=1)
 
 
 @dataclass(slots=True)

@@ -107,7 +107,7 @@ def test_a_readmission_has_a_statement(world: World) -> None:
     world.erase(MARKED, key="er-1")
     world.until_idle()
     specification, state = world.service.specification, world.resident.state()
-    _, key = world.service.standing._reading.trained()
+    _, key = world.service.standing.reading.trained()
     names = roll_of(specification, key, state.naming, [MARKED], ()).names
     world.resident.readmit(readmission_of(names, "re-1", "she came back", world.service.clock.now()), names)
     world.until_idle()

@@ -132,5 +132,5 @@ def test_the_log_counts_the_names(world: World) -> None:
 def test_nothing_to_look_into(world: World) -> None:
     """While the federation cannot be read, a look-up is refused for now rather than answered with nobody."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(world.service.standing._reading, "current", lambda: None)
+        patch.setattr(world.service.standing.reading, "current", lambda: None)
         error_of(lookup(world, {"subjects": [PERSON]}), 503, "unavailable")

@@ -7,9 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from cluster.serving.bodies import JSON, Asked, aggregated_body
+from cluster.serving.bodies import JSON, Asked, answer_body
 from cluster.serving.schemas import Predictions
-from coordinator.aggregation import Aggregated
 from shards.targets import Class, MultiLabel, Number, Target
 
 FACTS = {"generation": 3, "constituents": 2, "shards": 2}
@@ -39,7 +38,7 @@ def test_an_answer_is_as_its_target(
 ) -> None:
     """The body holds what the documented shape allows, and the ids come back."""
     asked = Asked(features_NF=np.zeros((1, 1), dtype=np.float32), ids=[7])
-    body = aggregated_body(FACTS, Aggregated(scores_NS=np.array([scores])), asked, target, "id", JSON)
+    body = answer_body(FACTS, np.array([scores]), asked, target, "id", JSON)
     expected = {"prediction": line[0], "probabilities": line[1]} if isinstance(line, tuple) else line
     assert json.loads(body) == {**FACTS, **facts, "predictions": [{"id": 7, **expected}]}
     Predictions.model_validate_json(body)

@@ -53,7 +53,7 @@ def test_a_site_may_have_its_columns_in_another_order(site_folders: SiteFolders,
     with connect_sites(site_folders.config) as federation:
         federation.train()
         asked = features(20)
-        together = federation.answer(asked, NAMES).aggregated.scores_NS
+        together = federation.answer(asked, NAMES).scores_NS
         own = [federation.link(site) for site in SITES]
         assert own[1].standing().features == NAMES[::-1]
         parts = [link.answer(asked, NAMES).scores_NS for link in own]
