@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Final
 
 from coordinator.receipts.bundles import ReceiptBundle, bundle_from_bytes, read_statement
@@ -117,16 +116,15 @@ class Archive:
                 self.store.get_durable(key)  # perhaps by a put that nobody knows to be durable
                 return
             payload = encode_record({"entries": {**numbers, **found}})
-            put = partial(self.store.put_if_absent, key) if tag is None else partial(self._replace, key, tag)
             try:
-                put(payload)
+                if tag is None:
+                    self.store.put_if_absent(key, payload)
+                else:
+                    self.store.put_if_match(key, payload, tag)
             except (ObjectExists, ObjectChanged, OutcomeUnknown):
                 continue
             return
         raise Unavailable("other writers keep changing the receipts' index", "Try again.", key=key)
-
-    def _replace(self, key: ObjectKey, tag: VersionTag, payload: bytes) -> None:
-        self.store.put_if_match(key, payload, tag)
 
     def _index(self, key: ObjectKey) -> tuple[dict[str, int], VersionTag | None]:
         try:
