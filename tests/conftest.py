@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.volume import SISA_VOLUME
+
+if TYPE_CHECKING:
+    from storage.stores.memory import MemoryStore
 
 # Wall time decides nothing: a slow machine must not turn a true property into a failure.
 settings.register_profile("sisa", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
@@ -100,3 +104,13 @@ def moto_endpoint(aws_environment: None, tmp_path_factory: pytest.TempPathFactor
     with moto(tmp_path_factory.mktemp("moto") / "home") as endpoint:
         make_buckets(endpoint)
         yield endpoint
+
+
+@pytest.fixture
+def memory() -> Iterator[MemoryStore]:
+    """An empty store in memory."""
+    from storage.stores.memory import MemoryStore
+
+    store = MemoryStore(secrets.token_hex(8))
+    yield store
+    store.forget()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -33,15 +32,6 @@ from tests.doubles.time_and_names import CountingNames, VirtualClock
 
 FIRST_WRITES = 9  # two private and two public keys, statement, log's name, entry, checkpoint, bundle
 NEXT_WRITES = 4
-
-
-@pytest.fixture
-def memory() -> Iterator[MemoryStore]:
-    """An empty store."""
-    store = MemoryStore("registrar")
-    store.forget()
-    yield store
-    store.forget()
 
 
 def registrar(store: ObjectStore, private_keys: ObjectStore | None = None) -> Registrar:

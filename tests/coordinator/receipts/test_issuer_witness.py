@@ -17,15 +17,6 @@ from tests.doubles.time_and_names import CountingNames, VirtualClock
 
 
 @pytest.fixture
-def memory() -> Iterator[MemoryStore]:
-    """A federation's store, empty."""
-    store = MemoryStore("witnessed")
-    store.forget()
-    yield store
-    store.forget()
-
-
-@pytest.fixture
 def other() -> Iterator[MemoryStore]:
     """The witness's store, empty."""
     store = MemoryStore("witness")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from storage.backups.repository import Repository
 from storage.digests import sha256
 from storage.each import in_turn
 from storage.errors import Conflict, NewerFormat, ObjectMissing, OutcomeUnknown, SisaError
-from storage.objects import ObjectKey, ObjectStore, StoredObject, VersionTag, object_key
+from storage.objects import ObjectKey, ObjectStore, object_key
 from storage.records import decode_record, encode_record
 from storage.stores.local import LocalStore
 from storage.stores.memory import MemoryStore
@@ -26,6 +25,7 @@ from storage.transparency import packs
 from storage.transparency.layout import ANY_LOG
 from tests.coordinator.receipts.facts import evidence_of
 from tests.doubles.stores.faulty_store import WRITES, Crash, Fault, FaultyStore
+from tests.doubles.stores.interrupted_store import InterruptedStore
 from tests.doubles.time_and_names import CountingNames, VirtualClock
 
 WIDTH = 3
@@ -35,15 +35,6 @@ WIDTH = 3
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Packs of three receipts."""
     monkeypatch.setattr(packs, "TILE_ENTRIES", WIDTH)
-
-
-@pytest.fixture
-def memory() -> Iterator[MemoryStore]:
-    """An empty store."""
-    store = MemoryStore("packing")
-    store.forget()
-    yield store
-    store.forget()
 
 
 def registrar(store: ObjectStore, told: list[str] | None = None) -> Registrar:
@@ -176,39 +167,6 @@ def test_packing_breaks_off_anywhere(memory: MemoryStore, when: str, error: type
     assert_sound(memory, 7)
 
 
-class Interrupted(FaultyStore):
-    """Before its nth operation somebody else does something."""
-
-    def __init__(self, inner: ObjectStore, others: Callable[[], None], nth: int) -> None:
-        super().__init__(inner)
-        self.others, self.nth = others, nth
-
-    def get(self, key: ObjectKey) -> StoredObject:
-        """Read, after the others if it is time."""
-        self._let_others()
-        return super().get(key)
-
-    def put_if_absent(self, key: ObjectKey, payload: bytes) -> VersionTag:
-        """Create, after the others if it is time."""
-        self._let_others()
-        return super().put_if_absent(key, payload)
-
-    def put_if_match(self, key: ObjectKey, payload: bytes, expected: VersionTag) -> VersionTag:
-        """Replace, after the others if it is time."""
-        self._let_others()
-        return super().put_if_match(key, payload, expected)
-
-    def delete(self, key: ObjectKey) -> None:
-        """Delete, after the others if it is time."""
-        self._let_others()
-        super().delete(key)
-
-    def _let_others(self) -> None:
-        self.nth -= 1
-        if self.nth == 0:
-            self.others()
-
-
 @pytest.mark.parametrize("nth", range(1, 40))
 def test_a_registrar_that_slept_states_nothing_twice(memory: MemoryStore, nth: int) -> None:
     """Another process issues the same receipt, and others, and packs them, between any two operations: one statement
@@ -225,7 +183,7 @@ def test_a_registrar_that_slept_states_nothing_twice(memory: MemoryStore, nth: i
             by.issue(evidence_of(f"r{number}"))
             by.pack()
 
-    store = Interrupted(memory, others, nth)
+    store = InterruptedStore(memory, others, nth)
     sleeper = registrar(store)
     sleeper.issue(evidence_of("before"))
     mine = sleeper.issue(evidence_of("mine"))
@@ -247,7 +205,7 @@ def test_two_may_pack_at_once(memory: MemoryStore, nth: int) -> None:
         issue(memory, 5, 8)
         pack(memory)
 
-    by = registrar(Interrupted(memory, others, nth))
+    by = registrar(InterruptedStore(memory, others, nth))
     by.issue(evidence_of("r4"))
     by.issue(evidence_of("last"))
     by.pack()
@@ -321,7 +279,7 @@ def test_the_first_to_pack_decides_about_a_receipt_that_a_crash_prevented(memory
     def others() -> None:
         pack(memory)
 
-    by = registrar(Interrupted(memory, others, nth), told)
+    by = registrar(InterruptedStore(memory, others, nth), told)
     by.issue(evidence_of("r3"))
     by.pack()
     registrar(memory).pack()
@@ -356,7 +314,7 @@ def test_a_backup_taken_while_receipts_are_packed_is_sound(memory: MemoryStore, 
     issued = issue(memory, 0, 7)
     kept = Repository(MemoryStore("packing-backup"))
     kept.store.forget()  # type: ignore[attr-defined]
-    store = Interrupted(memory, lambda: pack(memory), nth)
+    store = InterruptedStore(memory, lambda: pack(memory), nth)
     part = Part(store=store, takes=lambda _: True, repository=kept, replaced=(INDEX, CHECKED, ORIGIN))
     (objects,) = cut([part], lambda: None, lambda one, many: list(map(one, many)), lambda _done, _all: None)
     copy = MemoryStore("packing-restored")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -119,14 +118,6 @@ class Racy(FaultyStore):
         if self.meetings.setdefault(key, threading.Barrier(WRITERS)).wait() == 0:
             put(self.inner, key, payload)
         return self.inner.get(key).tag if list(self.inner.list(key)) else VersionTag("")
-
-
-@pytest.fixture
-def memory() -> Iterator[MemoryStore]:
-    """A store that keeps every promise."""
-    store = MemoryStore(secrets.token_hex(8))
-    yield store
-    store.forget()
 
 
 @pytest.mark.parametrize(

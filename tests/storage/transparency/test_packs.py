@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
 from storage.digests import canonical_json, digest_of
 from storage.encodings import to_base64
 from storage.errors import Corrupt, Invalid, OutcomeUnknown
-from storage.objects import ObjectKey, ObjectStore, StoredObject, VersionTag
+from storage.objects import ObjectKey, ObjectStore
 from storage.records import encode_record
 from storage.stores.memory import MemoryStore
 from storage.transparency import packs
@@ -21,6 +21,7 @@ from storage.transparency.log import Overtaken, TransparencyLog
 from storage.transparency.merkle import MerkleTree, leaf_hash, verify_consistency, verify_inclusion
 from storage.transparency.packs import Pack, PackedEntry, pack_from_bytes, pack_to_bytes
 from tests.doubles.stores.faulty_store import WRITES, Crash, Fault, FaultyStore
+from tests.doubles.stores.interrupted_store import InterruptedStore
 
 LAYOUT = LogLayout(origin="sisa-ray/tests")
 KEY = SigningKey("checkpoints", bytes(range(32)))
@@ -32,15 +33,6 @@ WIDTH = 4
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles and packs of four entries."""
     monkeypatch.setattr(packs, "TILE_ENTRIES", WIDTH)
-
-
-@pytest.fixture
-def memory() -> Iterator[MemoryStore]:
-    """An empty store."""
-    store = MemoryStore("packs")
-    store.forget()
-    yield store
-    store.forget()
 
 
 def log_of(store: ObjectStore) -> TransparencyLog:
@@ -201,29 +193,6 @@ def test_a_writer_that_slept_through_packing_forks_nothing(memory: MemoryStore, 
     assert_whole(memory, [*leaves(0, 3 * WIDTH + 1), b"late"])
 
 
-class Interrupted(FaultyStore):
-    """Before its nth operation somebody else does something."""
-
-    def __init__(self, inner: ObjectStore, others: Callable[[], None], nth: int) -> None:
-        super().__init__(inner)
-        self.others, self.nth = others, nth
-
-    def get(self, key: ObjectKey) -> StoredObject:
-        """Read, after the others if it is time."""
-        self._let_others()
-        return super().get(key)
-
-    def put_if_absent(self, key: ObjectKey, payload: bytes) -> VersionTag:
-        """Create, after the others if it is time."""
-        self._let_others()
-        return super().put_if_absent(key, payload)
-
-    def _let_others(self) -> None:
-        self.nth -= 1
-        if self.nth == 0:
-            self.others()
-
-
 def _others(store: ObjectStore) -> None:
     log_of(store).append([b"other %d" % number for number in range(2 * WIDTH)])
     pack_all(store)
@@ -233,7 +202,7 @@ def _others(store: ObjectStore) -> None:
 def test_a_writer_that_is_overtaken_in_mid_append_says_so(memory: MemoryStore, nth: int) -> None:
     """Others append and pack between any two operations of an append: it is refused, or right; the log stays whole."""
     filled(memory, 3)
-    log = log_of(Interrupted(memory, lambda: _others(memory), nth))
+    log = log_of(InterruptedStore(memory, lambda: _others(memory), nth))
     log.append([])
     try:
         (index,) = log.append([b"mine"])
