@@ -136,10 +136,11 @@ class Client:
         self._token = token
         self._timeout_seconds = timeout_seconds
         self._contract = contract
-        self._said = ""
+        self._said = ""  # without a lock: put whole, and all answers come from one server
         self._pause = pause
         self._lock = Lock()
         self._connection: HTTPConnection | None = None  # under ``_lock``, as is the exchange over it
+        # ``close`` takes no lock: called from another thread, it breaks off the exchange under way.
 
     def __repr__(self) -> str:
         host, port = self._place  # never the token

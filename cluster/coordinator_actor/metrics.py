@@ -192,7 +192,7 @@ class ReplicaGauges:
         self._labels = {"federation": federation}
         self._meter = meter
         self._clock = clock
-        self._ready_at = 0.0
+        self._ready_at = 0.0  # only Serve's health checks change it, one at a time
 
     def show(self, *, is_ready: bool, tokens: Iterable[TokenRecord]) -> None:
         """Report whether it can answer now, and when the next of ``tokens`` that is in force expires, by role."""

@@ -32,6 +32,7 @@ class Telling:
         self._store = store
         self._leaves_weights = site is not None and site.leaves == "weights"
         self._is_looked_into = site is not None and site.lookup
+        # Without a lock: put whole, and two threads that read the buckets at once find the same.
         self._ended: tuple[EndedRequests, dict[int, Accepted]] = (NONE_ENDED, {})
 
     def standing(self, requests: int = 0) -> SiteStanding:

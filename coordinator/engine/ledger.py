@@ -110,6 +110,8 @@ class Ledger:
         self._journal = Journal(store)
         self._new_name = new_name
         self._token = token
+        # Only ``_perform`` changes the fields below, and ``_commits`` never calls it in two threads at once. Others
+        # read one of them at a time, each of which is put whole.
         self._manifest = reading.manifest
         self._position = reading.position
         self._since_manifest = 0
