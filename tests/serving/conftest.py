@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvicorn
@@ -13,9 +14,11 @@ import uvicorn
 import cluster.training.workers
 from cluster.config.specification import read_specification
 from cluster.coordinator_actor.resident import Resident
-from tests.doubles.user_folder import UserFolder
+from tests.doubles.user_folder import UserFolder, duplicate
 from tests.doubles.workers.local_workers import LocalWorkers
 from tests.serving.world import World, coordinator_of, open_world
+
+_SETTINGS: dict[str, Any] = {"erasure__batch_window_seconds": 0.0, "serve__refresh_seconds": 0.05}
 
 
 @pytest.fixture
@@ -23,12 +26,24 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UserFolder:
     """A folder whose federation trains in this process."""
     monkeypatch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
     monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
-    return UserFolder(tmp_path).fill(erasure__batch_window_seconds=0.0, serve__refresh_seconds=0.05)
+    return UserFolder(tmp_path).fill(**_SETTINGS)
+
+
+@pytest.fixture(scope="session")
+def _trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, trained once for all tests."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
+        patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
+        coordinator_of(read_specification(UserFolder(folder).fill(**_SETTINGS).config)).stop()
+    return folder
 
 
 @pytest.fixture
-def resident(home: UserFolder) -> Iterator[Resident]:
+def resident(home: UserFolder, _trained_folder: Path) -> Iterator[Resident]:
     """Its coordinator, which has trained."""
+    duplicate(_trained_folder, home.folder)
     made = coordinator_of(read_specification(home.config))
     yield made
     made.stop()
@@ -62,8 +77,7 @@ def still_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
         patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
         home = UserFolder(tmp_path_factory.mktemp("still")).fill(
-            erasure__batch_window_seconds=0.0,
-            serve__refresh_seconds=0.05,
+            **_SETTINGS,
             serve__max_body_bytes=100_000,
             serve__max_points=50,
             serve__max_names=20,
