@@ -26,10 +26,13 @@ from tests.multinode.patience import until
 from tests.residue.markers import files_under
 from tests.residue.ray_places import session_folder
 from tests.serving.on_ray import REPLICAS, Served, serve_settings, served_on_ray
-from tests.serving.test_under_load import CALLERS, LEAST_ANSWERS, asked_without_pause
+from tests.serving.test_under_load import CALLERS, asked_without_pause
 from tests.serving.world import points
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+ANSWERS = 300
+"""How many answers have to arrive while something is going on."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +49,7 @@ def served(joined_ray: None, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 def test_no_answer_fails_and_none_is_tainted(served: Served) -> None:
-    """While people are erased over HTTP, a thousand answers come over HTTP, none from below the floor, none failed."""
+    """While people are erased over HTTP, hundreds of answers come over HTTP, none from below the floor, none failed."""
     asked, generations = points()["points"], set[int]()
 
     def ask() -> None:
@@ -64,9 +67,9 @@ def test_no_answer_fails_and_none_is_tainted(served: Served) -> None:
 
         until(is_seen, "answers of the first generation")
         for number in range(2):
-            assert eraser.erase(subjects=[f"secret-person-{number:03d}"], wait_seconds=120).state == "complete"
+            assert eraser.erase(subjects=[f"secret-person-{number:03d}"], wait_seconds=300).state == "complete"
             until(is_seen, "answers of the last generation")
-        until(lambda: 5 * counts.total() >= LEAST_ANSWERS, "so many answers")
+        until(lambda: 5 * counts.total() >= ANSWERS, "so many answers")
     assert len(generations) > 2
     with served.client("audit") as auditor:
         for request in auditor.status().requests:
@@ -88,7 +91,7 @@ def test_slow_bodies_keep_nobody_waiting(served: Served) -> None:
             until(client.is_healthy, "a replica that has loaded a generation")
             until(served.answers_now, "an answer of the present generation")
         with served.client("erase") as client:
-            erased = client.erase(subjects=["secret-person-006"], request_id="er-beside-slow-bodies", wait_seconds=120)
+            erased = client.erase(subjects=["secret-person-006"], request_id="er-beside-slow-bodies", wait_seconds=300)
             assert erased.state == "complete"
     finally:
         for each in held:
@@ -114,7 +117,7 @@ def test_a_killed_replica_costs_what_it_had_in_hand(served: Served) -> None:
         until(lambda: 5 * counts.total() >= 50, "answers")
         ray.kill(ray.get_actor(names[0], namespace="serve"), no_restart=True)
         until(lambda: names[0] not in (now := served.replicas()) and len(now) == 2, "another replica")
-        until(lambda: 5 * counts.total() >= 300, "answers")
+        until(lambda: 5 * counts.total() >= ANSWERS, "answers")
     assert len(lost) <= CALLERS
     until(served.answers_now, "an answer of the present generation")
 
@@ -157,7 +160,7 @@ def test_an_officer_intervenes_through_the_coordinator(served: Served) -> None:
 def test_monitoring_scrapes_what_alerts_ask_for(served: Served) -> None:
     """A Ray node exports the recorded metrics with the recorded labels, and no metric of ours beside them."""
     with served.client("erase") as client:
-        assert client.erase(subjects=["secret-person-007"], wait_seconds=120).state == "complete"
+        assert client.erase(subjects=["secret-person-007"], wait_seconds=300).state == "complete"
     recorded = label_names(RECORDED)
 
     def scraped() -> dict[str, set[frozenset[str]]]:
