@@ -62,7 +62,8 @@ def gate(home: UserFolder, nodes: Nodes) -> Iterator[Gate]:
     from cluster.coordinator_actor.actor import ACTOR_NAME
     from cluster.coordinator_actor.record import read_record
 
-    yield Gate(home, cluster__address=nodes.address, erasure__batch_window_seconds=0.0)
+    # One worker, unless a test asks for more: each takes seconds to start.
+    yield Gate(home, cluster__address=nodes.address, cluster__workers=1, erasure__batch_window_seconds=0.0)
     record = read_record(home.objects)
     if record is not None:
         ray.kill(ray.get_actor(ACTOR_NAME, namespace=record.namespace), no_restart=True)

@@ -27,6 +27,7 @@ def test_nodes_lost_in_training_and_in_retraining(
     than there were workers, all is carried out in the bytes of an undisturbed run.
     """
     notices: list[Notice] = []
+    home.specify(**gate.settings | {"cluster__workers": NODES})
     with cluster.connect(home.config, listener=notices.append) as federation:
         with gate.during(federation.train, "anywhere", workers=NODES) as training:
             nodes.lose(nodes.of(training.workers[0]))
