@@ -37,7 +37,7 @@ pytestmark = pytest.mark.ray
 @pytest.fixture
 def store(home: UserFolder) -> Iterator[ObjectStore]:
     """The home's store; what was launched on it is ended with the test."""
-    home.specify(erasure__batch_window_seconds=0.0)
+    home.specify(erasure__batch_window_seconds=0.0, cluster__workers=1)
     specification = read_specification(home.config)
     opened = open_objects(specification)
     yield opened
@@ -123,7 +123,7 @@ def test_what_keeps_it_from_working_is_reported_at_launch(home: UserFolder, stor
     home.specify(cluster__cpus_per_worker=64, erasure__batch_window_seconds=0.0)
     with pytest.raises(Invalid, match="no node can hold a worker of 64 CPUs"):
         launch_coordinator(read_specification(home.config))
-    home.specify()
+    home.specify(cluster__workers=1)
     with cluster.connect(home.config) as federation:
         federation.train()
     home.specify(name="other")

@@ -54,7 +54,7 @@ def frozen(home: UserFolder) -> UserFolder:
 
 
 def _specify(home: UserFolder, *files: str) -> None:
-    home.specify(model__factory="frozen_net:Net", model__arguments={}, model__files=list(files), cluster__workers=2)
+    home.specify(model__factory="frozen_net:Net", model__arguments={}, model__files=list(files), cluster__workers=1)
 
 
 def test_files_that_are_not_declared_are_refused_one_by_one(frozen: UserFolder) -> None:
