@@ -1,4 +1,7 @@
-"""Fashion-MNIST as the SISA authors train it: the ensemble is as accurate, and a person is erased from one shard."""
+"""Fashion-MNIST as the SISA authors train it: the ensemble is as accurate, and a person is erased from one shard.
+
+A soak trains for as long as they do. Otherwise it is a quarter of that, and the ensemble is a little less accurate.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,12 @@ import cluster
 from coordinator.ports import Notice
 from deploy.demo_data import write_fashion_mnist
 from shards.learners.trainer import SliceLearned
+from tests.volume import SISA_VOLUME
 
 FILES = Path("/usr/share/datasets/fashion-mnist")
 PERSON = "person-0017"
+
+EPOCHS, LEAST_ACCURACY = (20, 0.86) if SISA_VOLUME == "all" else (5, 0.82)
 
 SPECIFICATION = f"""
 name  = "fashion"
@@ -33,7 +39,7 @@ factory   = "shards.models:mlp"
 arguments = {{ hidden = [128] }}
 
 [training]
-epochs        = 20
+epochs        = {EPOCHS}
 batch_size    = 16
 optimizer     = "sgd"
 learning_rate = 0.05
@@ -48,13 +54,14 @@ key    = "{bytes(range(16)).hex()}"
 pytestmark = [
     pytest.mark.fashion,
     pytest.mark.ray,
+    pytest.mark.volume,
     pytest.mark.skipif(not FILES.is_dir(), reason=f"{FILES} is not there: apt install dataset-fashion-mnist"),
 ]
 
 
 def test_accuracy_and_erasure(tmp_path: Path, joined_ray: None, record_property: Callable[[str, object], None]) -> None:
-    """MLP 784-128-10, batch 16, 20 epochs, SGD 0.05, S = R = 5: at least 0.86 on the test pictures; erasing one person
-    retrains one shard from one slice, leaves the others' bytes, and is proved.
+    """MLP 784-128-10, batch 16, SGD 0.05, S = R = 5: after 20 epochs at least 0.86 on the test pictures, after 5 at
+    least 0.82; erasing one person retrains one shard from one slice, leaves the others' bytes, and is proved.
     """
     write_fashion_mnist(tmp_path / "data", FILES)
     config = tmp_path / "sisa.toml"
@@ -65,7 +72,7 @@ def test_accuracy_and_erasure(tmp_path: Path, joined_ray: None, record_property:
         evaluation = federation.evaluate(tmp_path / "data/test.parquet")
         record_property("accuracy", evaluation.accuracy)
         assert evaluation.points == 10_000
-        assert evaluation.accuracy >= 0.86
+        assert evaluation.accuracy >= LEAST_ACCURACY
         (planned,) = federation.price(subjects=[PERSON]).shards
         notices.clear()
         request = federation.erase(subjects=[PERSON])
@@ -75,7 +82,7 @@ def test_accuracy_and_erasure(tmp_path: Path, joined_ray: None, record_property:
         after = federation.status()
         for old, new in zip(before.constituents, after.constituents, strict=True):
             assert (old.digest != new.digest) == (new.shard == planned.shard)
-        assert federation.evaluate(tmp_path / "data/test.parquet").accuracy >= 0.86
+        assert federation.evaluate(tmp_path / "data/test.parquet").accuracy >= LEAST_ACCURACY
         verification = federation.verify([planned.shard])
         assert verification.holds
         assert [proof.shard for proof in verification.shards] == [planned.shard]
