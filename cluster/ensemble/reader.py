@@ -32,6 +32,8 @@ from coordinator.state import FederationState
 from coordinator.status import FederationStatus, describe_federation, describe_request
 from shards.data.prediction_files import FeatureBatch, PredictionBatch
 from shards.routing import DIGEST_BYTES, PartitionKey
+from shards.slices.overlap import Evaluated, TrainedOn
+from shards.targets import LabelArray
 from shards.tombstones import DigestSet
 from storage.encryption.store import SealedStore
 from storage.errors import Corrupt, Unavailable
@@ -178,15 +180,23 @@ class Reading:
         )
 
     def evaluate(self, data: object) -> Evaluation:
-        """Return how good the ensemble's answers to labelled data are."""
+        """Return how good the ensemble's answers to labelled data are, and how many of them were trained on."""
         state, ensemble = self._load()
+        settings, evaluated = self._specification.data, Evaluated(self.trained()[1])
         features = asked_about(self._specification, state, data, labelled=True, remark=self._remark)
-        counted = (
-            (batch.labels_N, scores_NS)
-            for batch, scores_NS in self._answered(ensemble, features)
-            if batch.labels_N is not None
-        )
-        return evaluation_of(counted, self._specification.data.predicted, ensemble.answered_by)
+
+        def counted() -> Iterator[tuple[LabelArray, npt.NDArray[np.float64]]]:
+            for batch, scores_NS in self._answered(ensemble, features):
+                if batch.labels_N is not None:
+                    evaluated.add(batch)
+                    yield batch.labels_N, scores_NS
+
+        def trained_on(state: FederationState) -> TrainedOn | None:
+            slices = (record for shard in state.shards for record in shard.slices)
+            return evaluated.trained_on(self._store, slices, settings.scale)
+
+        found = evaluation_of(counted(), settings.predicted, ensemble.answered_by)
+        return replace(found, trained_on=self._steadily(trained_on))
 
     def status(self) -> FederationStatus:
         """Return how the federation and its requests stand, even if it was never trained."""

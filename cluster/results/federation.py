@@ -19,6 +19,7 @@ from coordinator.verification import Residue, ShardProof
 from shards.data.frames import frame_like
 from shards.data.prediction_files import PredictionBatch, predictions_table, write_predictions
 from shards.measures import Measures
+from shards.slices.overlap import TrainedOn
 from shards.targets import LabelArray, Target
 from storage.errors import Invalid
 
@@ -64,6 +65,8 @@ class Evaluation(Measures):
     generation: int
     constituents: int
     shards: int
+    trained_on: TrainedOn | None = None
+    """How many of the data points were trained on; None where that is not looked up: without ids, or by sites."""
 
     @property
     def accuracy(self) -> float:

@@ -11,6 +11,7 @@ from shards.measures import MAJORITY
 
 if TYPE_CHECKING:  # commands with --url do without what it loads
     from cluster.results.federation import Evaluation
+    from shards.slices.overlap import TrainedOn
 
 _FIRST: Final[Mapping[str, tuple[str, ...]]] = {
     "class": ("accuracy",),
@@ -89,10 +90,22 @@ def _confused(confusion: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
 
 
 def _warnings(evaluation: Evaluation) -> Iterator[str]:
-    """Yield that the model does no better than one that always gives the same answer."""
+    """Yield that the model has seen the data, and that it does no better than one that always gives the same answer."""
+    if evaluation.trained_on is not None and evaluation.trained_on.points:
+        yield _seen(evaluation.points, evaluation.trained_on)
     metrics = evaluation.metrics
     if MAJORITY in metrics and metrics["accuracy"] <= metrics[MAJORITY]:
         always = _NO_BETTER[evaluation.target]
         yield f"warning: {always} has an accuracy of {metrics[MAJORITY]:.4f}; the model does no better"
     if metrics.get("r2", 1.0) <= 0:
         yield "warning: to predict the mean of these labels always has an r2 of 0; the model does no better"
+
+
+def _seen(points: int, trained_on: TrainedOn) -> str:
+    least, compared = "", ""
+    if trained_on.searched < 1:
+        least, compared = "at least ", f" ({trained_on.searched:.0%} of its data were compared)"
+    return (
+        f"warning: the model was trained on {least}{trained_on.points:,} of these {points:,} data points{compared};"
+        " the measures say little about others"
+    )

@@ -19,7 +19,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from shards.data.columns import choose_columns, labels_of, read_features
-from shards.data.sources import Source
+from shards.data.sources import Source, is_text
 from shards.points import scaled
 from shards.specification import DataSettings
 from shards.targets import ColumnKind, LabelArray, Target
@@ -38,6 +38,12 @@ class FeatureBatch:
     """As in ``PointBlock``; None unless labels were requested."""
     features_NF: npt.NDArray[np.float32]
     """Scaled, C-contiguous."""
+
+    def id_texts(self) -> list[str] | None:
+        """Return the ids as an ingest reads them, empty where there is none; None: the column cannot hold ids."""
+        if self.ids is None or not (is_text(self.ids.type) or pa.types.is_integer(self.ids.type)):
+            return None
+        return ["" if value is None else str(value) for value in self.ids.to_pylist()]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -163,6 +163,26 @@ def test_accuracy_is_the_share_of_right_answers(trained: UserFolder) -> None:
     assert (found["points"], found["constituents"], found["shards"]) == (120, 3, 3)
 
 
+def test_an_evaluation_says_how_many_data_points_were_trained_on(trained: UserFolder) -> None:
+    """The training file has a warning; an erased person is answered for like one who was never there."""
+    assert trained.json("evaluate", "train.parquet").data["trained_on"] == {"points": 120, "searched": 1.0}
+    said = trained.run("evaluate", "train.parquet")
+    assert "warning: the model was trained on 120 of these 120 data points" in said.out + said.err
+    columns = small_points()
+    place = columns["user_id"].index(MARKED)
+    one = {name: values[place : place + 1] for name, values in columns.items()}
+    trained.write("erased.parquet", one)
+    trained.write("unknown.parquet", one | {"id": ["never-there"]})
+    assert trained.json("evaluate", "erased.parquet").data["trained_on"]["points"] == 1
+    assert trained.json("erase", "--subject", MARKED).code == 0
+    erased, unknown = (trained.json("evaluate", f"{name}.parquet").data for name in ("erased", "unknown"))
+    assert erased == unknown
+    assert erased["trained_on"] == {"points": 0, "searched": 1.0}
+    texts = [trained.run("evaluate", f"{name}.parquet") for name in ("erased", "unknown")]
+    assert (texts[0].out, texts[0].err) == (texts[1].out, texts[1].err)
+    assert "trained on" not in texts[0].out + texts[0].err
+
+
 def test_majority_vote_is_another_rule(trained: UserFolder) -> None:
     """Aggregation may change without training: probabilities become shares of votes."""
     trained.specify(aggregation__rule="majority_vote")

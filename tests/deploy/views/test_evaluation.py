@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from cluster.results.federation import Evaluation, evaluation_of
 from coordinator.aggregation import AnsweredBy
 from deploy.views.evaluation import evaluation_data, evaluation_text
+from shards.slices.overlap import TrainedOn
 from shards.targets import Class, MultiLabel, Number, Target
 from storage.errors import Invalid
 
@@ -142,3 +144,25 @@ def test_programs_get_the_same_measures() -> None:
     }
     assert data["confusion"] == {"a": {"a": 1, "b": 1}}
     assert data["breakdown"]["a"] == {"precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "points": 2}
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "warning"),
+    [
+        (None, ""),
+        (TrainedOn(points=0, searched=1.0), ""),
+        (
+            TrainedOn(points=3, searched=1.0),
+            "on 3 of these 4 data points; the measures say little about others",
+        ),
+        (
+            TrainedOn(points=1, searched=0.25),
+            "on at least 1 of these 4 data points (25% of its data were compared);",
+        ),
+    ],
+)
+def test_data_points_that_were_trained_on_are_noticed(trained_on: TrainedOn | None, warning: str) -> None:
+    """Measures of a model on what it has seen say little; without such data points there is no warning."""
+    text = evaluation_text(replace(evaluation(1.0), trained_on=trained_on))
+    assert ("warning" in text) == bool(warning)
+    assert warning in text
