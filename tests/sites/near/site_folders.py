@@ -52,6 +52,8 @@ class SiteFolders:
 
     folder: Path
     names: tuple[str, ...] = SITES
+    common: str = COMMON
+    """What the specification says of all sites."""
 
     @property
     def config(self) -> Path:
@@ -78,7 +80,7 @@ class SiteFolders:
             f'partition.key = "{name.encode().hex().ljust(32, "0")[:32]}"\nerasure.batch_window_seconds = 0.0\n{each}\n'
             for name in names or self.names
         )
-        self.config.write_text(f"{COMMON}\n{settings}\n" + "\n".join(tables), encoding="utf-8")
+        self.config.write_text(f"{self.common}\n{settings}\n" + "\n".join(tables), encoding="utf-8")
         return self.config
 
     @property

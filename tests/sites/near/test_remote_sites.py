@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -18,10 +19,10 @@ from cluster.sites.link import NearSite
 from coordinator.receipts.bundles import verify_bundle
 from shards.data.messages import table_of_stream
 from storage.errors import Conflict, Invalid, ObjectMissing, Unavailable
-from tests.doubles.user_folder import small_points
+from tests.doubles.user_folder import Columns, small_points
 from tests.sites.near.asked import CLASSES, NAMES, PERSON, PREDICTIONS, features, joined, remote, unheard
 from tests.sites.near.served import Served, served
-from tests.sites.near.site_folders import SITES, SiteFolders
+from tests.sites.near.site_folders import COMMON, SITES, SiteFolders, people_of
 
 
 @pytest.fixture
@@ -56,6 +57,43 @@ def test_the_federation_answers_as_if_its_sites_were_near(world: Served) -> None
         far = federation.predict(asked).table()
     with connect_sites(world.site_folders.config, link_to=NearSite) as federation:
         assert federation.predict(asked).table().equals(far)
+
+
+@pytest.mark.parametrize("target", ["number", "multi_label"])
+def test_sites_of_every_target_answer_and_are_measured(target: str, tmp_path: Path) -> None:
+    """Over HTTP as near: predictions have the target's columns, and the evaluation measures exactly those."""
+    declared = f'label = ["x00", "x01"]\nfeatures = ["x02", "x03"]\ntarget = "{target}"'
+    common = COMMON.replace('label = "label"', declared).replace('features = ["x*"]\n', "")
+    folders = SiteFolders(tmp_path, names=SITES[:2], common=common.replace('classes = ["a", "b", "c"]\n', ""))
+    for number, name in enumerate(folders.names):
+        folders.write(name, _labels_of(target, people_of(name, number)))
+    asked = folders.write("asked", columns := _labels_of(target, small_points(people=5)))
+    with served(folders) as world:
+        with joined(world) as federation:
+            answers = federation.predict(asked).table()
+            measured = federation.evaluate(asked).overall
+        with connect_sites(folders.config, link_to=NearSite) as federation:
+            assert federation.predict(asked).table().equals(answers)
+            assert federation.evaluate(asked).overall == measured
+    assert (measured.target, measured.points, measured.constituents) == (target, 20, 4)
+    assert measured.trained_on is None  # whose data a site has is not looked up
+    assert list(measured.breakdown) == ["x00", "x01"]
+    lines = answers.to_pylist()
+    if target == "number":
+        off = [abs(line["prediction_x01"] - value) for line, value in zip(lines, columns["x01"], strict=True)]
+        assert measured.breakdown["x01"]["mae"] == pytest.approx(sum(off) / 20, rel=1e-5)
+        assert all(line["spread_x00"] >= 0 for line in lines)
+    else:
+        given = [[name for name in ("x00", "x01") if columns[name][number]] for number in range(20)]
+        right = sum(line["labels"] == names for line, names in zip(lines, given, strict=True))
+        assert measured.accuracy == right / 20
+
+
+def _labels_of(target: str, columns: Columns) -> Columns:
+    """Return the columns with labels of the target in place of the first two features."""
+    if target == "number":
+        return columns
+    return columns | {name: [int(value > 100) for value in columns[name]] for name in ("x00", "x01")}
 
 
 def test_large_questions_travel_in_pieces(world: Served) -> None:
