@@ -112,6 +112,9 @@ def find_leftovers(
     source = open_train(specification)
     if copies_in is not None and any(file.tree is not None for file in source.files):
         raise Invalid("a folder of images is not copied", "Delete the images that --rows lists.", data=source.location)
+    if copies_in is not None and source.version is not None:
+        remedy = "Delete the rows from the table, run VACUUM, and train on the new version."
+        raise Invalid("files of a Delta table are not copied", remedy, data=source.location)
     held, by_id, respelt = Counter[str](), 0, Counter[str]()
     dropped: dict[str, list[int]] = {}
     with ExitStack() as files:

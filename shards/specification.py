@@ -133,9 +133,13 @@ class DataSettings:
     """Encoding of CSV files, by a name that Python knows, such as ``cp1252``, ``latin-1`` or ``utf-16``."""
     decimal: str = "."
     """Decimal mark of the numbers in CSV files, ``.`` or ``,``."""
+    version: int | None = None
+    """Version of the Delta table that ``train`` names; default: the current one. Not part of the identity either."""
 
     def __post_init__(self) -> None:
         problems = []
+        if self.version is not None and self.version < 0:
+            problems.append(f"version must be 0 or more, got {self.version}")
         if not self.train:
             problems.append("train is empty: name a file, a folder or a glob")
         if not self.features:

@@ -34,7 +34,7 @@ from storage.objects import ObjectStore
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 
 OWN: Final[Mapping[str, frozenset[str] | None]] = {
-    "data": frozenset({"train", "subject_form", "endpoint", "credentials", "ingest_memory_mb"}),
+    "data": frozenset({"train", "version", "subject_form", "endpoint", "credentials", "ingest_memory_mb"}),
     "partition": frozenset({"shards", "key"}),
     "erasure": None,
     "receipts": None,

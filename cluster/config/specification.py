@@ -319,7 +319,8 @@ def settings_record(specification: FederationSpecification) -> dict[str, Any]:
     """
     data = asdict(specification.data)
     del data["ingest_memory_mb"], data["train"], data["endpoint"], data["credentials"]
-    del data["delimiter"], data["encoding"], data["decimal"]  # a source may be written again in another form
+    # A source may be written again in another form, or as another version of a table.
+    del data["version"], data["delimiter"], data["encoding"], data["decimal"]
     del data["subject_form"]  # the state's naming says what is in force
     del data["encode"], data["label_shift"], data["label_scale"]
     data |= specification.data.label_record

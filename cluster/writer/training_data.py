@@ -33,7 +33,7 @@ def open_train(specification: FederationSpecification) -> Source:
             "the federation was trained on data in memory, which are not kept",
             "Pass them again: Federation.train(table), or fit(X, y) of an estimator.",
         )
-    return _opened(specification, specification.data.train, specification.folder)
+    return _opened(specification, specification.data.train, specification.folder, specification.data.version)
 
 
 def is_news(specification: FederationSpecification, state: FederationState, source: Source) -> bool:
@@ -86,7 +86,7 @@ def source_of(specification: FederationSpecification, data: object, remark: Call
     return source
 
 
-def _opened(specification: FederationSpecification, location: str, base: Path) -> Source:
+def _opened(specification: FederationSpecification, location: str, base: Path, version: int | None = None) -> Source:
     own = own_places(specification)
     source = open_source(
         location,
@@ -95,5 +95,6 @@ def _opened(specification: FederationSpecification, location: str, base: Path) -
         endpoint=specification.data_endpoint,
         profile=specification.data_credentials,
         csv=specification.data.csv,
+        version=version,
     )
     return replace(source, encoding=specification.data.encoders)

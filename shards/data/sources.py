@@ -17,6 +17,7 @@ from pathlib import Path, PurePath
 import pyarrow as pa
 
 from shards.data.csv_text import seen_form
+from shards.data.folders.delta import PartitionReader, delta_files, is_delta
 from shards.data.folders.image_files import TREE_COLUMNS, image_tree, is_image
 from shards.data.folders.saved_datasets import is_about_dataset, saved_dataset
 from shards.data.folders.table_formats import refuse_tables_above
@@ -88,6 +89,8 @@ class Source:
     files: tuple[DataFile, ...]
     passed_over: tuple[str, ...] = ()
     """Files of the folder that are not read, although users might expect it: other formats, or hidden names."""
+    version: int | None = None
+    """Of a Delta table: which one is read."""
     encoding: Encoding = NO_ENCODING
     """Says which columns hold images, and perhaps their paths: then the image files belong to the source, too."""
 
@@ -117,6 +120,7 @@ def open_source(
     endpoint: str | None = None,
     profile: str | None = None,
     csv: CsvForm = USUAL_CSV,
+    version: int | None = None,
 ) -> Source:
     """Return the source that ``location`` names: a file, a folder or a glob, relative to ``base``, or ``s3://…``.
 
@@ -125,13 +129,18 @@ def open_source(
     whose names start with ``_`` are skipped and listed in the source's ``passed_over``. Folders and globs also skip
     everything in the folders and at the addresses in ``leave_out``. ``endpoint`` is the address of a bucket's server;
     None: AWS, or what boto3's configuration says. ``profile`` names credentials in this machine's file; None: those
-    that boto3 finds. ``csv`` is the form of CSV files.
+    that boto3 finds. ``csv`` is the form of CSV files. The folder of a Delta table stands for the files of its present
+    version, or of ``version``.
 
     Raises:
         Invalid: nothing is found, an ending is unknown, ``location`` itself is in ``leave_out``, the bucket does not
-            exist, or the files belong to a table whose log says which of them are current.
+            exist, the files belong to a table whose log says which of them are current, or a ``version`` is named and
+            ``location`` is not a Delta table.
         Unavailable: the bucket's server does not answer, or denies access.
     """
+    if version is not None and not is_delta(base / location):
+        fact = "[data] version is that of a Delta table, and the data are not one on this machine"
+        raise Invalid(fact, "Leave it out, or name the table's folder in [data] train.", data=location)
     if is_on_s3(location):
         addresses = tuple(place for place in leave_out if isinstance(place, str))
         return _remote_source(location, endpoint, profile, addresses, csv)
@@ -141,6 +150,8 @@ def open_source(
             "Copy the files to a local folder or to s3://bucket/folder.",
         )
     folders = (place for place in leave_out if isinstance(place, Path))
+    if is_delta(base / location):
+        return _delta_source(location, base / location, version)
     return _local_source(location, base, folders, csv)
 
 
@@ -173,8 +184,10 @@ def csv_form_of(file: DataFile) -> CsvForm:
 
 
 def passed_over_text(source: Source) -> str:
-    """Return a message about the files that are passed over; empty when there are none."""
+    """Return a message about files that are passed over, or the version that is read; empty when there is neither."""
     names = source.passed_over
+    if source.version is not None:
+        return f"{source.location} is read as of its version {source.version}"
     if not names:
         return ""
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
@@ -247,6 +260,19 @@ def _local_source(location: str, base: Path, leave_out: Iterator[Path], csv: Csv
     refuse_tables_above(way for path in paths for way in _ways_to(path))
     files = tuple(_data_file(_name(path, base), path, path.stat().st_size, csv) for path in paths)
     return Source(location=location, files=files, passed_over=_worthnaming_file(others))
+
+
+def _delta_source(location: str, folder: Path, version: int | None) -> Source:
+    found, listed = delta_files(folder, version)
+    files = []
+    for each in listed:
+        name = f"{location.rstrip('/')}@{found}/{each.name}"  # so the inventory says which version was read
+        with naming_file(name):
+            file = _data_file(name, each.path, each.path.stat().st_size, USUAL_CSV)
+        files.append(replace(file, reader=PartitionReader(file.reader, each.values)) if each.values else file)
+    if not files:
+        raise _nothing("this version of the Delta table holds no rows", f"{location}@{found}")
+    return Source(location=location, files=tuple(files), version=found)
 
 
 def _tree_source(location: str, folder: Path, listed: pa.Table) -> Source:

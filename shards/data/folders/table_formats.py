@@ -1,6 +1,7 @@
 """Folders that belong to a table format, in which only the table's log says which files are current.
 
 Delta, Iceberg and Hudi delete rows by writing new files and a log; old files, with the deleted rows, stay for weeks.
+Only the root of a Delta table on this machine is read, as its log says (``shards.data.folders.delta``).
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ SECRET = "c0ffee" * 8
 SETTINGS = {
     "": "name store endpoint keys credentials",
     "data": "train id label features classes target label_shift label_scale subject subject_form scale encode"
-    " ingest_memory_mb endpoint credentials delimiter encoding decimal",
+    " ingest_memory_mb endpoint credentials delimiter encoding decimal version",
     "model": "factory arguments files learner",
     "training": "epochs batch_size learning_rate optimizer seed momentum nesterov weight_decay betas epsilon"
     " optimizer_arguments loss label_smoothing class_weights gradient_clip schedule augment step",
@@ -264,6 +264,8 @@ MISTAKES = [
     (changed('["x*"]', "[]"), "line 8: [data] features is empty"),
     (changed('["0", "1"]', '["0", "1"]\nscale = 0'), "[data] scale must be finite and not zero"),
     (changed('["x*"]', '["x*"]\ningest_memory_mb = 255'), "[data] ingest_memory_mb must be at least 256, got 255"),
+    (changed('["x*"]', '["x*"]\nversion = -1'), "line 9: [data] version must be 0 or more, got -1"),
+    (changed('["x*"]', '["x*"]\nversion = "3"'), "line 9: [data] version must be a whole number, got the text"),
     (changed('["x*"]', '["x*"]\ndelimiter = "::"'), "line 9: [data] delimiter must be one ASCII character"),
     (changed('["x*"]', "['x*']\ndelimiter = '\"'"), "line 9: [data] delimiter must be one ASCII character"),
     (changed('["x*"]', '["x*"]\ndecimal = "·"'), 'line 9: [data] decimal must be "." or ","'),
@@ -534,6 +536,7 @@ def test_a_setting_that_changes_results_changes_the_record(file: Path, old: str,
         ('["0", "1"]', '["0", "1"]\nsubject = "id"'),
         ('["0", "1"]', '["0", "1"]\ningest_memory_mb = 300'),
         ('["0", "1"]', '["0", "1"]\ndelimiter = ";"\nencoding = "cp1252"\ndecimal = ","'),
+        ('["0", "1"]', '["0", "1"]\nversion = 3'),
         ('["0", "1"]', '["0", "1"]\nendpoint = "http://127.0.0.1:8333"'),
         ('["0", "1"]', '["0", "1"]\nencode = {}'),
         ("slices = 5", "slices = 5\n[erasure]\ndeadline_days = 3\n[cluster]\nworkers = 2\ncpus_per_worker = 2"),

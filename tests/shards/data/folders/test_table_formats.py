@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -49,8 +50,9 @@ def parquet(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return write(people(3), tmp_path_factory.mktemp("file") / "a.parquet").read_bytes()
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("format_name", LOGS)
+@pytest.mark.parametrize(
+    ("format_name", "way"), [each for each in product(LOGS, WAYS) if each != ("Delta", "tables/t")]
+)
 def test_a_table_is_refused_by_its_format(
     place: tuple[Callable[[str, bytes], object], Opens], parquet: bytes, format_name: str, way: str
 ) -> None:
@@ -63,6 +65,27 @@ def test_a_table_is_refused_by_its_format(
     with pytest.raises(Invalid, match=rf"belong to an? {format_name} table.*table=\S*tables/t\]\. Export the table's"):
         opens(way)
     assert opens("tables/other").files
+
+
+def test_a_delta_table_without_a_log_to_read_is_refused(tmp_path: Path, parquet: bytes) -> None:
+    """The root alone names a table on disk that may be read (``test_delta``), by its log."""
+    pytest.importorskip("deltalake")
+    for name, payload in ((FILE, parquet), (LOGS["Delta"], b"{}")):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(payload)
+    with pytest.raises(Invalid, match=r"the current version of the Delta table cannot be read .*table=\S*tables/t\]"):
+        open_source("tables/t", tmp_path)
+
+
+def test_a_delta_table_in_a_bucket_is_refused(monkeypatch: pytest.MonkeyPatch, parquet: bytes) -> None:
+    """It has to be exported first."""
+    bucket = DataBucket()
+    monkeypatch.setattr(shards.data.remote_files, "bucket_files", bucket.opens())
+    bucket.contents.update({FILE: parquet, LOGS["Delta"]: b"{}"})
+    with pytest.raises(Invalid, match=r"belong to a Delta table.*table=\S*tables/t\]\. Export the table's"):
+        open_source("s3://bucket/tables/t", Path())
+    with pytest.raises(Invalid, match=r"\[data\] version is that of a Delta table, .* on this machine .*Leave it out"):
+        open_source("s3://bucket/tables/t", Path(), version=0)
 
 
 def test_other_folders_called_metadata_are_not_tables(
