@@ -38,6 +38,11 @@ _USUAL_FACTORY: Final = f"{SHIPPED_FACTORIES}:mlp"
 CROSS_ENTROPY: Final = "cross_entropy"
 _LOSSES: Final = tuple(loss for target in TARGETS.values() for loss in target.losses)
 _CALLABLE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+_RUNNING: Final = "__main__:"
+_OF_RUNNING: Final = (
+    "names code of a notebook or of the running program, which workers cannot import: put it into a file such as"
+    " my_model.py"
+)
 _ADAMW_WEIGHT_DECAY = 0.01
 
 
@@ -302,6 +307,8 @@ class ModelSettings:
                 problems.append(f"files must be names relative to the specification's folder and in it, got {name!r}")
         if not _CALLABLE.fullmatch(self.factory):
             problems.append(f"factory must read 'module:callable', got {self.factory!r}")
+        elif self.factory.startswith(_RUNNING):
+            problems.append(f"factory {_OF_RUNNING}")
         refuse_settings("model", problems)
 
     @property
@@ -422,6 +429,9 @@ class TrainingSettings:
             path = getattr(self, name)
             if path is not None and not _CALLABLE.fullmatch(path):
                 problems.append(f"{name} must read 'module:callable', got {path!r}")
+        for name, path in self.code.items():
+            if path.startswith(_RUNNING):
+                problems.append(f"{name} {_OF_RUNNING}")
         if not 0 <= self.label_smoothing < 1:
             problems.append(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
         if self.class_weights is not None and not all(0 < weight < math.inf for weight in self.class_weights):

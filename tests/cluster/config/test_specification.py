@@ -278,6 +278,8 @@ MISTAKES = [
     ),
     (changed('"fashion"', '"../up"'), "line 1: name must be 1 to 63 letters, digits"),
     (changed('"./federation"', '""'), "line 2: store is empty: name a folder"),
+    (GOOD + '[model]\nfactory = "__main__:mlp"\n', "line 20: [model] factory names code of a notebook"),
+    (changed("0.05", '0.05\nstep = "__main__:step"'), "line 15: [training] step names code of a notebook"),
     (GOOD + '[model]\nfactory = "mlp"\n', "line 20: [model] factory must read 'module:callable', got 'mlp'"),
     (
         GOOD + '[aggregation]\nrule = "mean"\n',
