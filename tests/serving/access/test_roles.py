@@ -116,7 +116,7 @@ def test_a_request_records_its_token(world: World) -> None:
     by_command(world, "er-2")
     state = world.service.standing.current()
     assert state is not None
-    assert [request.by for request in state.requests] == [world.tokens["erase"].split("_")[1], ""]
+    assert [request.by for request in state.requests] == [world.tokens["erase"].split("_")[1], None]
     assert "by" not in answer.json()
 
 
