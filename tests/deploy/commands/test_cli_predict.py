@@ -183,6 +183,18 @@ def test_an_evaluation_says_how_many_data_points_were_trained_on(trained: UserFo
     assert "trained on" not in texts[0].out + texts[0].err
 
 
+def test_an_evaluation_does_without_slices(trained: UserFolder) -> None:
+    """Answers come from checkpoints: where a slice is damaged, what was trained on is not known, and this is said."""
+    slices = list(trained.store.glob("shards/*/slices/*/*.parquet"))
+    assert slices
+    for path in slices:
+        path.write_bytes(b"damaged")
+    said = trained.json("evaluate", "train.parquet")
+    assert (said.code, said.data["points"]) == (0, 120)
+    assert "trained_on" not in said.data
+    assert "how many of the data points were trained on is not known: " in said.err
+
+
 def test_majority_vote_is_another_rule(trained: UserFolder) -> None:
     """Aggregation may change without training: probabilities become shares of votes."""
     trained.specify(aggregation__rule="majority_vote")
