@@ -22,7 +22,7 @@ from shards.targets import Class
 from storage.digests import Sha256, digest_of
 from storage.errors import Invalid
 
-_MADE_BY: Final[Mapping[str, Callable[..., Learner[Any]]]] = {
+_MADE_BY: Final[Mapping[str, Callable[[Any, int, int, str, int], Learner[Any]]]] = {
     "naive_bayes": NaiveBayes,
     "forest": Forest,
     "ridge": Ridge,
@@ -57,7 +57,8 @@ def open_learner(
                 f"[model] learner = {model.learner!r} takes a row of numbers, and [data.encode] makes another shape",
                 "Leave out images and tokens, or take the learner torch.",
             )
-        return _MADE_BY[model.learner](model.learner_arguments, inputs, classes, target, training.seed)
+        arguments: Any = model.learner_arguments
+        return _MADE_BY[model.learner](arguments, inputs, classes, target, training.seed)
     return TorchLearner(
         model=model,
         training=training,

@@ -6,6 +6,7 @@ Shape legend: N points.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -66,9 +67,10 @@ def _as_shard(blocks: Sequence[PointBlock], width: int, scale: float | tuple[flo
         np.concatenate([getattr(block, name) for block in blocks]) for name in ("points_N", "subjects_N")
     )
     order = np.argsort(sortable(points), kind="stable")
+    features: Any = np.concatenate([block.features_NF for block in blocks])[order]
     labels = np.concatenate([block.labels_N for block in blocks])[order]
     return ShardPoints(
-        features_NF=scaled(np.concatenate([block.features_NF for block in blocks])[order], scale),
+        features_NF=scaled(features, scale),
         labels_N=labels.astype(np.int64) if labels.ndim == 1 else labels.astype(np.float32, copy=False),
         keys_N=point_keys(points[order]),
         subjects_N=point_keys(subjects[order]),
