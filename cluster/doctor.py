@@ -19,7 +19,7 @@ from cluster.runtime.session import worker_count
 from cluster.runtime.system import SystemClock
 from cluster.sources import Leftovers, find_leftovers
 from cluster.writer.identity import bucket_facts, check_identity, check_unchanged, out_of_reach, partition_key
-from cluster.writer.training_data import open_train
+from cluster.writer.training_data import open_sources, open_train
 from coordinator.decisions.times import MOST_SECONDS_BEHIND, clock_is_behind, latest_time
 from coordinator.engine.lookup import load_tombstones
 from coordinator.receipts.rollback import refuse_forgotten
@@ -144,8 +144,9 @@ class _Examination:
         alike = (
             f"; {similar:,} subjects have names that differ from another's only in case or spacing" if similar else ""
         )
+        held_out = f"; {state.held_out:,} hold-out points" if state.holdout else ""
         count = len(state.requests) + state.ended.requests
-        return f"generation {state.generation}, {count} erasure requests, none owed{alike}"
+        return f"generation {state.generation}, {count} erasure requests, none owed{alike}{held_out}"
 
     def _clock(self) -> str:
         now, latest = SystemClock().now(), latest_time(self._federation.reading.current())
@@ -158,7 +159,7 @@ class _Examination:
         return "not behind any time on record"
 
     def _data(self) -> str | Finding:
-        source = open_train(self._specification)
+        source, *holdout = open_sources(self._specification)
         if faults := self._federation.faults():
             return Finding(
                 check="data",
@@ -168,8 +169,9 @@ class _Examination:
                 faults=faults,
             )
         width = feature_width(source, self._specification.data)
-        passed_over = passed_over_text(source)
-        return f"{len(source.files)} files, {width} features{f'; {passed_over}' if passed_over else ''}"
+        apart = "".join(f", and {len(each.files)} of hold-out points" for each in holdout)
+        passed_over = "; ".join(filter(None, map(passed_over_text, (source, *holdout))))
+        return f"{len(source.files)} files{apart}, {width} features{f'; {passed_over}' if passed_over else ''}"
 
     def _sources(self) -> str:
         state = self._federation.reading.current()

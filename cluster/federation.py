@@ -346,8 +346,11 @@ class Federation:
         """
         return self.reading.predict(data)
 
-    def evaluate(self, data: object) -> Evaluation:
-        """Return the ensemble's accuracy on labelled data, overall and per class; for ``data`` see ``predict``."""
+    def evaluate(self, data: object = None) -> Evaluation:
+        """Return the ensemble's accuracy on labelled data, overall and per class; for ``data`` see ``predict``.
+
+        Without ``data`` it is measured on the hold-out points.
+        """
         return self.reading.evaluate(data)
 
     def status(self) -> FederationStatus:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from csv import writer as csv_writer
 from dataclasses import dataclass
 from enum import Enum
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from cluster.config.specification import FederationSpecification
 from cluster.writer.identity import fresh_state, partition_key
-from cluster.writer.training_data import is_news, open_train
+from cluster.writer.training_data import is_news, open_sources
 from coordinator.engine.lookup import load_tombstones
 from coordinator.state import FederationState
 from shards.data.cleaned import copy_without
@@ -75,21 +76,25 @@ def find_source_faults(
     state: FederationState | None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[DataFault, ...]:
-    """Return everything in the source that training would refuse; nothing if it is unchanged since it was ingested.
+    """Return everything in the sources that training would refuse; nothing if they are unchanged since their ingest.
 
-    Raises as ``open_train`` does.
+    Raises as ``open_sources`` does.
     """
-    source = open_train(specification)
-    if state is not None and state.is_begun and not is_news(specification, state, source):
+    source, *holdout = open_sources(specification)
+    if state is not None and state.is_begun and not is_news(specification, state, source, *(holdout or (None,))):
         return ()
     naming = (state or fresh_state(specification, PartitionKey(bytes(16)))).naming
     erased = _Erased.of(specification, store, state)
-    return find_faults(
-        source,
-        specification.data,
-        naming,
-        kept_out=None if erased is None else erased.are_held,
-        progress=progress,
+    return tuple(
+        fault
+        for each in (source, *holdout)
+        for fault in find_faults(
+            each,
+            specification.data,
+            naming,
+            kept_out=None if erased is None else erased.are_held,
+            progress=progress,
+        )
     )
 
 
@@ -109,17 +114,19 @@ def find_leftovers(
     erased = _Erased.of(specification, store, state)
     if erased is None:
         return None
-    source = open_train(specification)
-    if copies_in is not None and any(file.tree is not None for file in source.files):
-        raise Invalid("a folder of images is not copied", "Delete the images that --rows lists.", data=source.location)
-    if copies_in is not None and source.version is not None:
+    sources = open_sources(specification)
+    if copies_in is not None and any(file.tree is not None for source in sources for file in source.files):
+        raise Invalid(
+            "a folder of images is not copied", "Delete the images that --rows lists.", data=sources[0].location
+        )
+    if copies_in is not None and any(source.version is not None for source in sources):
         remedy = "Delete the rows from the table, run VACUUM, and train on the new version."
-        raise Invalid("files of a Delta table are not copied", remedy, data=source.location)
+        raise Invalid("files of a Delta table are not copied", remedy, data=sources[0].location)
     held, by_id, respelt = Counter[str](), 0, Counter[str]()
     dropped: dict[str, list[int]] = {}
     with ExitStack() as files:
         write = _row_writer(files, rows_in)
-        for each in erased.rows(source):
+        for each in chain.from_iterable(map(erased.rows, sources)):
             write((each.file, each.row, each.why.value))
             if each.why is Why.SIMILAR:
                 respelt[each.file] += 1
@@ -128,7 +135,11 @@ def find_leftovers(
             by_id += each.why is Why.ID
             if copies_in is not None:
                 dropped.setdefault(each.file, []).append(each.row)
-    copies = () if copies_in is None else _copies(source, dropped, copies_in, specification.data.id)
+    copies: tuple[Path, ...] = ()
+    if copies_in is not None:
+        copies = tuple(
+            copy for source in sources for copy in _copies(source, dropped, copies_in, specification.data.id)
+        )
     return Leftovers(held=held, by_id=by_id, respelt=respelt, rows_in=rows_in, copies=copies)
 
 

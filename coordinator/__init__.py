@@ -8,6 +8,7 @@ Owns the words: erasure request, retrain plan, generation, erasure floor, quaran
 Sources: SISA sections III-V; tinker-cookbook and Ray Train v2 for decide(state, event) -> (state, effects).
 
     requests      erasure requests and their states
+    effects       measures on hold-out points, before and after erasures
     delays        what delays a request or moves its due date
     interventions what may be done to a request besides carrying it out
     state         what a federation is at one moment

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from coordinator.delays import EndedPause, Extension, FailedAttempt, Pause
+from coordinator.effects import ErasureEffect
 from shards.routing import SliceId
 from shards.slices.files import SliceRecord
 from shards.specification import ShardId, SliceIndex
@@ -140,6 +141,8 @@ class Found:
     """For each shard that held something, the earliest slice that held something."""
     points: int = 0
     """Data points erased, or corrected."""
+    held_out: int = 0
+    """Those of them that were hold-out points."""
     unknown: int = 0
     """Named subjects and ids that have no data point here, perhaps because they were erased before."""
     missing: ObjectRef | InlineDigests | None = None
@@ -224,6 +227,8 @@ class ErasureRequest:
     found: Found = NOTHING_FOUND
     reason: str | None = None
     """Why it was refused or cancelled; None: it was neither."""
+    effect: ErasureEffect | None = None
+    """Measures on hold-out points before and after it; None: there were no hold-out points, or nothing is removed."""
     spent: Cost = Cost()
     """Cost of training its shards again from its earliest slices on. Work that several requests share counts in full
     for each of them; work that a later request made obsolete and repeated counts twice."""

@@ -46,8 +46,14 @@ class ErasureSettings:
     """The longest extension of a request's due date, in days, granted once (GDPR Art. 12(3) allows two further months);
     with 0 there is no extension; 0 .. 60."""
 
+    alarm_margin: float = 0.05
+    """How much a class's share of recognised hold-out points may fall by an erasure, or the error of numbers grow as a
+    share of what it was, before the request has an alarm; above 0. With 1 or more there is none."""
+
     def __post_init__(self) -> None:
         problems = []
+        if not (math.isfinite(self.alarm_margin) and self.alarm_margin > 0):
+            problems.append(f"alarm_margin must be above 0, got {self.alarm_margin}")
         if self.batch not in get_args(BatchUntil):
             problems.append(f"batch must be one of {', '.join(get_args(BatchUntil))}, got {self.batch!r}")
         if not 1 <= self.deadline_days <= 90:

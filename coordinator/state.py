@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
 
+from coordinator.effects import HoldoutMeasure
 from coordinator.requests import Cost, ErasureRequest, ObjectRef, PlacedRows, Readmission, Refutation, Segment
 from shards.data.inventory import SourceFile
 from shards.lineage import Base, CheckpointRecord, Configuration, Lineage, expected_lineages
@@ -152,6 +153,13 @@ class FederationState:
     key_digest: Sha256
     """Identifies the partition key without revealing it."""
     shards: tuple[ShardState, ...]
+    holdout: tuple[SliceRecord, ...] = ()
+    """Slices 1..R of the hold-out points, which no constituent is trained on; empty: ``[data] holdout`` was not set
+    when the source was read. In keys and in ``SliceId`` they belong to ``shard_of_holdout``, after the last shard."""
+    measure: HoldoutMeasure | None = None
+    """The last measure on hold-out points."""
+    is_measured: bool = False
+    """Whether it is that of the present generation on the present hold-out points."""
     data: DataState | None = None
     configuration: Configuration | None = None
     generation: int = 0
@@ -204,9 +212,26 @@ class FederationState:
         """Return the objects that hold all tombstones."""
         return (*((self.tombstones,) if self.tombstones else ()), *(segment.ref for segment in self.segments))
 
+    @property
+    def shard_of_holdout(self) -> ShardId:
+        """The number under which hold-out slices are found and stored: it follows that of the last shard."""
+        return ShardId(len(self.shards))
+
+    @property
+    def held_out(self) -> int:
+        """How many hold-out points there are."""
+        return sum(record.points for record in self.holdout)
+
     def slice(self, place: SliceId) -> SliceRecord:
-        """Return the record of the slice."""
-        return self.shards[place.shard].slices[place.slice - 1]
+        """Return the record of the slice, of a shard or of the hold-out points."""
+        slices = self.holdout if place.shard == self.shard_of_holdout else self.shards[place.shard].slices
+        return slices[place.slice - 1]
+
+    def slices(self) -> Iterator[tuple[SliceId, SliceRecord]]:
+        """Yield every slice, those of hold-out points last."""
+        for shard, slices in enumerate((*(shard.slices for shard in self.shards), self.holdout)):
+            for index, record in enumerate(slices, start=1):
+                yield SliceId(ShardId(shard), SliceIndex(index)), record
 
     @property
     def is_whole(self) -> bool:
@@ -246,7 +271,7 @@ class FederationState:
 
     def referenced(self) -> frozenset[ObjectKey]:
         """Return the keys of all objects that are part of the current state."""
-        keys = {part.key for shard in self.shards for record in shard.slices for part in record.parts}
+        keys = {part.key for _, record in self.slices() for part in record.parts}
         drafts = (rows for request in self.requests for rows in request.drafts)
         keys |= {part.key for rows in (*drafts, *self.corrected) for part in rows.record.parts}
         keys |= {checkpoint.key for shard in self.shards for checkpoint in shard.chain}

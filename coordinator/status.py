@@ -11,6 +11,7 @@ from coordinator.decisions.plan import trained_epochs
 from coordinator.decisions.policy import is_overdue
 from coordinator.decisions.times import steady
 from coordinator.delays import EndedPause, Extension
+from coordinator.effects import ErasureEffect, HoldoutMeasure
 from coordinator.requests import NONE_SIMILAR, Cost, ErasureRequest, Similar
 from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState, ShardState, servable
@@ -67,6 +68,12 @@ class RequestStatus:
     subjects: int
     ids: int
     points: int
+    held_out: int = 0
+    """Those of the points that were hold-out points."""
+    effect: ErasureEffect | None = None
+    """Measures on hold-out points before and after it; None: there are none, or they are not for the asker."""
+    alarms: tuple[str, ...] = ()
+    """See ``ErasureEffect.alarms``."""
     unknown: int
     """Named subjects and ids that have no data point here."""
     include_similar: bool = False
@@ -118,6 +125,13 @@ class FederationStatus:
     shards: int
     slices: int
     points: int
+    """Data points in the shards, without hold-out points."""
+    held_out: int | None = None
+    """Hold-out points; None: ``[data] holdout`` is not set."""
+    measure: HoldoutMeasure | None = None
+    """The last measure on hold-out points."""
+    is_measured: bool = False
+    """Whether it is that of the present generation on the present hold-out points."""
     generation: int
     floor: int
     serving: int
@@ -172,6 +186,9 @@ def describe_federation(
         shards=len(state.shards),
         slices=len(state.shards[0].slices),
         points=sum(shard.points for shard in state.shards),
+        held_out=state.held_out if state.holdout else None,
+        measure=state.measure,
+        is_measured=state.is_measured,
         generation=state.generation,
         floor=state.floor,
         serving=len(servable(state)),
@@ -202,6 +219,8 @@ def for_the_public(status: FederationStatus) -> FederationStatus:
     return replace(
         status,
         store="",
+        measure=None,
+        is_measured=False,
         constituents=tuple(constituents),
         requests=(),
         ended_before=0,
@@ -225,6 +244,9 @@ def describe_request(request: ErasureRequest, now: datetime) -> RequestStatus:
         subjects=request.subjects,
         ids=request.ids,
         points=request.found.points,
+        held_out=request.found.held_out,
+        effect=request.effect,
+        alarms=request.effect.alarms if request.effect else (),
         unknown=request.found.unknown,
         include_similar=request.include_similar,
         similar=request.found.similar,

@@ -139,7 +139,7 @@ def _is_swept(key: ObjectKey) -> bool:
 
 
 def _damaged(store: ObjectStore, state: FederationState, buckets: Sequence[ObjectRef]) -> Iterator[str]:
-    parts = ((part.key, part.sha256) for shard in state.shards for each in shard.slices for part in each.parts)
+    parts = ((part.key, part.sha256) for _, each in state.slices() for part in each.parts)
     checkpoints = ((checkpoint.key, checkpoint.sha256) for shard in state.shards for checkpoint in shard.chain)
     ended = ((ref.key, ref.sha256) for ref in buckets)
     kept = ((part.key, part.sha256) for rows in _kept_rows(state) for part in rows.record.parts)
@@ -152,14 +152,14 @@ def _erased_points(store: ObjectStore, state: FederationState) -> Iterator[str]:
     tombstones = load_tombstones(store, state.tombstone_objects())
     if not len(tombstones):
         return
-    for number, shard in enumerate(state.shards):
-        for slice_, record in enumerate(shard.slices, start=1):
-            try:
-                count = count_erased(store, record, tombstones)
-            except Corrupt:
-                continue  # reported as damaged above
-            if count:
-                yield f"{count} erased data points in shard {number} slice {slice_}"
+    for place, record in state.slices():
+        try:
+            count = count_erased(store, record, tombstones)
+        except Corrupt:
+            continue  # reported as damaged above
+        if count:
+            where = "the hold-out points" if place.shard == state.shard_of_holdout else f"shard {place.shard}"
+            yield f"{count} erased data points in {where} slice {place.slice}"
     for rows in _kept_rows(state):
         with suppress(Corrupt):
             if count_erased(store, rows.record, tombstones):

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NewType
+from typing import Any, Final, NewType
 
 import numpy as np
 import numpy.typing as npt
@@ -130,14 +130,34 @@ def slices_of(subjects: bytes, shards: int, slices: int, naming: Naming = AS_GIV
 
 
 def slice_numbers(
-    subjects_N: npt.NDArray[np.void], shards: int, slices: int, naming: Naming = AS_GIVEN
+    subjects_N: npt.NDArray[np.void], shards: int, slices: int, naming: Naming = AS_GIVEN, held_out: float = 0.0
 ) -> npt.NDArray[np.int64]:
-    """Return where each subject's data points belong, as shard * ``slices`` + slice - 1, shape (N,)."""
+    """Return where each subject's data points belong, as shard * ``slices`` + slice - 1, shape (N,).
+
+    ``held_out`` is the share of subjects whose data points are held out: they belong to the shard after the last, and
+    there to the slice that they would have anyway. The subject's own digest alone decides.
+    """
     halves_N2 = np.ascontiguousarray(subjects_N).view(">u8").reshape(-1, 2)
     if naming.by_skeleton:
-        return (halves_N2[:, 0] % np.uint64(shards * slices)).astype(np.int64)
-    numbers_N = halves_N2[:, 0] % np.uint64(shards) * np.uint64(slices) + halves_N2[:, 1] % np.uint64(slices)
-    return numbers_N.astype(np.int64)
+        numbers_N = (halves_N2[:, 0] % np.uint64(shards * slices)).astype(np.int64)
+    else:
+        shards_N, slices_N = halves_N2[:, 0] % np.uint64(shards), halves_N2[:, 1] % np.uint64(slices)
+        numbers_N = (shards_N * np.uint64(slices) + slices_N).astype(np.int64)
+    if not held_out:
+        return numbers_N
+    return np.where(_are_held_out(halves_N2[:, 0], held_out), shards * slices + numbers_N % slices, numbers_N)
+
+
+def _are_held_out(leading_N: npt.NDArray[Any], share: float) -> npt.NDArray[np.bool_]:
+    """Return whether the subjects with these first halves of digests are held out, shape (N,).
+
+    These are the lowest ``share`` of all values, while shard and slice follow from their remainders: neither says
+    anything about the other, and a larger share holds out the same subjects and more.
+    """
+    if share >= 1.0:
+        return np.ones(len(leading_N), dtype=np.bool_)
+    lowest: npt.NDArray[np.bool_] = leading_N < np.uint64(int(share * 2.0**64))
+    return lowest
 
 
 def _digest(key: PartitionKey, name: bytes, domain: bytes) -> bytes:

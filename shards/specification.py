@@ -125,6 +125,9 @@ class DataSettings:
     encode: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """How columns that are not plain numbers become features: by column or glob of columns, what it declares (see
     ``shards.encoders``). Constants only; nothing here can look at data."""
+    holdout: float | str | None = None
+    """Data points that are never trained on and serve to measure the ensemble: the share of subjects, above 0 and below
+    1, drawn by the keyed digest of each subject's name; or a file, folder or glob of its own with the same columns."""
     ingest_memory_mb: int = 512
     """Most memory (MiB) that ingest may take; changes no result. At least 256, and 320 for data in a bucket."""
     endpoint: str | None = None
@@ -155,10 +158,12 @@ class DataSettings:
         problems += self._subject_problems()
         if self.subject_form is not None and self.subject_form not in FORMS:
             problems.append(f"subject_form must be one of {', '.join(FORMS)}, got {self.subject_form!r}")
+        problems += self._holdout_problems()
         scales = self.scale if isinstance(self.scale, tuple) else (self.scale,)
         if not all(math.isfinite(value) and value != 0 for value in scales):
             problems.append("scale must be finite and not zero")
-        least_mb = 320 if is_on_s3(self.train) else 256
+        is_remote = is_on_s3(self.train) or (isinstance(self.holdout, str) and is_on_s3(self.holdout))
+        least_mb = 320 if is_remote else 256
         if self.ingest_memory_mb < least_mb:
             problems.append(f"ingest_memory_mb must be at least {least_mb}, got {self.ingest_memory_mb}")
         if self.credentials is not None and not is_profile(self.credentials):
@@ -216,6 +221,23 @@ class DataSettings:
             return {}
         constants = (("label_shift", self.label_shift), ("label_scale", self.label_scale))
         return {name: list(value) if isinstance(value, tuple) else value for name, value in constants}
+
+    def _holdout_problems(self) -> list[str]:
+        if isinstance(self.holdout, str):
+            return [] if self.holdout else ["holdout is empty: name a share, or a file, a folder or a glob"]
+        if self.holdout is None or 0 < self.holdout < 1:
+            return []
+        return [f"holdout must be a share above 0 and below 1, or a text, got {self.holdout}"]
+
+    @property
+    def held_out_share(self) -> float:
+        """The share of the subjects in ``train`` that are held out."""
+        return self.holdout if isinstance(self.holdout, float) else 0.0
+
+    @property
+    def held_out_source(self) -> str | None:
+        """The file, folder or glob of hold-out points; None: they come from ``train``, or there are none."""
+        return self.holdout if isinstance(self.holdout, str) else None
 
     def _subject_problems(self) -> list[str]:
         if not isinstance(self.subject, tuple):

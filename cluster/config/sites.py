@@ -188,6 +188,12 @@ def read_sites(path: Path) -> SitesSpecification:
     )
     _refuse_shared(path, sites)
     problems = Problems(path, text)
+    if sites[0].specification.data.holdout is not None:
+        problems.add(
+            "data",
+            "holdout",
+            "holdout is not available to federations of several sites: leave it out, and evaluate on a labelled file",
+        )
     settings: SitesSettings = read_table(
         {**TABLES, "sites": SitesSettings}, "sites", document.get("sites", {}), problems
     )

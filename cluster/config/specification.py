@@ -319,6 +319,7 @@ def settings_record(specification: FederationSpecification) -> dict[str, Any]:
     """
     data = asdict(specification.data)
     del data["ingest_memory_mb"], data["train"], data["endpoint"], data["credentials"]
+    del data["holdout"]  # it decides which data points are held; ``taken_from`` records it
     # A source may be written again in another form, or as another version of a table.
     del data["version"], data["delimiter"], data["encoding"], data["decimal"]
     del data["subject_form"]  # the state's naming says what is in force

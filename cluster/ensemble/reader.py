@@ -32,11 +32,12 @@ from coordinator.state import FederationState
 from coordinator.status import FederationStatus, describe_federation, describe_request
 from shards.data.prediction_files import FeatureBatch, PredictionBatch
 from shards.routing import DIGEST_BYTES, PartitionKey
+from shards.slices.held_out import labelled_batches
 from shards.slices.overlap import Evaluated, TrainedOn
 from shards.targets import LabelArray
 from shards.tombstones import DigestSet
 from storage.encryption.store import SealedStore
-from storage.errors import Corrupt, Unavailable
+from storage.errors import Corrupt, Invalid, Unavailable
 
 if TYPE_CHECKING:
     from cluster.ensemble.loaded import Ensemble
@@ -179,10 +180,21 @@ class Reading:
             ),
         )
 
-    def evaluate(self, data: object) -> Evaluation:
-        """Return how good the ensemble's answers to labelled data are, and how many of them were trained on."""
+    def evaluate(self, data: object = None) -> Evaluation:
+        """Return how good the ensemble's answers to labelled data are, and how many of them were trained on.
+
+        Without ``data`` these are the hold-out points. Raises ``Invalid`` also when there are none.
+        """
         state, ensemble = self._load()
         settings, evaluated = self._specification.data, Evaluated(self.trained()[1])
+        if data is None:
+            if not state.held_out:
+                raise Invalid(
+                    "the federation has no hold-out points", "Name a labelled file, or set [data] holdout and train."
+                )
+            held = self._answered(ensemble, self._still_held(state))
+            pairs = ((batch.labels_N, scores_NS) for batch, scores_NS in held if batch.labels_N is not None)
+            return evaluation_of(pairs, settings.predicted, ensemble.answered_by)
         features = asked_about(self._specification, state, data, labelled=True, remark=self._remark)
 
         def counted() -> Iterator[tuple[LabelArray, npt.NDArray[np.float64]]]:
@@ -253,6 +265,26 @@ class Reading:
             self._check_floor(ensemble)
             yield batch
         self._check_floor(ensemble)
+
+    def _still_held(self, state: FederationState) -> Iterator[FeatureBatch]:
+        """Yield the hold-out points of the state, as long as none of them is erased or exchanged.
+
+        Raises ``Unavailable`` when that happens meanwhile, ``Corrupt`` when they are damaged.
+        """
+        try:
+            yield from labelled_batches(self._store, state.holdout, self._specification.data.scale)
+        except Corrupt:
+            self._check_held(state)
+            raise
+        self._check_held(state)
+
+    def _check_held(self, state: FederationState) -> None:
+        now = self.current()
+        if now is None or now.holdout != state.holdout:
+            raise Unavailable(
+                "hold-out points were erased or exchanged while they were measured; the result was given up",
+                "Run the command again.",
+            )
 
     def _check_floor(self, ensemble: Ensemble) -> None:
         state = self.current()

@@ -27,9 +27,11 @@ from cluster.training.selection import mismatched_nodes, nodes_text, other_nodes
 from cluster.training.silence import Place, awaited_workers, hushed, own_place
 from cluster.training.worker import WorkerActor, WorkerSetup
 from coordinator.engine.tasks import OtherConditions
+from shards.learners.measuring import MeasureTask
 from shards.learners.torch.staging import declared_files
 from shards.learners.trainer import SliceLearned, TrainingEvent, TrainTask
 from shards.lineage import Configuration, NumericsProfile
+from shards.measures import Measures
 from storage.digests import Sha256
 from storage.errors import Invalid, SisaError, Unavailable
 
@@ -223,6 +225,17 @@ class RayPool:
         except _DEATHS as error:
             self.close()
             raise Unavailable("a worker died while it rehearsed the model", "Try again.") from error
+
+    def measure(self, task: MeasureTask) -> Measures:
+        """Have a worker that ``configuration`` has started measure an ensemble; only the measures come back."""
+        try:
+            found: Measures = ray.get(self._idle[0].measure.remote(task))
+            return found
+        except RayTaskError as error:
+            raise _cause(error) from error
+        except _DEATHS as error:
+            self.close()
+            raise Unavailable("a worker died while it measured the ensemble", "Try again.") from error
 
     def train(self, tasks: Sequence[TrainTask]) -> Iterator[TrainingEvent]:
         """Do the tasks, largest first, as many at once as there are workers (see ``configuration``)."""

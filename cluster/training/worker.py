@@ -22,6 +22,7 @@ from cluster.runtime.process import leave_no_core
 from cluster.runtime.user_code import make_importable
 from coordinator.engine.tasks import check_configuration, revised_task
 from shards.encoding import InputShape
+from shards.learners.measuring import MeasureTask, measure
 from shards.learners.protocol import Learner
 from shards.learners.registry import check_fixed, code_digest, fix_numerics, open_learner
 from shards.learners.torch.code_manifest import CodeManifest
@@ -33,6 +34,7 @@ from shards.learners.torch.staging import StagedFolder, file_digest
 from shards.learners.torch.user_modules import UserModules
 from shards.learners.trainer import ConstituentTrainer, TrainingEvent, TrainTask
 from shards.lineage import Configuration, in_force
+from shards.measures import Measures
 from shards.specification import ModelSettings, ShardId, TrainingSettings
 from storage.digests import Sha256
 from storage.objects import ObjectStore, new_name
@@ -164,6 +166,14 @@ class Worker:
         )
         return trainer.train(task)
 
+    def measure(self, task: MeasureTask) -> Measures:
+        """Return the measures of an ensemble on hold-out points, which this process reads from the store.
+
+        Raises ``OtherConditions`` when the code here is not that of the constituents.
+        """
+        check_configuration(task.configuration, self.configuration(task.width, task.configuration))
+        return measure(task, self._learner(task.width), self._setup.store)
+
     def _learner(self, width: int) -> Learner[Any]:
         if width not in self._learners:
             learner = open_learner(
@@ -249,6 +259,11 @@ class WorkerShell:
     def rehearse(self, width: int) -> Sha256 | None:
         """See ``Worker.rehearse``."""
         return self._worker.rehearse(width)
+
+    @ray.method
+    def measure(self, task: MeasureTask) -> Measures:
+        """See ``Worker.measure``."""
+        return self._worker.measure(task)
 
     @ray.method(num_returns="streaming")
     def train(self, task: TrainTask) -> Iterator[TrainingEvent]:

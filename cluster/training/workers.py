@@ -14,7 +14,9 @@ from cluster.runtime.session import is_to_start_ray, join_ray, leave_ray, waitin
 from cluster.training.pool import RayPool
 from cluster.training.worker import WorkerSetup
 from coordinator.ports import WorkerPool
+from shards.learners.measuring import MeasureTask
 from shards.learners.torch.staging import declared_files
+from shards.measures import Measures
 from storage.digests import Sha256
 from storage.objects import ObjectStore
 
@@ -38,6 +40,10 @@ class Pool(WorkerPool, Protocol):
 
         To be called after ``configuration``.
         """
+        ...
+
+    def measure(self, task: MeasureTask) -> Measures:
+        """Return the measures of an ensemble on hold-out points; to be called after ``configuration``."""
         ...
 
     def close(self) -> None:

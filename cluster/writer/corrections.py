@@ -189,6 +189,11 @@ def draft_correction(setup: WriterSetup, source: Source, name: str, *, request_i
 def correction_reader(setup: WriterSetup, source: Source) -> RowReader:
     """Return the reader of the rows in ``source``. Raises as ``draft`` does when nothing is trained."""
     specification = setup.specification
+    if specification.data.holdout is not None:
+        raise Invalid(
+            "data points cannot be corrected by request where [data] holdout is set",
+            "Correct them in the source and run 'sisa train', which retrains their shards.",
+        )
     state, key = trained(read_state(setup.store), setup.store, specification)
     setup.clock.saw(latest_time(state))
     return RowReader.of(setup.store, state, source, specification.data, specification.partition, key)

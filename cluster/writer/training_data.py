@@ -36,10 +36,28 @@ def open_train(specification: FederationSpecification) -> Source:
     return _opened(specification, specification.data.train, specification.folder, specification.data.version)
 
 
-def is_news(specification: FederationSpecification, state: FederationState, source: Source) -> bool:
-    """Return whether the source, or the settings by which it is read, differ from what was ingested."""
-    taken = taken_from(specification.data)
-    return state.data is None or state.data.inventory != inventory(source) or state.data.taken != taken
+def open_holdout(specification: FederationSpecification) -> Source | None:
+    """Return the source of hold-out points that ``[data] holdout`` names; None: it names no files.
+
+    Raises as ``open_source`` does.
+    """
+    location = specification.data.held_out_source
+    return None if location is None else _opened(specification, location, specification.folder)
+
+
+def open_sources(specification: FederationSpecification) -> tuple[Source, ...]:
+    """Return the source to train on and, if it is another one, that of hold-out points. Raises as both do."""
+    holdout = open_holdout(specification)
+    return (open_train(specification), *((holdout,) if holdout else ()))
+
+
+def is_news(
+    specification: FederationSpecification, state: FederationState, source: Source, holdout: Source | None
+) -> bool:
+    """Return whether the sources, or the settings by which they are read, differ from what was ingested."""
+    if state.data is None or state.data.taken != taken_from(specification.data):
+        return True
+    return state.data.inventory != (*inventory(source), *(inventory(holdout) if holdout else ()))
 
 
 def asked_about(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from typing import Protocol
 
 from cluster.config.specification import FederationSpecification, settings_record
@@ -30,7 +31,7 @@ from cluster.writer.keys_owner import check_owner, own_keys
 from cluster.writer.notices import WitnessNotices
 from cluster.writer.place import settle_identity
 from cluster.writer.stores import open_objects, open_witness
-from cluster.writer.training_data import IN_MEMORY, is_news, open_train
+from cluster.writer.training_data import IN_MEMORY, is_news, open_holdout, open_train
 from coordinator.decisions.decide import Event
 from coordinator.decisions.policy import ruling
 from coordinator.decisions.times import latest_time, received_by
@@ -48,13 +49,14 @@ from coordinator.receipts.rollback import forgotten_by, refuse_restoring
 from coordinator.receipts.statements import Commitment
 from coordinator.requests import ErasureRequest, Readmission, Refutation, check_own_request_id
 from coordinator.settings import BatchUntil
-from coordinator.state import FederationState
+from coordinator.state import FederationState, servable
 from coordinator.status import outdated_text
 from coordinator.verification import prove_shards, scan_residue
 from shards.data.sources import Source, passed_over_text
 from shards.lineage import Configuration, in_force
+from shards.measures import Measures
 from shards.routing import PartitionKey
-from shards.slices.ingest import feature_width
+from shards.slices.ingest import feature_width, taken_from
 from shards.specification import ShardId
 from shards.tombstones import DigestSet
 from storage.encryption.store import SealedStore
@@ -315,7 +317,7 @@ class Writer:
         if not lost:  # else after reading the source: a damaged slice cannot be searched
             engine.remove_points()
         self._tell_changes()
-        source = given or self._source()
+        source, holdout = self._sources(given)
         width = feature_width(source, specification.data) if source else _width(engine.state)
         pool = self._setup.workers.pool()
         stored = engine.state.configuration
@@ -331,8 +333,9 @@ class Writer:
             )
         if source is None:
             check_taken(engine.state, specification)
-        elif lost or is_news(specification, engine.state, source):
-            engine.ingest(source, specification.data, specification.partition, self._key, lost)
+        elif lost or is_news(specification, engine.state, source, holdout):
+            self._tell_holdout()
+            engine.ingest(source, specification.data, specification.partition, self._key, lost, holdout)
             own_keys(self._setup.store)  # the first data points made the keys
         self._tell_outdated()
         engine.configure(settings_record(specification), configuration)
@@ -436,20 +439,36 @@ class Writer:
             self._engine.refute(wrong)
         return Verification(shards=proofs, residue=residue, receipts=receipts)
 
-    def _source(self) -> Source | None:
-        """Return the source; None if it is gone but was ingested before, so that the work can continue."""
+    def _sources(self, given: Source | None) -> tuple[Source | None, Source | None]:
+        """Return the source, ``given`` or named, and that of the hold-out points, if it is another one.
+
+        The first is None if either is gone but was ingested before, so that the work can continue.
+        """
         try:
-            source = open_train(self._setup.specification)
+            source = given or open_train(self._setup.specification)
+            holdout = open_holdout(self._setup.specification)
         except (Invalid, Unavailable) as error:
             if self.state.data is None:
                 raise
-            if self._setup.specification.data.train == IN_MEMORY:
-                return None
+            if given is None and self._setup.specification.data.train == IN_MEMORY:
+                return None, None
             self._tell(f"{error.message}: going on with what was ingested before")
-            return None
-        if passed_over := passed_over_text(source):
-            self._tell(passed_over)
-        return source
+            return None, None
+        for each in (source, holdout):
+            if each is not None and (passed_over := passed_over_text(each)):
+                self._tell(passed_over)
+        return source, holdout
+
+    def _tell_holdout(self) -> None:
+        """Report that data points are about to move between shards and hold-out points."""
+        data, now = self.state.data, taken_from(self._setup.specification.data).get("holdout")
+        if data is None or (was := data.taken.get("holdout")) == now:
+            return
+        self._tell(
+            f"[data] holdout was {'not set' if was is None else was} and is {'not set' if now is None else now}: data"
+            " points that become hold-out points are taken out of their shards, which are retrained without them; the"
+            " others are trained on"
+        )
 
     def _tell_outdated(self) -> None:
         data = self.state.data
@@ -482,7 +501,32 @@ def _tools(setup: WriterSetup) -> Tools:
         described=lambda: describe_store(setup.store, setup.clock.machine()),
         erasure=setup.specification.erasure,
         ingest=setup.workers.ingest,
+        measure=partial(_measured, setup),
     )
+
+
+def _measured(setup: WriterSetup, state: FederationState) -> Measures:
+    """Return the measures of the state's ensemble on its hold-out points, computed by a worker.
+
+    Raises ``Conflict`` when settings or workers differ from those that the ensemble was trained with.
+    """
+    from shards.learners.measuring import MeasureTask  # noqa: PLC0415  only with hold-out points
+
+    specification, stored = setup.specification, state.configuration
+    check_unchanged(state, specification)
+    assert stored is not None
+    pool = setup.workers.pool()
+    check_configuration(stored, pool.configuration(_width(state), 1, stored))
+    task = MeasureTask(
+        constituents=tuple((each.shard, each.checkpoint) for each in servable(state)),
+        holdout=state.holdout,
+        width=_width(state),
+        scale=specification.data.scale,
+        target=specification.data.predicted,
+        rule=specification.aggregation.rule,
+        configuration=stored,
+    )
+    return pool.measure(task)
 
 
 def _width(state: FederationState) -> int:

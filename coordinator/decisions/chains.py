@@ -1,4 +1,7 @@
-"""Chains of checkpoints, which changed slices, changed settings and lost objects cut. Pure (docs/design.md, 1)."""
+"""Chains of checkpoints, which changed slices, changed settings and lost objects cut. Pure (docs/design.md, 1).
+
+Hold-out slices are exchanged here, too; they cut nothing.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,15 @@ def with_slices(state: FederationState, changed: Mapping[SliceId, SliceRecord]) 
 def _is_direct(state: FederationState, shard: ShardState) -> bool:
     """Return whether the shard's constituent is one from which another one can be made directly."""
     return state.is_whole and bool(shard.chain)
+
+
+def with_holdout(state: FederationState, holdout: tuple[SliceRecord, ...]) -> FederationState:
+    """Return the state with these hold-out slices in place of the old ones. No chain has seen either."""
+    kept = {part.key for record in holdout for part in record.parts}
+    gone = [part.key for record in state.holdout for part in record.parts if part.key not in kept]
+    same = [each.content_digest for each in holdout] == [each.content_digest for each in state.holdout]
+    is_measured = state.is_measured and same
+    return replace(state, holdout=holdout, is_measured=is_measured, condemned=(*state.condemned, *gone))
 
 
 def with_valid_chains(state: FederationState) -> FederationState:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, assert_never
 
 from coordinator.decisions.chains import (
     hasten_if_changed,
     truncate,
+    with_holdout,
     with_slices,
     with_valid_chains,
     withdraw_if_cut,
@@ -36,6 +38,7 @@ from coordinator.decisions.lifecycle import (
     release,
 )
 from coordinator.decisions.plan import affected_slices, checkpoint_cost
+from coordinator.effects import ErasureEffect, HoldoutMeasure
 from coordinator.requests import (
     NONE_SIMILAR,
     Cost,
@@ -68,6 +71,8 @@ class Ingested:
     slices: Mapping[SliceId, SliceRecord]
     lost: frozenset[SliceId] = frozenset()
     """Slices whose old objects are damaged: they are replaced even if their content is the same."""
+    holdout: tuple[SliceRecord, ...] = ()
+    """All slices of hold-out points; empty: the settings hold out nothing."""
     at: str = ""
 
 
@@ -98,6 +103,11 @@ class PointsRemoved:
     removed: Mapping[SliceId, int]
     slices: Mapping[SliceId, SliceRecord]
     """The slices without those data points. Of requests carried out together, the first event may hold all slices."""
+    held_out: int = 0
+    """Number of removed hold-out points, which are not in ``removed``."""
+    holdout: tuple[SliceRecord, ...] | None = None
+    """All slices of hold-out points, without those removed; None: they stay as they are. As for ``slices``, the first
+    event may hold all."""
     tombstones: ObjectRef | None
     """As in the state; in an event of release 0.1: all tombstones, including this request's."""
     segments: tuple[Segment, ...] | None = None
@@ -241,6 +251,16 @@ class ConstituentRefuted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HoldoutMeasured:
+    """The present generation was measured on the present hold-out points."""
+
+    measure: HoldoutMeasure
+    margin: float
+    """The setting ``[erasure] alarm_margin``."""
+    at: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryKept:
     """The records of the generations up to this one are stored in objects."""
 
@@ -257,7 +277,15 @@ class EndedKept:
 
 
 InterventionEvent = DueExtended | RequestHeld | RequestReleased | RequestCancelled | AttemptFailed
-RequestEvent = ErasureAccepted | PointsRemoved | NothingToErase | ReceiptIssued | SubjectsReadmitted | InterventionEvent
+RequestEvent = (
+    ErasureAccepted
+    | PointsRemoved
+    | NothingToErase
+    | ReceiptIssued
+    | SubjectsReadmitted
+    | HoldoutMeasured
+    | InterventionEvent
+)
 Event = (
     Ingested
     | TrainingConfigured
@@ -383,6 +411,8 @@ def _apply_to_request(state: FederationState, event: RequestEvent) -> Federation
             return _receipted(state, event)
         case SubjectsReadmitted():
             return _readmit(state, event)
+        case HoldoutMeasured():
+            return _measured(state, event)
         case _:
             return _intervene(state, event)
 
@@ -413,7 +443,11 @@ def _ingested(state: FederationState, event: Ingested) -> FederationState:
         for place, record in event.slices.items()
         if place in event.lost or record.content_digest != state.slice(place).content_digest
     }
-    after = replace(with_slices(state, changed), data=event.data)
+    holdout = tuple(
+        old if old is not None and old.content_digest == record.content_digest and place not in event.lost else record
+        for place, old, record in _holdout_places(state, event)
+    )
+    after = replace(with_holdout(with_slices(state, changed), holdout), data=event.data)
     if state.data is not None and state.data.layout.width != event.data.layout.width:
         # A checkpoint that has seen only empty slices has the same lineage for every width, but fits only one.
         for number in range(len(after.shards)):
@@ -422,12 +456,23 @@ def _ingested(state: FederationState, event: Ingested) -> FederationState:
     return after
 
 
+def _holdout_places(
+    state: FederationState, event: Ingested
+) -> Iterator[tuple[SliceId, SliceRecord | None, SliceRecord]]:
+    """Yield each hold-out slice that was read, with its place and its old record, if there is one."""
+    for index, (record, old) in enumerate(zip_longest(event.holdout, state.holdout), start=1):
+        if record is not None:
+            yield SliceId(state.shard_of_holdout, SliceIndex(index)), old, record
+
+
 def _quarantine(state: FederationState, event: PointsRemoved) -> FederationState:
     """Take the points out and cut the chains, in one step (E10)."""
     request = state.request(event.request_id)
     if request is None or not is_ready(request):
         return state  # an earlier attempt removed the points, or the request was paused or withdrawn since
     after = _with_tombstones(with_slices(state, event.slices), event.tombstones, event.segments or ())
+    if event.holdout is not None:
+        after = with_holdout(after, event.holdout)
     affected = affected_slices(place for place, count in event.removed.items() if count)
     if request.correction is not None and after.data is not None:
         after = replace(after, data=replace(after.data, inventory=()))  # the source is compared with the new values
@@ -437,9 +482,11 @@ def _quarantine(state: FederationState, event: PointsRemoved) -> FederationState
         RequestState.QUARANTINED,
         event.at,
         before=event.before,
+        effect=ErasureEffect(before=state.measure) if state.holdout else None,
         found=Found(
             from_slices=affected,
-            points=sum(event.removed.values()),
+            points=sum(event.removed.values()) + event.held_out,
+            held_out=event.held_out,
             unknown=event.unknown,
             missing=event.missing,
             similar=event.similar,
@@ -537,10 +584,11 @@ def _publish_if_trained(state: FederationState, at: str) -> FederationState:
         return advance(request, RequestState.PUBLISHED, at) if is_training(request) else request
 
     if state.published:
-        # Corrections that cancel each other, and so left every slice as it was, have nothing to wait for.
+        # Corrections that cancel each other, and erasures of hold-out points alone, have nothing to wait for.
         return each_request(state, published) if any(map(is_training, state.requests)) else state
     shards = tuple(replace(shard, serving=len(shard.chain)) for shard in state.shards)
-    after = replace(state, shards=shards, generation=state.generation + 1, published=True, at_once=False)
+    generation = state.generation + 1
+    after = replace(state, shards=shards, generation=generation, published=True, at_once=False, is_measured=False)
     return each_request(after, published)
 
 
@@ -553,6 +601,29 @@ def _purged(state: FederationState, at: str) -> FederationState:
         return request
 
     return each_request(replace(state, condemned=()), purged)
+
+
+def is_measure_due(state: FederationState) -> bool:
+    """Return whether the ensemble is to be measured: it is published, and it or a request has no measure yet."""
+    if not (state.published and state.held_out and any(shard.points for shard in state.shards)):
+        return False
+    return not state.is_measured or any(map(_lacks_measure, state.requests))
+
+
+def _measured(state: FederationState, event: HoldoutMeasured) -> FederationState:
+    if not is_measure_due(state) or event.measure.generation != state.generation:
+        return state
+
+    def measured(request: ErasureRequest) -> ErasureRequest:
+        if request.effect is None or not _lacks_measure(request):
+            return request
+        return replace(request, effect=replace(request.effect, after=event.measure, margin=event.margin))
+
+    return each_request(replace(state, measure=event.measure, is_measured=True), measured)
+
+
+def _lacks_measure(request: ErasureRequest) -> bool:
+    return request.state is RequestState.COMPLETE and request.effect is not None and request.effect.after is None
 
 
 def _receipted(state: FederationState, event: ReceiptIssued) -> FederationState:

@@ -33,6 +33,8 @@ class RetrainPlan:
     shards: tuple[ShardRetrain, ...]
     points: int
     """Data points to erase, or to correct."""
+    held_out: int = 0
+    """Those of them that are hold-out points, which cost no training."""
     point_epochs: int
     full_point_epochs: int
     """Cost of a full retrain of the whole federation: the yardstick."""
@@ -92,7 +94,10 @@ def plan_retrain(
     the points are corrected.
     """
     schedule = slice_epochs(epochs, state.full_chain(ShardId(0)))
-    affected = affected_slices(place for place, count in erased.items() if count)
+    held_out = sum(count for place, count in erased.items() if place.shard == state.shard_of_holdout)
+    affected = affected_slices(
+        place for place, count in erased.items() if count and place.shard != state.shard_of_holdout
+    )
     gone: Mapping[SliceId, int] = {} if stay else erased
     retrains = []
     for shard, from_slice in affected.items():
@@ -113,6 +118,7 @@ def plan_retrain(
     return RetrainPlan(
         shards=tuple(retrains),
         points=sum(erased.values()),
+        held_out=held_out,
         point_epochs=sum(retrain.point_epochs for retrain in retrains),
         full_point_epochs=sum(training_point_epochs(points, schedule) for points in every),
     )

@@ -7,6 +7,7 @@ earlier_formats requests as earlier releases stored them
 follower        the state for those who only read
 history         generations that the state itself has forgotten
 ended           requests that the state itself has forgotten, by id
+intake          reads the sources, and hold-out points among or beside them
 removal         takes a request's points out of slices
 corrections     puts other values into slices, and keeps them there
 sweep           deletes what the state does not name

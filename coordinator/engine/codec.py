@@ -18,6 +18,7 @@ from coordinator.decisions.decide import (
     ErasureAccepted,
     Event,
     HistoryKept,
+    HoldoutMeasured,
     Ingested,
     NothingToErase,
     PointsRemoved,
@@ -34,7 +35,7 @@ from shards.slices.files import SliceRecord
 from storage.digests import Json
 from storage.errors import Corrupt, InvariantBroken, NewerFormat
 
-FORMAT_VERSION: Final = 5
+FORMAT_VERSION: Final = 6
 """Incremented when older software would misread a state, or when ``decide`` derives another state from an event.
 
 A state or event without newer features is written in the oldest format that can hold it. So a store of release 0.1
@@ -91,12 +92,22 @@ _SINCE_5: Final[Mapping[type, Mapping[str, Any]]] = {
 }
 """The same for format 4, whose requests have fields of other names instead (``coordinator.engine.earlier_formats``)."""
 
+_SINCE_6: Final[Mapping[type, Mapping[str, Any]]] = {
+    FederationState: {"holdout": [], "measure": None, "is_measured": False},
+    ErasureRequest: {"effect": None},
+    Found: {"held_out": 0},
+    Ingested: {"holdout": []},
+    PointsRemoved: {"held_out": 0, "holdout": None},
+}
+"""The same for format 5."""
+
 _FIRST_FORMAT: Final[Mapping[type, int]] = {
     SubjectsReadmitted: 3,
     ConstituentRefuted: 3,
     HistoryKept: 3,
     EndedKept: 4,
     ValuesKept: 5,
+    HoldoutMeasured: 6,
 }
 """Events that format 2 does not have, and the first format that has them."""
 
@@ -123,10 +134,11 @@ def encode_state(state: FederationState) -> dict[str, Any]:
     """Return the state as JSON values."""
     values = _ADAPTER.dump_python(state, mode="json")
     parts: list[tuple[type, dict[str, Any]]] = [(FederationState, values)]
-    parts += [(ErasureRequest, request) for request in values["requests"]]
+    parts += [part for request in values["requests"] for part in _of_request(request)]
     parts += [(DataState, values["data"])] if values["data"] else []
     parts += [(ShardState, shard) for shard in values["shards"]]
     parts += [(SliceRecord, record) for shard in values["shards"] for record in shard["slices"]]
+    parts += [(SliceRecord, record) for record in values["holdout"]]
     parts += _conditions(values)
     return {"format_version": _version(parts), "state": values}
 
@@ -151,8 +163,8 @@ def decode_state(body: Mapping[str, Any]) -> FederationState:
 def encode_ended(bucket: EndedBucket) -> dict[str, Any]:
     """Return a bucket of ended requests as JSON values."""
     values = _BUCKET.dump_python(bucket, mode="json")
-    _version([(ErasureRequest, request) for _, request in values["requests"]])
-    return {"format_version": FORMAT_VERSION, **values}
+    version = _version([part for _, request in values["requests"] for part in _of_request(request)])
+    return {"format_version": max(version, _FORMAT_OF_GROUPS), **values}
 
 
 def decode_ended(body: Any, only: str | None = None) -> EndedBucket:
@@ -184,14 +196,16 @@ def encode_event(event: Event) -> dict[str, Json]:
     parts: list[tuple[type, dict[str, Any]]] = [(type(event), values)]
     match event:
         case ErasureAccepted():
-            parts.append((ErasureRequest, values["request"]))
+            parts += _of_request(values["request"])
         case Ingested():
             parts.append((DataState, values["data"]))
             parts += [(SliceRecord, record) for _, record in values["slices"]]
+            parts += [(SliceRecord, record) for record in values["holdout"]]
         case TrainingConfigured():
             parts += _conditions(values)
         case PointsRemoved():
             parts += [(SliceRecord, record) for _, record in values["slices"]]
+            parts += [(SliceRecord, record) for record in values["holdout"] or ()]
         case _:
             pass
     return {"format_version": _version(parts), "event": name, **values}
@@ -218,6 +232,11 @@ def decode_event(record: Json) -> Event:
         raise Corrupt("a journal's record does not hold the event that it names", event=name) from error
 
 
+def _of_request(request: dict[str, Any]) -> tuple[tuple[type, dict[str, Any]], ...]:
+    """Return the parts of a request, the whole first."""
+    return (ErasureRequest, request), (Found, request["found"])
+
+
 def _conditions(values: Mapping[str, Any]) -> list[tuple[type, dict[str, Any]]]:
     """Return the parts of the configuration in a state or an event."""
     found = values["configuration"]
@@ -231,7 +250,7 @@ def _version(parts: Sequence[tuple[type, dict[str, Any]]]) -> int:
     """
     needed = {_FORMAT_WITHOUT_NEWS, *(_FIRST_FORMAT[type_] for type_, _ in parts if type_ in _FIRST_FORMAT)}
     for type_, values in parts:
-        for version, news in ((3, _SINCE_3), (4, _SINCE_4), (5, _SINCE_5)):
+        for version, news in ((3, _SINCE_3), (4, _SINCE_4), (5, _SINCE_5), (6, _SINCE_6)):
             for name, default in news.get(type_, {}).items():
                 if values[name] == default:
                     del values[name]

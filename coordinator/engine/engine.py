@@ -23,6 +23,7 @@ from coordinator.decisions.decide import (
     ErasureAccepted,
     Event,
     HistoryKept,
+    HoldoutMeasured,
     Ingested,
     IssueReceipt,
     Purge,
@@ -33,12 +34,15 @@ from coordinator.decisions.decide import (
     Train,
     TrainingConfigured,
     ValuesKept,
+    is_measure_due,
     outstanding,
 )
+from coordinator.effects import HoldoutMeasure
 from coordinator.engine.codec import decode_state
 from coordinator.engine.corrections import are_intact, check_comparable, drafts_without, lost, with_corrected
 from coordinator.engine.ended import all_requests, find_known, keep_ended
 from coordinator.engine.history import keep_old
+from coordinator.engine.intake import holdout_of, read_sources
 from coordinator.engine.ledger import Ledger
 from coordinator.engine.lookup import is_intact, load_digests, load_object, load_tombstones
 from coordinator.engine.removal import (
@@ -56,6 +60,7 @@ from coordinator.ports import (
     IngestProgress,
     Listener,
     Notice,
+    Remark,
     RequestMoved,
     TrainingStarted,
     WorkerPool,
@@ -77,6 +82,7 @@ from coordinator.state import DataState, FederationState
 from shards.data.sources import Source
 from shards.learners.trainer import SliceLearned
 from shards.lineage import Configuration
+from shards.measures import Measures
 from shards.routing import PartitionKey, SliceId
 from shards.slices.files import EMPTY_SLICE, SliceRecord, rewrite_slice
 from shards.slices.ingest import IngestTask, ingest, taken_from
@@ -104,6 +110,8 @@ class Tools:
     """When retraining for erasures may start."""
     ingest: Ingestion = ingest
     """Reads the source, in one or several processes."""
+    measure: Callable[[FederationState], Measures] | None = None
+    """Measures the ensemble of a state on its hold-out points; None: they are not measured."""
 
 
 class Engine:
@@ -115,6 +123,8 @@ class Engine:
         self._drafts = Drafts(tools.new_name, tools.store, ledger)
         self._is_untidy = True
         """Whether the store may hold leftovers, at first those of other writers, then those of this engine."""
+        self._not_measured: tuple[int, tuple[SliceRecord, ...]] | None = None
+        """The generation and the hold-out points whose measurement failed."""
 
     @classmethod
     def start(cls, tools: Tools, fresh: FederationState) -> Engine:
@@ -283,11 +293,20 @@ class Engine:
         partition: PartitionSettings,
         key: PartitionKey,
         lost: frozenset[SliceId] = frozenset(),
+        holdout: Source | None = None,
     ) -> None:
-        """Read the source and replace the slices that differ, and those in ``lost``; tombstoned points stay out."""
+        """Read the source and replace the slices that differ, and those in ``lost``; tombstoned points stay out.
+
+        Hold-out points come from the source ``holdout``, if there is one, or are a share of the other one.
+        """
         tools = self._tools
         self._is_untidy = True
         before = self.state  # read once: an erasure or readmission between two reads would be missed by both
+        if before.corrected and data.holdout is not None:
+            raise Invalid(
+                "data points were corrected here, and corrected values cannot be kept among hold-out points",
+                "Leave out [data] holdout, or use a new store with a source that has the corrected values.",
+            )
         tombstones = before.tombstone_objects()
         # The ingest has drafts of its own, because erasures continue while the source is read. Sweeps do not: the same
         # thread ingests and sweeps, so these objects need no protection from a sweep. Objects that other processes
@@ -303,9 +322,14 @@ class Engine:
                 store=tools.store,
                 tombstones=partial(load_tombstones, tools.store, tombstones),
                 new_name=new_name,
+                held_out=data.held_out_share,
                 progress=lambda points: tools.listener(IngestProgress(points=points)),
             )
-            result = tools.ingest(task)
+            try:
+                result = read_sources(tools.ingest, task, holdout)
+            except SisaError:
+                drafts.tidy()
+                raise
             are_comparable = check_comparable(before, result.layout, taken_from(data))
             state = DataState(
                 layout=result.layout,
@@ -323,9 +347,11 @@ class Engine:
                     for slice_ in range(1, partition.slices + 1)
                 )
             }
+            held_out = holdout_of(result, task)
             with self._drafts as drawn:
                 if self.state.tombstone_objects() != tombstones:  # subjects were erased while the source was read
                     slices = self._without_erased(slices, drawn)
+                    held_out = self._holdout_without_erased(held_out, drawn)
                 if _readmitted(self.state) != _readmitted(before):  # readmitted subjects were left out
                     state = replace(state, inventory=())
                 events: list[Event] = []
@@ -334,7 +360,7 @@ class Engine:
                     slices, state = kept, replace(state, outdated=outdated)
                 elif self.state.corrected:  # the source has the corrected values, which are now read in another way
                     events.append(ValuesKept(corrected=(), drafts={}))
-                self.record(Ingested(data=state, slices=slices, lost=lost, at=self.now()), *events)
+                self.record(Ingested(data=state, slices=slices, holdout=held_out, lost=lost, at=self.now()), *events)
                 self._drafts.tidy()
             drafts.tidy()
 
@@ -343,11 +369,12 @@ class Engine:
 
         Lost checkpoints are removed from their chains, so that training rebuilds them.
         """
-        lost = set()
+        lost = {
+            place
+            for place, record in self.state.slices()
+            if not all(is_intact(self._tools.store, part.key, part.sha256) for part in record.parts)
+        }
         for number, shard in enumerate(self.state.shards):
-            for slice_, record in enumerate(shard.slices, start=1):
-                if not all(is_intact(self._tools.store, part.key, part.sha256) for part in record.parts):
-                    lost.add(SliceId(ShardId(number), SliceIndex(slice_)))
             for checkpoint in shard.chain:
                 if not is_intact(self._tools.store, checkpoint.key, checkpoint.sha256):
                     self.record(CheckpointLost(shard=ShardId(number), slice=checkpoint.slice, at=self.now()))
@@ -412,6 +439,7 @@ class Engine:
                     self.record(Purged(at=self.now()))
                 case IssueReceipt():
                     unsigned = self._try_to_issue(effects)
+        self._measure()
         if unsigned is None:
             self._keep_ended()
         # No purge list has the objects that an interrupted writer never committed, the manifests that name purged
@@ -423,6 +451,29 @@ class Engine:
             raise unsigned
         self._tools.registrar.pack()
         return waits
+
+    def _measure(self) -> None:
+        """Measure the ensemble on the hold-out points, if that is due. No request waits for it.
+
+        An error is reported; this engine tries again once the generation or the hold-out points have changed.
+        """
+        state = self.state
+        wanted = (state.generation, state.holdout)
+        if self._tools.measure is None or not is_measure_due(state) or wanted == self._not_measured:
+            return
+        try:
+            found = self._tools.measure(state)
+        except (Fenced, OutcomeUnknown, InvariantBroken):
+            raise
+        except SisaError as error:
+            self._not_measured = wanted
+            self._tools.listener(Remark(text=f"the hold-out points were not measured: {error}"))
+            return
+        at = self.now()
+        measure = HoldoutMeasure.of(found, state.generation, at)
+        with self._drafts:  # no points are removed meanwhile
+            if (self.state.generation, self.state.holdout) == wanted:
+                self.record(HoldoutMeasured(measure=measure, margin=self._tools.erasure.alarm_margin, at=at))
 
     def _keep_ended(self) -> None:
         """Move requests that ended long ago from the state into buckets.
@@ -538,6 +589,13 @@ class Engine:
         store = self._tools.store
         gone = load_tombstones(store, self.state.tombstone_objects())
         return {place: rewrite_slice(store, record, gone, place, new_name).record for place, record in slices.items()}
+
+    def _holdout_without_erased(self, holdout: tuple[SliceRecord, ...], new_name: NewName) -> tuple[SliceRecord, ...]:
+        places = {
+            SliceId(self.state.shard_of_holdout, SliceIndex(index)): record
+            for index, record in enumerate(holdout, start=1)
+        }
+        return tuple(self._without_erased(places, new_name).values())
 
 
 def _readmitted(state: FederationState) -> int:

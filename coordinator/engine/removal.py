@@ -27,8 +27,8 @@ from coordinator.requests import (
 from coordinator.state import FederationState
 from shards.points import PointBlock
 from shards.routing import SliceId, slices_of
-from shards.slices.files import identities
-from shards.specification import ShardId, SliceIndex
+from shards.slices.files import SliceRecord, identities
+from shards.specification import SliceIndex
 from shards.tombstones import NOTHING, DigestSet
 from storage.digests import canonical_json, sha256
 from storage.objects import NewName, ObjectStore, object_key
@@ -54,7 +54,8 @@ class Removal:
     """The result of one demand."""
 
     removed: Mapping[SliceId, int]
-    """Number of removed data points by slice, without those that an earlier demand of the batch names too."""
+    """Number of removed data points by slice, without those that an earlier demand of the batch names too. The slices
+    include those of hold-out points."""
     found: DigestSet
     """The names that have a data point, with similar ones if they are included. Only these get tombstones: a misspelt
     name must not keep out another person for good."""
@@ -72,11 +73,11 @@ def find_points(
     """Return the result of each demand, in order, without writing anything. ``apart``: as if each were the only one.
 
     Routing locates the slices of subjects and of similar subjects. Every slice is searched for points that are named by
-    id, and for all points if data points may have several subjects.
+    id, and for all points if data points may have several subjects. Hold-out points are found in the same way.
     """
     searches = [_Search(demand, by_skeleton=state.naming.by_skeleton) for demand in batch]
     for where, numbers in sorted(_search(state, batch).items()):
-        for block in identities(store, state.shards[where.shard].slices[where.slice - 1]):
+        for block in identities(store, state.slice(where)):
             left = block
             for number in numbers:
                 rest = searches[number].take(left, where)
@@ -130,7 +131,7 @@ class _Search:
 
 def everyone(store: ObjectStore, state: FederationState) -> DigestSet:
     """Return all subjects that have data points here; the set may be empty."""
-    records = (record for shard in state.shards for record in shard.slices)
+    records = (record for _, record in state.slices())
     return NOTHING.union(*(DigestSet.subjects_of(block) for record in records for block in identities(store, record)))
 
 
@@ -156,13 +157,15 @@ def removal_events(
     erased = {request_id: removal.points for request_id, removal in removals.items()}
     corrections = Corrections.of(store, state, requests, erased)
     places = corrections.rows.keys() | {where for removal in removals.values() for where in removal.removed}
-    slices = {place: corrections.slice(store, state, every, place, new_name) for place in sorted(places)}
+    rewritten = {place: corrections.slice(store, state, every, place, new_name) for place in sorted(places)}
+    slices = {where: record for where, record in rewritten.items() if where.shard != state.shard_of_holdout}
+    holdout = None if slices == rewritten else tuple(_exchanged(state, rewritten))
     segments, before = state.segments, None
     if len(every):
         # If ids are subjects, the subjects' tombstones suffice: a subject who comes back has the same id.
         new = DigestSet(subjects=every.subjects) if ids_are_subjects(state) else every
         segments = with_tombstones(store, new_name, state.segments, new)
-    if slices:
+    if rewritten:
         before = put_object(store, new_name, "requests/", ".before", canonical_json(encode_state(state)))
     kept = corrections.kept(store, state, requests, every.union(*(names for _, names in erasures)), new_name)
     if kept is not None:
@@ -179,20 +182,29 @@ def removal_events(
                 at=at,
             )
             continue
+        trained = {where: count for where, count in removal.removed.items() if where.shard != state.shard_of_holdout}
         yield PointsRemoved(
             request_id=request.request_id,
-            removed=removal.removed,
+            removed=trained,
             slices=slices,
+            held_out=sum(removal.removed.values()) - sum(trained.values()),
+            holdout=holdout,
             tombstones=state.tombstones,
             segments=segments,
             before=before,
             unknown=len(removal.missing),
             missing=kept_names(store, new_name, removal.missing),
             similar=removal.similar,
-            expected=expected_cost(state, removal.removed, stay=request.correction is not None),
+            expected=expected_cost(state, trained, stay=request.correction is not None),
             at=at,
         )
-        slices = {}
+        slices, holdout = {}, None
+
+
+def _exchanged(state: FederationState, rewritten: Mapping[SliceId, SliceRecord]) -> Iterator[SliceRecord]:
+    """Yield the hold-out slices with those that were rewritten in place of the old ones."""
+    for index, record in enumerate(state.holdout, start=1):
+        yield rewritten.get(SliceId(state.shard_of_holdout, SliceIndex(index)), record)
 
 
 def _corrected(result: Corrected, names: DigestSet) -> Removal:
@@ -285,12 +297,13 @@ def _search(state: FederationState, batch: Sequence[Demand]) -> dict[SliceId, li
     """Return, by slice, the demands of the batch that may name points in it."""
     shards, slices = len(state.shards), len(state.shards[0].slices)
     anywhere = have_further_subjects(state)
-    everywhere = [SliceId(ShardId(s), SliceIndex(r)) for s in range(shards) for r in range(1, slices + 1)]
+    everywhere = frozenset(place for place, _ in state.slices())
     wanted: dict[SliceId, list[int]] = {}
     for number, demand in enumerate(batch):
         names = demand.names
-        for where in (
-            everywhere if anywhere or names.points else slices_of(names.subjects, shards, slices, state.naming)
-        ):
+        routed = everywhere if anywhere or names.points else slices_of(names.subjects, shards, slices, state.naming)
+        # Hold-out points of a subject are in the slice of the same number, and may be there beside others in a shard.
+        held_out = {SliceId(state.shard_of_holdout, place.slice) for place in routed if state.holdout}
+        for where in routed | held_out:
             wanted.setdefault(where, []).append(number)
     return wanted

@@ -113,6 +113,18 @@ class ShardEvidence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HoldoutEvidence:
+    """The hold-out points, before and after. No constituent was trained on them."""
+
+    erased: int
+    """Erased data points of the request that were hold-out points."""
+    slices: tuple[SliceIndex, ...]
+    """Slices that lost data points."""
+    points_before: int
+    points_after: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyringEvidence:
     """Data keys that were destroyed with the erasure: no copy of what they had encrypted can be read."""
 
@@ -171,6 +183,8 @@ class ErasureEvidence:
     shared_with: int
     """Number of other requests carried out meanwhile: the shards' differences include their data points."""
     shards: tuple[ShardEvidence, ...]
+    holdout: HoldoutEvidence | None = None
+    """None: it erased no hold-out point."""
     purged: tuple[ObjectEvidence, ...]
     keyrings: tuple[KeyringEvidence, ...] = ()
     generation: int
@@ -242,6 +256,7 @@ def collect_evidence(
         times=dict(request.times),
         shared_with=_carried_out(after) - _carried_out(before) - _is_carried_out(request),
         shards=tuple(_shard_evidence(shard, before, after) for shard in request.found.shards),
+        holdout=_holdout_evidence(request.found.held_out, before, after) if request.found.held_out else None,
         purged=tuple(sorted(purged.values(), key=lambda each: each.key)),
         keyrings=tuple(keyrings),
         generation=after.generation,
@@ -295,6 +310,7 @@ def _predicate(evidence: ErasureEvidence, issued_at: str) -> dict[str, Any]:
             "other_requests_in_between": evidence.shared_with,
         },
         "shards": [asdict(each) for each in evidence.shards],
+        **({"holdout": asdict(evidence.holdout)} if evidence.holdout else {}),
         "purged": [asdict(each) for each in evidence.purged],
         "keyrings": [asdict(each) for each in evidence.keyrings],
         "generation": evidence.generation,
@@ -326,6 +342,20 @@ def _shard_evidence(number: ShardId, before: FederationState, after: FederationS
     )
 
 
+def _holdout_evidence(erased: int, before: FederationState, after: FederationState) -> HoldoutEvidence:
+    now = dict(enumerate(after.holdout, start=1))  # without any if hold-out points were given up meanwhile
+    return HoldoutEvidence(
+        erased=erased,
+        slices=tuple(
+            SliceIndex(index)
+            for index, old in enumerate(before.holdout, start=1)
+            if index not in now or now[index].points_digest != old.points_digest
+        ),
+        points_before=before.held_out,
+        points_after=after.held_out,
+    )
+
+
 def _superseded(was: ShardState, now: ShardState) -> Iterator[SupersededCheckpoint]:
     kept = {each.key for each in now.chain}
     for each in was.chain:
@@ -347,6 +377,8 @@ def _objects(state: FederationState) -> Iterator[ObjectEvidence]:
             yield ObjectEvidence(key=part.key, sha256=part.sha256, what="slice")
         for checkpoint in shard.chain:
             yield _checkpoint_object(checkpoint)
+    for part in (part for record in state.holdout for part in record.parts):
+        yield ObjectEvidence(key=part.key, sha256=part.sha256, what="slice")
     for request in state.requests:
         if isinstance(request.names, ObjectRef):  # other names are in the state itself, not in an object
             yield ObjectEvidence(key=request.names.key, sha256=request.names.sha256, what="names")

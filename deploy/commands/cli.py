@@ -215,7 +215,10 @@ def predict(
 
 @app.command()
 def evaluate(
-    data: Annotated[str, typer.Argument(metavar="data", help="A labelled file, folder or glob.")],
+    data: Annotated[
+        str | None,
+        typer.Argument(metavar="data", help="A labelled file, folder or glob; default: the hold-out points."),
+    ] = None,
     config: Config = DEFAULT_CONFIG,
     url: Annotated[str | None, typer.Option("--url", metavar="URL", hidden=True)] = None,
     as_json: AsJson = False,

@@ -17,6 +17,7 @@ from deploy.views.receipts import receipt_text
 from deploy.views.tables import table
 from deploy.views.text import requests_text, verification_text
 from deploy.views.verifying import finding_json
+from storage.errors import Invalid
 
 if TYPE_CHECKING:
     from cluster.results.sites import SitesStatus
@@ -61,8 +62,10 @@ def predict_at_sites(federation: SiteFederation, data: str, out: Path) -> Outcom
     return Outcome(data=facts, text=text)
 
 
-def evaluate_at_sites(federation: SiteFederation, data: str) -> Outcome:
+def evaluate_at_sites(federation: SiteFederation, data: str | None) -> Outcome:
     """Measure how good the federation's answers to labelled data are."""
+    if data is None:
+        raise Invalid("a federation of several sites has no hold-out points", "Name a labelled file.")
     found = federation.evaluate(data)
     return Outcome(
         data={**json_value(evaluation_data(found.overall)), **who(found.sites, found.absent)},

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from coordinator.decisions.plan import RetrainPlan
 from coordinator.decisions.times import MOST_SECONDS_BEHIND, clock_is_behind
+from coordinator.effects import HoldoutMeasure
 from coordinator.requests import Cost, RequestState, Similar
 from coordinator.status import WHY_BY_ID, BatchStatus, FederationStatus, RequestStatus, outdated_text
 from deploy.views.tables import table
@@ -25,7 +26,8 @@ def status_text(status: FederationStatus) -> str:
     parts = [
         f"federation {status.name} in {status.store}",
         (
-            f"{status.points:,} data points in {status.shards} shards × {status.slices} slices; "
+            f"{status.points:,} data points in {status.shards} shards × {status.slices} slices"
+            f"{'' if status.held_out is None else f', and {status.held_out:,} hold-out points'}; "
             f"generation {status.generation} (erasure floor {status.floor}), "
             f"{status.serving} of {status.shards} constituents answer"
         ),
@@ -44,6 +46,9 @@ def status_text(status: FederationStatus) -> str:
             ],
         ),
     ]
+    if status.measure is not None:
+        stale = "" if status.is_measured else "; what is served now is not measured yet, 'sisa train' measures it"
+        parts.append(f"hold-out points: {_measure_text(status.measure)}{stale}")
     if status.forgotten:
         parts.append(
             "THE STATE WAS PUT BACK to before what the receipts' log states; nothing is answered from it. It does not"
@@ -112,7 +117,10 @@ def plan_text(plan: RetrainPlan) -> str:
     """Return what an erasure would cost."""
     if not plan.points:
         return "nothing to erase: no data point of these subjects or ids is in the federation"
-    would = f"{plan.points} data points would be erased, retraining {plan.fraction:.1%} of the federation's work"
+    would = (
+        f"{plan.points} data points would be erased{_held_out_text(plan.held_out)}, retraining {plan.fraction:.1%} of"
+        " the federation's work"
+    )
     return f"{would}\n{plan_table(plan)}"
 
 
@@ -138,7 +146,10 @@ def erasure_text(request: RequestStatus, status: FederationStatus | None = None)
         return f"{begins}; 'sisa status {request.request_id}' shows how it is carried out"
     retrained = "shards retrained" if request.state == RequestState.COMPLETE.value else "shards to retrain"
     done = "corrected" if is_correction else "erased"
-    done = f"{request.points} data points {done}, {retrained}: {', '.join(map(str, request.shards))}"
+    done = (
+        f"{request.points} data points {done}{_held_out_text(request.held_out)}, {retrained}:"
+        f" {', '.join(map(str, request.shards)) or 'none'}"
+    )
     if request.unknown:
         names = "rows" if is_correction else "names"
         done += f"; {request.unknown} {names} have no data points here (unknown, or erased before)"
@@ -146,8 +157,12 @@ def erasure_text(request: RequestStatus, status: FederationStatus | None = None)
         sources = "correct the source, too: until then training keeps the corrected values and says so"
     else:
         sources = "files outside the store are yours to rewrite: 'sisa doctor' names those that still hold them"
-    costs = [*_cost_text(request, status), *_batch_text(request, status)]
+    costs = [*_cost_text(request, status), *_effect_text(request), *_batch_text(request, status)]
     return "\n".join(["; ".join([begins, done, *similar_text(request.similar)]), *costs, sources])
+
+
+def _held_out_text(held_out: int) -> str:
+    return f" ({held_out} of them hold-out points)" if held_out else ""
 
 
 def ended_before_text(request: RequestStatus) -> str:
@@ -172,6 +187,7 @@ def request_text(request: RequestStatus, status: FederationStatus | None = None)
                 for each in request.extensions
             ),
             *_cost_text(request, status),
+            *_effect_text(request),
             *_batch_text(request, status),
             *_reason_text(request),
         ]
@@ -294,6 +310,31 @@ def _cost_text(request: RequestStatus, status: FederationStatus | None) -> list[
     full = status.full_point_epochs if status else 0
     share = f", {spent.point_epochs / full:.1%} of a full retrain" if full else ""
     return [f"{expected}; spent {_work(spent)}{share}"]
+
+
+def _effect_text(request: RequestStatus) -> list[str]:
+    """Return the measures on hold-out points before and after the request, and the alarm if there is one."""
+    if request.effect is None:
+        return []
+    before, after = request.effect.before, request.effect.after
+    moments = [f"{_measure_text(each)} {name}" for name, each in (("before", before), ("after", after)) if each]
+    lines = [f"hold-out points: {', '.join(moments)}"] if moments else []
+    if before and after and request.alarms:
+        shares = [
+            f"{name} from {_share_of(before, name):.4f} to {_share_of(after, name):.4f}" for name in request.alarms
+        ]
+        lines.append(f"ALARM: worse by more than {request.effect.margin:g}: {', '.join(shares)}")
+    return lines
+
+
+def _measure_text(measure: HoldoutMeasure) -> str:
+    name = next((name for name in ("accuracy", "rmse") if name in measure.metrics), "")
+    value = f"{name} {measure.metrics[name]:.4f} " if name else ""
+    return f"{value}on {measure.points:,} (generation {measure.generation})"
+
+
+def _share_of(measure: HoldoutMeasure, name: str) -> float:
+    return (measure.per_class or {}).get(name) or measure.metrics.get(name, 0.0)
 
 
 def _work(cost: Cost) -> str:

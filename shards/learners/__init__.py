@@ -2,6 +2,7 @@
 
 protocol     the methods of a learner
 registry     opens the learner that a specification names
+measuring    measures an ensemble on hold-out points
 trainer      drives a learner over slices and writes a checkpoint after each
 tensors      constituents that are NumPy arrays: digest and checkpoint
 fixed_point  values on a grid, and sums of them that are exact in any order

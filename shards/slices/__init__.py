@@ -5,6 +5,7 @@ differences      points that left slices, and points that came
 corrections      other values for data points, and digests of the old ones
 ingest           from a source to slice files, with bounded memory
 parallel_ingest  the same with many processes, fragment by fragment
+held_out         hold-out points, read to measure an ensemble
 survey           finds everything in a source that an ingest would refuse, in one run
 overlap          which data points of an evaluation were trained on
 duplicate_ids    finds an id that occurs in two fragments

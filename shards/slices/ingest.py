@@ -128,6 +128,8 @@ class IngestTask:
     tombstones: Callable[[], DigestSet]
     new_name: NewName
     """Returns a new name at every call; the name of every object written is, or begins with, such a name."""
+    held_out: float = 0.0
+    """The share of subjects whose data points are held out; 1: those of all, because the source has nothing else."""
     progress: Callable[[int], None] = lambda _: None
     """Called now and then with the number of data points read so far."""
 
@@ -146,6 +148,8 @@ class Intake:
     """Bytes that may be held before they are written; does not change the result."""
     width: int | None = None
     """F, if it is known already; None: take it from the first data point."""
+    held_out: float = 0.0
+    """As in ``IngestTask``."""
     first_shard: int = 0
     """The shard whose parts are written first; does not change the result."""
 
@@ -167,8 +171,8 @@ class Intake:
     def split(self, subjects_N: npt.NDArray[np.void]) -> Iterator[tuple[SliceId, npt.NDArray[np.intp]]]:
         """Yield each placement that occurs, starting with ``first_shard``, and the positions of its data points."""
         shards, slices = self.partition.shards, self.partition.slices
-        numbers = slice_numbers(subjects_N, shards, slices, self.naming)
-        turned = (numbers - self.first_shard * slices) % (shards * slices)
+        numbers = slice_numbers(subjects_N, shards, slices, self.naming, self.held_out)
+        turned = (numbers - self.first_shard * slices) % ((shards + bool(self.held_out)) * slices)
         order = np.argsort(turned, kind="stable")
         starts = np.flatnonzero(np.diff(turned[order], prepend=-1))
         for indices in np.split(order, starts[1:]) if len(order) else ():
@@ -206,6 +210,7 @@ def ingest(task: IngestTask, buffer_bytes: int | None = None) -> IngestResult:
         key=task.key,
         naming=task.naming,
         tombstones=task.tombstones(),
+        held_out=task.held_out,
         buffer_bytes=buffer_bytes or buffer_within(data.ingest_memory_mb, source),
     )
     with ExitStack() as undo:
@@ -491,6 +496,8 @@ def taken_from(data: DataSettings) -> dict[str, Json]:
     if data.target != Class.kind:
         taken["target"] = data.target
     taken |= data.label_record
+    if data.holdout is not None:
+        taken["holdout"] = "files" if isinstance(data.holdout, str) else data.holdout
     return taken | {"encode": data.encoders.record()} if data.encode else taken
 
 

@@ -80,6 +80,8 @@ class IngestContext:
     width: int
     buffer_bytes: int
     ranges: Ranges
+    held_out: float = 0.0
+    """As in ``IngestTask``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +107,7 @@ def gather_fragment(fragment: Fragment, name: str, context: IngestContext, key: 
         tombstones=context.tombstones(),
         buffer_bytes=context.buffer_bytes,
         width=context.width,
+        held_out=context.held_out,
         # Different for each process: writers that all need the same shard's key ring would slow each other down.
         first_shard=zlib.crc32(name.encode()) % context.partition.shards,
     )
@@ -217,6 +220,7 @@ class ParallelIngest:
             partition=replace(task.partition, key=None),
             naming=task.naming,
             tombstones=task.tombstones,
+            held_out=task.held_out,
             width=width,
             buffer_bytes=buffer_bytes,
             ranges=Ranges.within(buffer_bytes, payload_bytes(task.source) // width),  # about one byte per feature

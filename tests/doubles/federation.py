@@ -23,6 +23,7 @@ from coordinator.state import FederationState
 from shards.data.sources import Source, table_source
 from shards.learners.protocol import Learner, State
 from shards.lineage import Configuration, NumericsProfile
+from shards.measures import Measures
 from shards.routing import Naming, PartitionKey, SliceId, point_digest, slice_of, subject_digest
 from shards.specification import DataSettings, ModelSettings, PartitionSettings, TrainingSettings
 from shards.tombstones import DigestSet
@@ -94,6 +95,7 @@ def specification_of(
     threads: int = 1,
     further: int = 0,
     encode: Mapping[str, Mapping[str, Any]] | None = None,
+    holdout: float | str | None = None,
 ) -> FederationSpecification:
     """Return the specification of a federation over ``source_of``'s columns."""
     return FederationSpecification(
@@ -110,6 +112,7 @@ def specification_of(
             classes=tuple(classes) if target == "class" else (),
             scale=scale,
             encode=encode or {},
+            holdout=holdout,
         ),
         model=model or ModelSettings(),
         training=training or TrainingSettings(epochs=4, batch_size=3, learning_rate=0.1),
@@ -142,6 +145,7 @@ class SmallFederation(Generic[State]):
     clock: VirtualClock = field(default_factory=VirtualClock)
     listener: Listener = lambda _: None
     deaths: dict[int, Death] = field(default_factory=dict)
+    measure: Callable[[FederationState], Measures] | None = None
     pool: InProcessPool[State] = field(init=False)
     register: ManifestRegister = field(init=False)
     _engine: Engine | None = None
@@ -164,6 +168,7 @@ class SmallFederation(Generic[State]):
                 pool=lambda: self.pool,
                 registrar=Registrar(self.store, self.clock, self.names),
                 described=lambda: StoreEvidence(kind="memory"),
+                measure=self.measure,
             )
             self._engine = Engine.start(tools, fresh_state(self.specification, KEY))
         return self._engine
@@ -177,12 +182,16 @@ class SmallFederation(Generic[State]):
         """Drop the engine, as if its process had died: the next use starts a new one on the same store."""
         self._engine = None
 
-    def train(self, points: Sequence[Point] | None = None) -> None:
-        """Ingest ``points`` (None: keep what was ingested before), configure, and do all outstanding work."""
+    def train(self, points: Sequence[Point] | None = None, holdout: Sequence[Point] | None = None) -> None:
+        """Ingest ``points`` (None: keep what was ingested before), configure, and do all outstanding work.
+
+        ``holdout`` are the hold-out points where they come from a source of their own.
+        """
         engine, specification = self.engine, self.specification
         engine.remove_points()
         if points is not None:
-            engine.ingest(source_of(points), specification.data, specification.partition, KEY, engine.audit())
+            apart = None if holdout is None else source_of(holdout)
+            engine.ingest(source_of(points), specification.data, specification.partition, KEY, engine.audit(), apart)
         assert engine.state.data is not None
         engine.configure(settings_record(specification), self.conditions(engine.state.data.layout.width))
         engine.settle()

@@ -13,11 +13,14 @@ from coordinator.decisions.decide import (
     EndedKept,
     ErasureAccepted,
     HistoryKept,
+    HoldoutMeasured,
+    Ingested,
     PointsRemoved,
     SubjectsReadmitted,
     ValuesKept,
 )
 from coordinator.delays import EndedPause, Extension, FailedAttempt, Pause
+from coordinator.effects import ErasureEffect, HoldoutMeasure
 from coordinator.engine.codec import EndedBucket, encode_ended, encode_event, encode_state
 from coordinator.engine.history import keep_old
 from coordinator.requests import (
@@ -71,6 +74,9 @@ _SLICE = SliceRecord(
     points_digest=digest("points"),
     content_digest=digest("content"),
     similar=2,
+)
+_HELD_OUT = replace(
+    _SLICE, parts=(replace(_SLICE.parts[0], key=object_key("shards/0001/slices/0001/0002.parquet")),), similar=0
 )
 _READMISSION = Readmission(
     request_id="back-1", body=digest("back"), subjects=2, without_ids=1, reason="they asked", at=AT, receipt=1
@@ -264,6 +270,31 @@ LEARNER_STATE = replace(
     shards=(ShardState(slices=(_SLICE, EMPTY_SLICE), base=Base(slices=(_SLICE, _SLICE), checkpoint=_LEARNED)),),
 )
 VALUES_KEPT = ValuesKept(corrected=(_ROWS,), drafts={"er-7": (_ROWS,)})
+HOLDOUT_STATE = replace(
+    STATE,
+    holdout=(_HELD_OUT, EMPTY_SLICE),
+    requests=(
+        _request(7, state=RequestState.COMPLETE, receipt=4, found=Found(points=3, held_out=3), times={"accepted": AT}),
+    ),
+)
+HOLDOUT_REMOVED = replace(REMOVED, removed={}, slices={}, held_out=3, holdout=(_HELD_OUT, EMPTY_SLICE))
+assert STATE.data is not None
+_MEASURE = HoldoutMeasure(
+    generation=2, points=3, metrics={"accuracy": 0.666667}, per_class={"a": 0.5, "b": None}, at=AT
+)
+MEASURED_STATE = replace(
+    HOLDOUT_STATE,
+    measure=replace(_MEASURE, generation=3),
+    is_measured=True,
+    requests=(
+        replace(
+            HOLDOUT_STATE.requests[0],
+            effect=ErasureEffect(before=_MEASURE, after=replace(_MEASURE, generation=3), margin=0.05),
+        ),
+    ),
+)
+MEASURED = HoldoutMeasured(measure=_MEASURE, margin=0.05, at=AT)
+HOLDOUT_INGESTED = Ingested(data=STATE.data, slices={}, holdout=(_HELD_OUT, EMPTY_SLICE), at=AT)
 
 EARLIER = ("state-v3.json", "state-v4.json", "bucket-v4.json", "requests-v4.json", "arrived-paused-v3.json")
 """Files with requests as they were written until format 4; this version only reads them."""
@@ -295,6 +326,11 @@ def golden() -> dict[str, bytes]:
         "learner-v5.json": canonical_json(encode_state(LEARNER_STATE)),
         "proposed-v5.json": canonical_json(encode_event(PROPOSED)),
         "values-kept-v5.json": canonical_json(encode_event(VALUES_KEPT)),
+        "state-v6.json": canonical_json(encode_state(HOLDOUT_STATE)),
+        "points-removed-v6.json": canonical_json(encode_event(HOLDOUT_REMOVED)),
+        "measured-state-v6.json": canonical_json(encode_state(MEASURED_STATE)),
+        "holdout-measured-v6.json": canonical_json(encode_event(MEASURED)),
+        "ingested-v6.json": canonical_json(encode_event(HOLDOUT_INGESTED)),
         "history-v1.json": _history(),
         "tombstones-v1.digests": TOMBSTONES.to_bytes(),
     }

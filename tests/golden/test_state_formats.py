@@ -23,9 +23,14 @@ from tests.golden.regenerate_state import (
     ENDED_KEPT,
     ENDED_STATE,
     FOLDER,
+    HOLDOUT_INGESTED,
+    HOLDOUT_REMOVED,
+    HOLDOUT_STATE,
     KEPT,
     LEARNER_STATE,
     LET_BACK,
+    MEASURED,
+    MEASURED_STATE,
     PROPOSED,
     REMOVED,
     REQUESTS_STATE,
@@ -87,14 +92,14 @@ def test_a_golden_request_that_arrived_paused_is_read(version: int) -> None:
 def test_the_golden_bucket_is_read() -> None:
     """Ended requests are read alike from the last format and from this one."""
     record = json.loads((FOLDER / "bucket-v5.json").read_bytes())
-    assert record["format_version"] == FORMAT_VERSION == 5
+    assert record["format_version"] == 5
     assert decode_ended(record) == BUCKET
 
 
 def test_the_golden_state_of_another_learner_is_read() -> None:
     """A state whose learner is not torch, in the middle of an erasure, needs the newest format."""
     record = json.loads((FOLDER / "learner-v5.json").read_bytes())
-    assert record["format_version"] == FORMAT_VERSION
+    assert record["format_version"] == 5
     assert decode_state(record) == LEARNER_STATE
 
 
@@ -106,6 +111,24 @@ def test_the_golden_corrections_are_read() -> None:
     assert {each["format_version"] for each in (state, proposed, kept)} == {5}
     assert decode_state(state) == CORRECTED_STATE
     assert (decode_event(proposed), decode_event(kept)) == (PROPOSED, VALUES_KEPT)
+
+
+def test_the_golden_hold_out_points_are_read() -> None:
+    """A state with hold-out points, their ingest and their erasure need the newest format, and are read as meant."""
+    names = ("state-v6.json", "points-removed-v6.json", "ingested-v6.json")
+    state, removed, ingested = (json.loads((FOLDER / name).read_bytes()) for name in names)
+    assert {each["format_version"] for each in (state, removed, ingested)} == {FORMAT_VERSION} == {6}
+    assert (decode_state(state), decode_event(removed)) == (HOLDOUT_STATE, HOLDOUT_REMOVED)
+    assert decode_event(ingested) == HOLDOUT_INGESTED
+
+
+def test_the_golden_measures_are_read() -> None:
+    """Measures of a generation, and before and after a request, are read as they were meant."""
+    state, event = (
+        json.loads((FOLDER / name).read_bytes()) for name in ("measured-state-v6.json", "holdout-measured-v6.json")
+    )
+    assert state["format_version"] == event["format_version"] == 6
+    assert (decode_state(state), decode_event(event)) == (MEASURED_STATE, MEASURED)
 
 
 @pytest.mark.parametrize(

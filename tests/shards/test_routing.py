@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.routing import PartitionKey, SliceId, SubjectDigest, point_digest, slice_of, slices_of, subject_digest
+from shards.routing import (
+    Naming,
+    PartitionKey,
+    SliceId,
+    SubjectDigest,
+    point_digest,
+    slice_numbers,
+    slice_of,
+    slices_of,
+    subject_digest,
+)
 from shards.specification import ShardId, SliceIndex
 from tests.shards.people import KEY
 
@@ -26,6 +37,52 @@ def test_the_places_of_many_are_the_places_of_each(digests: list[bytes], shards:
     """Placing many subjects in one call gives the same places as one call per subject."""
     expected = {slice_of(SubjectDigest(digest), shards, slices) for digest in digests}
     assert slices_of(b"".join(digests), shards, slices) == expected
+
+
+_NAMINGS = st.sampled_from([Naming(), Naming(by_skeleton=True)])
+_SHARES = st.floats(0.001, 0.999)
+
+
+@given(
+    st.lists(st.binary(min_size=16, max_size=16), min_size=1, max_size=20),
+    st.integers(1, 64),
+    st.integers(1, 64),
+    _NAMINGS,
+    _SHARES,
+    _SHARES,
+)
+def test_who_is_held_out_depends_on_nobody_else(
+    digests: list[bytes], shards: int, slices: int, naming: Naming, share: float, other: float
+) -> None:
+    """Erased or appended subjects move nobody; a larger share holds out the same subjects and more; all others are
+    where they are without hold-out points, and those held out keep the number of their slice.
+    """
+
+    def places(share: float, wanted: list[bytes] = digests) -> list[int]:
+        joined = np.frombuffer(b"".join(wanted), dtype="V16")
+        return list(map(int, slice_numbers(joined, shards, slices, naming, share)))
+
+    plain, drawn = places(0.0), places(share)
+    assert drawn == [places(share, [each])[0] for each in digests]
+    assert {number % slices == was % slices for number, was in zip(drawn, plain, strict=True)} == {True}
+    held = [number >= shards * slices for number in drawn]
+    assert [number for number, out in zip(drawn, held, strict=True) if not out] == [
+        was for was, out in zip(plain, held, strict=True) if not out
+    ]
+    more = [number >= shards * slices for number in places(max(share, other))]
+    assert all(now for now, was in zip(more, held, strict=True) if was)
+    assert all(number >= shards * slices for number in places(1.0))
+
+
+def test_the_share_is_held_out_of_every_slice() -> None:
+    """A tenth of 20,000 subjects, and a tenth of each slice's, within five standard deviations."""
+    digests = b"".join(subject_digest(KEY, f"person-{number}") for number in range(20_000))
+    subjects_N = np.frombuffer(digests, dtype="V16")
+    for naming in (Naming(), Naming(by_skeleton=True)):
+        plain = slice_numbers(subjects_N, 5, 4, naming)
+        held = slice_numbers(subjects_N, 5, 4, naming, 0.1) >= 20
+        assert abs(int(held.sum()) - 2000) < 5 * 43
+        assert all(abs(int(held[plain == number].sum()) - 100) < 5 * 10 for number in range(20))
 
 
 @given(st.text(min_size=1))

@@ -45,6 +45,7 @@ EVENTS = (
     "readings",
     "similar erased",
     "similar left",
+    "hold-out points erased",
     "readmitted",
     "readmitted again",
     "nobody to readmit",

@@ -40,6 +40,7 @@ from tests.simulation.model.scenario import (
     Command,
     Scenario,
     draw_scenario,
+    is_held_out,
     key_of,
     specification,
 )
@@ -221,7 +222,11 @@ class _Simulation:
     def _begin_trained(self) -> None:
         """Begin with a federation that another process has trained."""
         start = _trained(
-            self.scenario.shards, self.scenario.slices, sealed=self.scenario.sealed, alike=self.scenario.with_similar
+            self.scenario.shards,
+            self.scenario.slices,
+            self.scenario.holdout,
+            sealed=self.scenario.sealed,
+            alike=self.scenario.with_similar,
         )
         self.objects._space.objects.update(start.objects)
         self.objects._space.folders.update(start.folders)
@@ -231,7 +236,8 @@ class _Simulation:
     def _finish(self) -> None:
         state = self.auditor.state
         seed = state.configuration.seed if state and state.configuration else 0
-        process = OperatorProcess(self.environment, specification(self.scenario.shards, self.scenario.slices, seed))
+        own = specification(self.scenario.shards, self.scenario.slices, seed, self.scenario.holdout)
+        process = OperatorProcess(self.environment, own)
         engine = process.start()
         is_held = {request.request_id for request in engine.state.requests if request.pause}
         for number, planned in enumerate(self.scenario.requests):
@@ -269,7 +275,10 @@ class _Simulation:
         """Every constituent has the bytes of a new training run on the remaining points (E9)."""
         assert state.configuration is not None
         left = frozenset(ALL_POINTS[each] for each in self.auditor.contents.points(store, state))
-        shape = (self.scenario.shards, self.scenario.slices, state.configuration.seed)
+        held_out = frozenset(point for point in left if is_held_out(point, self.scenario.holdout))
+        assert self.auditor.contents.held_out(store, state) == frozenset(map(key_of, held_out))
+        left -= held_out  # the new run has no hold-out points at all
+        shape = (self.scenario.shards, self.scenario.slices, state.configuration.seed, self.scenario.holdout)
         for number, shard in enumerate(state.shards):
             own = frozenset(each for each in left if each.slice_id(*shape[:2]).shard == number)
             assert _essence(shard) == _fresh(*shape, number, own), f"shard {number} is not that of a new run"
@@ -286,11 +295,12 @@ class _Start:
 
 
 @cache
-def _trained(shards: int, slices: int, *, sealed: bool, alike: bool) -> _Start:
+def _trained(shards: int, slices: int, holdout: float | None, *, sealed: bool, alike: bool) -> _Start:
     scenario = replace(
         draw_scenario(0),
         shards=shards,
         slices=slices,
+        holdout=holdout,
         sealed=sealed,
         trained=False,
         returns=(),
@@ -325,9 +335,11 @@ def _essence(shard: ShardState) -> _Essence:
 
 
 @cache
-def _fresh(shards: int, slices: int, seed: int, shard: int, points: frozenset[Point]) -> _Essence:
-    """Return the essence of a shard that was trained on ``points`` only."""
-    own = specification(shards, slices, seed)
+def _fresh(
+    shards: int, slices: int, seed: int, holdout: float | None, shard: int, points: frozenset[Point]
+) -> _Essence:
+    """Return the essence of a shard that was trained on ``points`` only, in a federation without hold-out points."""
+    own = specification(shards, slices, seed, None if points else holdout)
     store = MemoryStore(f"fresh-{next(_SIMULATIONS)}")
     federation = SmallFederation(
         specification=own,
@@ -335,7 +347,7 @@ def _fresh(shards: int, slices: int, seed: int, shard: int, points: frozenset[Po
         learners=lambda _: HashLearner(slices=slices, training_epochs=EPOCHS, seed=seed),
         conditions=lambda _: plain_conditions(own),
     )
-    # An empty shard is trained together with another: a source has at least one data point, and s0 is never erased.
+    # An empty shard is trained beside s0, which is never erased: a source has at least one data point.
     federation.train(sorted(points or BASE[:1], key=key_of))
     found = _essence(federation.state.shards[shard])
     store.forget()

@@ -38,7 +38,8 @@ from tests.simulation.crash_points import (
 from tests.simulation.model.scenario import keys_of
 
 _SLICES = 3
-_SPECIFICATION = specification_of(shards=2, slices=_SLICES)
+_SPECIFICATION = specification_of(shards=2, slices=_SLICES, holdout=0.16)
+"""s4 and four others are held out, s1 and three others are trained on."""
 _LIVES = count()
 _ID = "er-1"
 
@@ -133,7 +134,8 @@ def _check_end(store: CrashPointStore, state: FederationState, fresh: Digests) -
     """The final state is that of a federation without the erased points, with a receipt and without residue."""
     request = state.request(_ID)
     assert request is not None
-    assert (request.state, request.found.points) == (RequestState.COMPLETE, 4)
+    assert (request.state, request.found.points, request.found.held_out) == (RequestState.COMPLETE, 4, 2)
+    assert state.held_out == 8
     assert _digests(state) == fresh
     view = SealedStore(store)
     assert scan_residue(view, state).found == ()

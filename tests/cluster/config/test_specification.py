@@ -46,13 +46,13 @@ SECRET = "c0ffee" * 8
 SETTINGS = {
     "": "name store endpoint keys credentials",
     "data": "train id label features classes target label_shift label_scale subject subject_form scale encode"
-    " ingest_memory_mb endpoint credentials delimiter encoding decimal version",
+    " holdout ingest_memory_mb endpoint credentials delimiter encoding decimal version",
     "model": "factory arguments files learner",
     "training": "epochs batch_size learning_rate optimizer seed momentum nesterov weight_decay betas epsilon"
     " optimizer_arguments loss label_smoothing class_weights gradient_clip schedule augment step",
     "partition": "shards slices key",
     "aggregation": "rule",
-    "erasure": "batch batch_window_seconds deadline_days lead_days extension_days",
+    "erasure": "batch batch_window_seconds deadline_days lead_days extension_days alarm_margin",
     "receipts": "witness endpoint",
     "cluster": "address cpus_per_worker gpus_per_worker threads_per_worker workers ingest_workers labels",
     "serve": (

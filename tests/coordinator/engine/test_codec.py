@@ -19,6 +19,7 @@ from coordinator.decisions.decide import (
     ErasureAccepted,
     Event,
     HistoryKept,
+    HoldoutMeasured,
     Ingested,
     NothingToErase,
     PointsRemoved,
@@ -31,6 +32,7 @@ from coordinator.decisions.decide import (
     TrainingConfigured,
     ValuesKept,
 )
+from coordinator.effects import HoldoutMeasure
 from coordinator.engine.codec import FORMAT_VERSION, decode_ended, decode_event, encode_event
 from coordinator.requests import Correction, Cost, InlineDigests, PlacedRows, Readmission, Refutation, Segment, Similar
 from shards.lineage import expected_lineages
@@ -93,6 +95,13 @@ EVENTS: tuple[Event, ...] = (
     ),
     HistoryKept(through=64),
     EndedKept(request_ids=("er-1", "back-1"), buckets=(ref(), None)),
+    HoldoutMeasured(
+        measure=HoldoutMeasure(
+            generation=2, points=3, metrics={"accuracy": 0.666667}, per_class={"a": 0.5, "b": None}, at=AT
+        ),
+        margin=0.05,
+        at=AT,
+    ),
     ValuesKept(
         corrected=(PlacedRows(place=PLACES[0], record=SLICES[PLACES[0]]),),
         drafts={"c-2": (PlacedRows(place=PLACES[0], record=SLICES[PLACES[0]]),), "c-3": ()},
@@ -135,6 +144,29 @@ LATEST = (
     EndedKept(request_ids=("er-1",), buckets=(ref(),)),
 )
 """Events that say what format 3 could not."""
+WITH_HOLDOUT: tuple[Event, ...] = (
+    EVENTS[-2],
+    Ingested(data=DATA, slices={}, holdout=tuple(SLICES.values())),
+    PointsRemoved(
+        request_id="er-1",
+        removed={},
+        slices={},
+        tombstones=None,
+        before=ref(),
+        held_out=2,
+        holdout=(replace(SLICES[PLACES[0]], similar=2),),
+        at=AT,
+    ),
+)
+"""Events that say what format 5 could not."""
+
+
+@pytest.mark.parametrize("event", WITH_HOLDOUT, ids=lambda event: type(event).__name__)
+def test_events_with_hold_out_points_have_format_6(event: Event) -> None:
+    """They survive JSON, and a release that would lose the hold-out points refuses them."""
+    record = encode_event(event)
+    assert record["format_version"] == 6
+    assert decode_event(json.loads(json.dumps(record))) == event
 
 
 def test_every_event_is_tried() -> None:
@@ -174,7 +206,7 @@ def test_corrections_are_of_format_5() -> None:
         assert decode_event(record) == event
 
 
-@pytest.mark.parametrize("event", EVENTS[:-5], ids=lambda event: type(event).__name__)
+@pytest.mark.parametrize("event", EVENTS[:-6], ids=lambda event: type(event).__name__)
 def test_without_news_nothing_changes(event: Event) -> None:
     """A state that format 2 can hold is written in format 2, without any newer field (E16)."""
     record = encode_event(event)
@@ -194,6 +226,9 @@ def test_without_news_nothing_changes(event: Event) -> None:
         '"by"',
         "naming",
         "probe",
+        "holdout",
+        "held_out",
+        "effect",
     )
     allowed = ("at",) if hasattr(event, "at") and event.at else ()
     assert [name for name in new if name not in allowed and f'"{name.strip(chr(34))}":' in json.dumps(record)] == []

@@ -11,8 +11,10 @@ import pytest
 import cluster.training.workers
 from cluster.config.specification import ClusterSettings
 from cluster.training.worker import Worker, WorkerSetup
+from shards.learners.measuring import MeasureTask
 from shards.learners.trainer import TrainingEvent, TrainTask
 from shards.lineage import Configuration
+from shards.measures import Measures
 from storage.digests import Sha256
 
 
@@ -32,6 +34,10 @@ class LocalWorkers:
     def rehearse(self, width: int) -> Sha256 | None:
         """Rehearse the model."""
         return self._worker().rehearse(width)
+
+    def measure(self, task: MeasureTask) -> Measures:
+        """Measure an ensemble."""
+        return self._worker().measure(task)
 
     def train(self, tasks: Sequence[TrainTask]) -> Iterator[TrainingEvent]:
         """Perform the tasks one after another."""

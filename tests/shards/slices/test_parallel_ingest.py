@@ -22,7 +22,7 @@ from shards.data.fragments import divide
 from shards.data.sources import Source, open_source
 from shards.routing import SliceId
 from shards.slices.duplicate_ids import Ranges
-from shards.slices.ingest import IngestResult, IngestTask
+from shards.slices.ingest import IngestResult, IngestTask, ingest
 from shards.slices.parallel_ingest import (
     FragmentResult,
     IngestContext,
@@ -67,6 +67,7 @@ def gathered(
     tombstones: DigestSet = NOTHING,
     progress: Callable[[int], None] = lambda _: None,
     partition: PartitionSettings = PARTITION,
+    held_out: float = 0.0,
     **changes: object,
 ) -> IngestResult:
     """Ingest with a task pool."""
@@ -79,6 +80,7 @@ def gathered(
         store=store or fresh_store(),
         tombstones=FixedTombstones(tombstones),
         new_name=fresh_names(),
+        held_out=held_out,
         progress=progress,
     )
     return ingest_all(task)
@@ -104,6 +106,28 @@ def names_in(store: ObjectStore) -> set[str]:
 
 BUFFERS = st.sampled_from([100, 700, 1 << 20])
 FRAGMENTS = st.sampled_from([1, 3000, 8000, 1 << 30])
+
+
+@pytest.mark.parametrize("held_out", [0.3, 1.0])
+def test_fragments_hold_out_what_the_whole_holds_out(held_out: float, tmp_path: Path) -> None:
+    """Hold-out points are in the slices after the last shard's, as with one process, and all points are there."""
+    source = open_source(str(spread(people(60), [20, 41], tmp_path / "data")), tmp_path)
+    together, plain = (contents(gathered(source, held_out=share)) for share in (held_out, 0.0))
+    task = IngestTask(
+        source=source,
+        data=settings(),
+        partition=PARTITION,
+        key=KEY,
+        store=fresh_store(),
+        tombstones=FixedTombstones(NOTHING),
+        new_name=fresh_names(),
+        held_out=held_out,
+    )
+    assert together == contents(ingest(task))
+    apart = [place for place in together if place.shard == PARTITION.shards]
+    assert apart
+    assert (set(together) == set(apart)) == (held_out == 1.0)
+    assert sum(points for points, *_ in together.values()) == sum(points for points, *_ in plain.values()) == 60
 
 
 @hypothesis_settings(max_examples=30)

@@ -109,7 +109,7 @@ class SimulationContext:
                 self._intervene(engine, command)
 
     def _train(self, engine: Engine, command: Command) -> None:
-        own = specification(self.scenario.shards, self.scenario.slices, command.seed)
+        own = specification(self.scenario.shards, self.scenario.slices, command.seed, self.scenario.holdout)
         lost = engine.audit()
         if not lost:
             engine.remove_points()
@@ -165,7 +165,7 @@ class SimulationContext:
         self.environment.count("refused another body")
 
     def _request(self, request_id: str, names: DigestSet, *, include_similar: bool = False) -> ErasureRequest:
-        own = specification(self.scenario.shards, self.scenario.slices, 0)
+        own = specification(self.scenario.shards, self.scenario.slices, 0, self.scenario.holdout)
         now, committed = self.environment.clock.now(), sha256(request_id.encode())
         return request_of(own, names, request_id, now, commitment=committed, include_similar=include_similar)
 
@@ -278,7 +278,8 @@ class OperatorActor:
     def _wanted(self, command: Command) -> FederationSpecification:
         state, scenario = self.context.auditor.state, self.context.scenario
         current = state.configuration.seed if state and state.configuration else 0
-        return specification(scenario.shards, scenario.slices, command.seed if command.kind == "train" else current)
+        seed = command.seed if command.kind == "train" else current
+        return specification(scenario.shards, scenario.slices, seed, scenario.holdout)
 
     def _end(self) -> None:
         if self.process is not None:

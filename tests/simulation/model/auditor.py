@@ -328,6 +328,8 @@ class Auditor:
             assert bool(affected.points) == isinstance(event, PointsRemoved), f"{now.request_id} is refused wrongly"
             if affected.similar.points:
                 self.noted("similar left")
+            if now.found.held_out:
+                self.noted("hold-out points erased")
             self.tombstoned[now.request_id] = affected.tombstones
             self.tombstones |= affected.tombstones
             # As if they were carried out one by one (E9): a request does not find what an earlier one has erased.
@@ -463,7 +465,7 @@ class Auditor:
         missing = self._referenced - self.origins.keys()
         assert not missing, f"current and missing: {missing}"
         known = frozenset() if self.thorough else before.referenced()
-        parts = [(part.key, part.sha256) for shard in after.shards for each in shard.slices for part in each.parts]
+        parts = [(part.key, part.sha256) for _, each in after.slices() for part in each.parts]
         checkpoints = [(each.key, each.sha256) for shard in after.shards for each in shard.chain]
         for key, digest in (*parts, *checkpoints):
             assert key in known or is_intact(store, key, digest), f"{key} is current and differs from its record"
@@ -472,8 +474,7 @@ class Auditor:
         self, store: ObjectStore, before: FederationState, after: FederationState, events: list[Event]
     ) -> None:
         """The slices have exactly what was ingested and not erased."""
-        slices = [shard.slices for shard in after.shards]
-        if slices == [shard.slices for shard in before.shards]:
+        if list(after.slices()) == list(before.slices()):
             return
         points = self.contents.points(store, after)
         if any(isinstance(event, Ingested) for event in events):
@@ -515,10 +516,12 @@ class Auditor:
             self.noted("kept out under another name")
 
     def _check_models(self, store: ObjectStore, state: FederationState) -> None:
-        """The law: no current model has seen a removed point."""
+        """The law: no current model has seen a removed point, or a hold-out point."""
         checkpoints = [checkpoint.key for shard in state.shards for checkpoint in shard.chain]
         assert {each.checkpoint.key for each in servable(state)} <= set(checkpoints)
+        held_out = self.contents.held_out(store, state)
         for key in checkpoints:
+            assert not held_out & self.contents.checkpoint(store, key), f"trained on hold-out points: {key}"
             assert not self.gone & self.contents.checkpoint(store, key), f"tainted: {key}"
 
     def _check_completed(self, store: MemoryStore, before: FederationState, after: FederationState) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from coordinator.state import FederationState
-from shards.slices.files import PartRecord, decode_part, point_keys
+from shards.slices.files import PartRecord, SliceRecord, decode_part, point_keys
 from storage.digests import sha256
 from storage.encryption.store import KeyDestroyed
 from storage.objects import ObjectKey, ObjectStore
@@ -74,7 +74,14 @@ class ContentIndex:
 
     def points(self, store: ObjectStore, state: FederationState) -> frozenset[Identity]:
         """Return all data points in the slices."""
-        parts = (part for shard in state.shards for record in shard.slices for part in record.parts)
+        return self._in(store, (record for _, record in state.slices()))
+
+    def held_out(self, store: ObjectStore, state: FederationState) -> frozenset[int]:
+        """Return the keys of all hold-out points."""
+        return self.named(point for point, _ in self._in(store, state.holdout))
+
+    def _in(self, store: ObjectStore, slices: Iterable[SliceRecord]) -> frozenset[Identity]:
+        parts = (part for record in slices for part in record.parts)
         return frozenset().union(*(self.part(store, part) for part in parts))
 
     def named(self, digests: Iterable[bytes]) -> frozenset[int]:

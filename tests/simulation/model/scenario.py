@@ -153,6 +153,8 @@ class Scenario:
     """Probability per worker's event that the worker is given up."""
     longest_sleep: int = LONGEST_SLEEP
     """Maximal number of operations that a given up worker sleeps through."""
+    holdout: float | None = None
+    """The share of subjects that are held out."""
     last_source: tuple[Point, ...] | None = None
     """The source to read at the end; None: none."""
     history_together: int = 64
@@ -210,6 +212,7 @@ def draw_scenario(seed: int) -> Scenario:
         fault_rate=random.choice((0.01, 0.03, 0.1)) if faulty else 0.0,
         most_faults=random.randrange(1, 6),
         death_rate=random.choice((0.0, 0.0, 0.1, 0.3)),
+        holdout=0.16 if seed % 10 in {6, 9} else None,  # then s0, s4 and t1 are held out
     )
     # From another random source, so that nothing drawn above depends on it.
     return _with_names(scenario, Random(f"names-{seed}"))  # noqa: S311
@@ -342,10 +345,17 @@ def _erasure(random: Random) -> ErasureSettings:
 
 
 @cache
-def specification(shards: int, slices: int, seed: int) -> FederationSpecification:
+def specification(shards: int, slices: int, seed: int, holdout: float | None = None) -> FederationSpecification:
     """Return the specification to train with."""
     training = TrainingSettings(epochs=EPOCHS, batch_size=3, learning_rate=0.1, seed=seed)
-    return specification_of(shards=shards, slices=slices, training=training)
+    return specification_of(shards=shards, slices=slices, training=training, holdout=holdout)
+
+
+@cache
+def is_held_out(point: Point, holdout: float | None) -> bool:
+    """Return whether the point's subject is among the share that is held out."""
+    leading = int.from_bytes(subject_digest(KEY, point.subject, NAMING)[:8], "big")
+    return leading < (holdout or 0.0) * 2**64
 
 
 @cache

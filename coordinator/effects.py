@@ -1,0 +1,69 @@
+"""Measures on hold-out points: of a generation, and before and after an erasure. They hold counts and shares alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from shards.measures import Measures
+
+_DIGITS: Final = 6
+_ERROR: Final = "rmse"
+"""The measure of a target without classes or labels that must not grow."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldoutMeasure:
+    """How good one generation's answers to the hold-out points were."""
+
+    generation: int
+    points: int
+    """Hold-out points that were measured."""
+    metrics: Mapping[str, float]
+    """By name, as ``sisa evaluate`` has them."""
+    per_class: Mapping[str, float | None] | None = None
+    """Share of each class's or label's points recognised; None: a target of numbers, a class without points."""
+    at: str
+    """When it was measured, UTC, ISO 8601."""
+
+    @classmethod
+    def of(cls, found: Measures, generation: int, at: str) -> HoldoutMeasure:
+        """Return what a state keeps of the measures."""
+        shares = found.per_class
+        return cls(
+            generation=generation,
+            points=found.points,
+            metrics={name: round(value, _DIGITS) for name, value in found.metrics.items()},
+            per_class=None
+            if shares is None
+            else {name: None if share is None else round(share, _DIGITS) for name, share in shares.items()},
+            at=at,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasureEffect:
+    """The measures before and after an erasure. Other erasures and trainings in between count, too."""
+
+    before: HoldoutMeasure | None
+    """The last measure when the data points were removed; None: nothing was measured before."""
+    after: HoldoutMeasure | None = None
+    """The first measure once the request was complete; None: not measured yet."""
+    margin: float = 1.0
+    """The setting ``[erasure] alarm_margin`` when ``after`` was measured."""
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """The classes or labels whose share fell by more than the margin; for numbers ``rmse`` if it grew by more."""
+        if self.before is None or self.after is None or self.margin >= 1.0:
+            return ()
+        earlier, later = self.before.per_class, self.after.per_class
+        if earlier is None or later is None:
+            was, now = self.before.metrics.get(_ERROR), self.after.metrics.get(_ERROR)
+            return (_ERROR,) if was is not None and now is not None and now > was * (1.0 + self.margin) else ()
+        return tuple(
+            name
+            for name, share in earlier.items()
+            if share is not None and (left := later.get(name)) is not None and share - left > self.margin
+        )

@@ -1,0 +1,64 @@
+"""Reads a federation's sources: the one to train on and, if it is another one, that of the hold-out points."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+
+from coordinator.ports import Ingestion
+from shards.data.sources import Source
+from shards.slices.files import EMPTY_SLICE, SliceRecord, repeated_point
+from shards.slices.ingest import IngestResult, IngestTask, places_of, repeated_id
+from shards.specification import ShardId
+from storage.errors import Invalid
+
+
+def read_sources(ingest: Ingestion, task: IngestTask, holdout: Source | None) -> IngestResult:
+    """Return what was written for the task's source and, all of it as hold-out points, for ``holdout``.
+
+    Raises what ``ingest`` raises, and ``Invalid`` when the two have other features or share an id. After an error,
+    objects of the source that was read first may be left.
+    """
+    trained = ingest(task)
+    if holdout is None:
+        return trained
+    held_out = ingest(
+        replace(
+            task,
+            source=holdout,
+            held_out=1.0,
+            progress=lambda points: task.progress(trained.points + trained.left_out.refused + points),
+        )
+    )
+    if trained.layout.features != held_out.layout.features or trained.layout.width != held_out.layout.width:
+        raise Invalid(
+            f"the hold-out files have other features than those to train on: {held_out.layout.width} in"
+            f" {len(held_out.layout.features)} columns, {trained.layout.width} in {len(trained.layout.features)}",
+            "Give both the same columns, or name the columns one by one in [data] features.",
+            source=holdout.location,
+        )
+    _refuse_shared_ids(task, holdout, (*trained.slices.values(), *held_out.slices.values()))
+    return IngestResult(
+        slices={**trained.slices, **held_out.slices},
+        layout=trained.layout,
+        inventory=(*trained.inventory, *held_out.inventory),
+        points=trained.points + held_out.points,
+        left_out=trained.left_out + held_out.left_out,
+    )
+
+
+def holdout_of(result: IngestResult, task: IngestTask) -> tuple[SliceRecord, ...]:
+    """Return the slices of hold-out points; without any where the settings hold out nothing."""
+    if task.data.holdout is None:
+        return ()
+    return result.shard(ShardId(task.partition.shards), task.partition.slices)
+
+
+def _refuse_shared_ids(task: IngestTask, holdout: Source, slices: tuple[SliceRecord, ...]) -> None:
+    """Raise ``Invalid`` if a data point is in both sources: it would be measured on what it was trained on."""
+    repeat = repeated_point(task.store, tuple(record for record in slices if record != EMPTY_SLICE))
+    if repeat is not None:
+        places = (
+            place for source in (task.source, holdout) for place in places_of(source, task.data.id, task.key, repeat)
+        )
+        raise repeated_id(task.data.id, list(islice(places, 2)))

@@ -1,0 +1,188 @@
+"""Measures on hold-out points: of each generation, before and after each erasure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from coordinator.effects import ErasureEffect, HoldoutMeasure
+from coordinator.engine.codec import decode_state, encode_state
+from coordinator.engine.ledger import read_state
+from coordinator.requests import RequestState
+from coordinator.settings import ErasureSettings
+from coordinator.state import FederationState
+from shards.measures import Measures
+from shards.slices.held_out import labelled_batches
+from storage.errors import Invalid, Unavailable
+from tests.coordinator.engine.test_holdout import BY_SHARE, HELD_OUT, PLAIN, POINTS, Federation, federation_of
+from tests.doubles.stores.faulty_store import Crash
+
+
+@dataclass
+class Judge:
+    """Measures what is held out, without a model: the share of a class falls with the generation."""
+
+    federation: Federation
+    measured: list[tuple[int, int]] = field(default_factory=list)
+    """Generation and points of each call."""
+    error: BaseException | None = None
+    meanwhile: Callable[[], object] = lambda: None
+
+    def __call__(self, state: FederationState) -> Measures:
+        """Read the hold-out points of the state."""
+        points = sum(len(each.features_NF) for each in labelled_batches(self.federation.store, state.holdout, 1.0))
+        self.measured.append((state.generation, points))
+        self.meanwhile()
+        if self.error is not None:
+            raise self.error
+        share = 1.0 - state.generation / 10
+        return Measures(points=points, metrics={"accuracy": share}, per_class={"a": share, "b": None})
+
+
+@pytest.fixture
+def judge() -> Judge:
+    """Of a trained federation with a share of hold-out points."""
+    federation = federation_of(BY_SHARE)
+    made = Judge(federation)
+    federation.measure = made
+    federation.train(POINTS)
+    return made
+
+
+def _effect(federation: Federation, request_id: str) -> ErasureEffect:
+    request = federation.state.request(request_id)
+    assert request is not None
+    assert request.effect is not None
+    return request.effect
+
+
+def test_each_generation_is_measured_once(judge: Judge) -> None:
+    """After the training, and after an erasure; nothing is measured again without a change."""
+    federation, held = judge.federation, len(HELD_OUT)
+    assert judge.measured == [(1, held)]
+    federation.train()
+    federation.erase(subjects=["s9"], request_id="er-1")
+    federation.engine.settle()
+    assert judge.measured == [(1, held), (3, held)]
+    measure = federation.state.measure
+    assert measure is not None
+    assert (measure.generation, measure.metrics, measure.per_class) == (3, {"accuracy": 0.7}, {"a": 0.7, "b": None})
+    assert federation.state.is_measured
+
+
+def test_a_request_has_the_measures_before_and_after(judge: Judge) -> None:
+    """Before: the last measure when its points were removed. After: that of the generation without them."""
+    federation = judge.federation
+    federation.erase(subjects=["s9"], request_id="er-1")
+    effect = _effect(federation, "er-1")
+    assert effect.before is not None
+    assert effect.after is not None
+    assert (effect.before.generation, effect.after.generation, effect.margin) == (1, 3, 0.05)
+    assert effect.alarms == ("a",)
+    assert decode_state(encode_state(federation.state)) == federation.state
+
+
+def test_erased_hold_out_points_are_measured_no_more(judge: Judge) -> None:
+    """The generation stays, and what is left is measured."""
+    federation, held = judge.federation, len(HELD_OUT)
+    federation.erase(subjects=["s4"], request_id="er-1")
+    assert judge.measured == [(1, held), (1, held - 2)]
+    effect = _effect(federation, "er-1")
+    assert effect.before is not None
+    assert effect.after is not None
+    assert (effect.before.points, effect.after.points, effect.alarms) == (held, held - 2, ())
+
+
+def test_a_failing_measure_blocks_no_request(judge: Judge) -> None:
+    """The request completes, the listener receives the reason, and a later process measures."""
+    federation, heard = judge.federation, list[object]()
+    federation.listener = heard.append
+    federation.restart()
+    judge.error = Invalid("the model fails", "Mend it.")
+    done = federation.erase(subjects=["s9"], request_id="er-1")
+    assert done.state is RequestState.COMPLETE
+    calls = len(judge.measured)
+    federation.engine.settle()
+    assert len(judge.measured) == calls
+    assert any("the hold-out points were not measured: the model fails" in str(each) for each in heard)
+    assert read_state(federation.store) == replace(federation.state, is_measured=False)
+    assert _effect(federation, "er-1").after is None
+    judge.error = None
+    federation.restart()
+    federation.engine.settle()
+    assert federation.state.is_measured
+    assert _effect(federation, "er-1").after == federation.state.measure
+
+
+@pytest.mark.parametrize("error", [Crash(), Unavailable("no worker", "Wait.")])
+def test_a_death_between_publication_and_measure_is_made_up_for(judge: Judge, error: BaseException) -> None:
+    """The request is complete before anything is measured; the next process measures."""
+    federation = judge.federation
+    judge.error = error
+    with suppress(Crash):
+        federation.erase(subjects=["s9", "s4"], request_id="er-1")
+    state = read_state(federation.store)
+    assert state is not None
+    (request,) = state.requests
+    assert request.state is RequestState.COMPLETE
+    judge.error = None
+    federation.restart()
+    federation.engine.settle()
+    assert _effect(federation, "er-1").after == federation.state.measure
+
+
+def test_points_erased_meanwhile_make_a_measure_void(judge: Judge) -> None:
+    """What was measured on points that were erased meanwhile is not recorded; the rest is measured."""
+    federation, held = judge.federation, len(HELD_OUT)
+
+    def erase() -> None:
+        judge.meanwhile = lambda: None
+        federation.accept(subjects=["s4"], request_id="er-2")
+        federation.engine.remove_points()
+
+    judge.meanwhile = erase
+    federation.erase(subjects=["s9"], request_id="er-1")
+    assert not federation.state.is_measured
+    federation.engine.settle()
+    assert judge.measured[1:] == [(3, held), (3, held - 2)]
+    assert federation.state.measure is not None
+    assert federation.state.measure.points == held - 2
+    assert [_effect(federation, each).after for each in ("er-1", "er-2")] == [federation.state.measure] * 2
+
+
+def test_nothing_is_measured_without_hold_out_points() -> None:
+    """Nor recorded: the state is that of a federation that knows no measures."""
+    federation = federation_of(PLAIN)
+    federation.measure = judge = Judge(federation)
+    federation.train(POINTS)
+    done = federation.erase(subjects=["s9"], request_id="er-1")
+    assert judge.measured == []
+    assert done.effect is None
+    assert "measure" not in encode_state(federation.state)["state"]
+
+
+def _measure(generation: int, shares: dict[str, float | None] | None, **metrics: float) -> HoldoutMeasure:
+    return HoldoutMeasure(generation=generation, points=9, metrics=metrics, per_class=shares, at="now")
+
+
+def test_alarms_name_what_fell_by_more_than_the_margin() -> None:
+    """Classes by their share, numbers by their error; with a margin of 1 nothing has an alarm."""
+    before = _measure(1, {"a": 0.9, "b": 0.9, "c": None, "d": 0.5})
+    after = _measure(2, {"a": 0.84, "b": 0.86, "c": 0.1, "d": None})
+    assert ErasureEffect(before=before, after=after, margin=0.05).alarms == ("a",)
+    assert ErasureEffect(before=before, after=after, margin=1.0).alarms == ()
+    assert ErasureEffect(before=None, after=after, margin=0.05).alarms == ()
+    assert ErasureEffect(before=before, margin=0.05).alarms == ()
+    small, large = _measure(1, None, rmse=2.0), _measure(2, None, rmse=2.2)
+    assert ErasureEffect(before=small, after=large, margin=0.05).alarms == ("rmse",)
+    assert ErasureEffect(before=large, after=small, margin=0.05).alarms == ()
+
+
+def test_a_margin_is_above_0() -> None:
+    """A margin of 0 would alarm for rounding."""
+    assert replace(ErasureSettings(), alarm_margin=1.0).alarm_margin == 1.0
+    with pytest.raises(Invalid, match="alarm_margin must be above 0, got 0"):
+        ErasureSettings(alarm_margin=0.0)
