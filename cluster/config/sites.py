@@ -194,6 +194,8 @@ def read_sites(path: Path) -> SitesSpecification:
             "holdout",
             "holdout is not available to federations of several sites: leave it out, and evaluate on a labelled file",
         )
+    if (learner := sites[0].specification.model.recorded_learner) is not None:
+        _refuse_weights(path, sites, learner)
     settings: SitesSettings = read_table(
         {**TABLES, "sites": SitesSettings}, "sites", document.get("sites", {}), problems
     )
@@ -286,6 +288,18 @@ def _refuse_shared(path: Path, sites: tuple[ListedSite, ...]) -> None:
     ):
         if twice := sorted({value for value in values if values.count(value) > 1}):
             raise Invalid(f"two sites have the {what} {twice[0]}", f"Give each its own {what}.", file=str(path))
+
+
+def _refuse_weights(path: Path, sites: tuple[ListedSite, ...], learner: str) -> None:
+    """Refuse that constituents leave a site which are made of its people: counts, sums and values of data points."""
+    for site in sites:
+        if site.settings.leaves == "weights":
+            raise Invalid(
+                f"site {site.name!r}: leaves = 'weights', and constituents of the learner {learner} hold counts, sums"
+                " or values of single data points",
+                "Set leaves = 'predictions', which is the default.",
+                file=str(path),
+            )
 
 
 def _check_own_store(path: Path, document: Mapping[str, Any], sites: tuple[ListedSite, ...]) -> None:

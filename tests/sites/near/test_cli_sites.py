@@ -165,6 +165,30 @@ def test_bad_specifications(site_folders: SiteFolders, old: str, new: str, messa
     assert site_folders.json("status").code == 2
 
 
+RECIPE = "epochs = 4\nbatch_size = 8\nlearning_rate = 0.1\n"
+
+
+def test_sites_with_a_learner_that_forgets_directly(site_folders: SiteFolders) -> None:
+    """Forests are trained and asked at their sites, one forgets a person, and none may leave its site."""
+    text = site_folders.config.read_text()
+    assert RECIPE in text
+    forest = text.replace("arguments = { hidden = [6] }", 'learner = "forest"\narguments = { trees = 4, min_leaf = 2 }')
+    site_folders.config.write_text(forest.replace(RECIPE, ""))
+    assert site_folders.json("train").code == 0
+    asked = site_folders.write("asked", small_points(people=5))
+    out = site_folders.folder / "out.csv"
+    assert site_folders.json("predict", str(asked), "--out", str(out)).data["constituents"] == 6
+    words = ("north", "--subject", PERSON, "--request-id", "er-1", "--wait", "--config", str(site_folders.config))
+    assert run("site", "erase", *words, "--json").data["state"] == "complete"
+    assert site_folders.json("verify").data["exact"]
+    site_folders.config.write_text(
+        forest.replace(RECIPE, "").replace('name = "south"', 'name = "south"\nleaves = "weights"')
+    )
+    said = site_folders.json("status")
+    assert said.code == 2
+    assert "site 'south': leaves = 'weights', and constituents of the learner forest hold" in said.error["message"]
+
+
 def test_a_choice_without_sites(tmp_path: Path) -> None:
     """--site is refused for a federation without sites."""
     file = tmp_path / "sisa.toml"
