@@ -13,7 +13,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import PurePosixPath
 from typing import Any, Final, NewType
 
-from shards.encoders import ImageEncoder
+from shards.encoders import ImageEncoder, TokensEncoder
 from shards.encoding import Encoding, InputShape, encoding_of
 from shards.learner_kinds import LEARNERS, TORCH, LearnerArguments, arguments_record, read_arguments
 from shards.recipe.learning_rate import schedule_problems
@@ -534,13 +534,21 @@ def check_schedule(training: TrainingSettings, partition: PartitionSettings, mod
 
 
 def check_learner(model: ModelSettings, data: DataSettings) -> None:
-    """Raise ``Invalid`` when the learner does not serve the target."""
+    """Raise ``Invalid`` when the learner does not serve the target, or takes no sequences and images."""
     served = LEARNERS[model.learner].targets
     if data.target not in served:
         others = [name for name, kind in LEARNERS.items() if data.target in kind.targets]
         raise Invalid(
             f"[model] learner = {model.learner!r} does not serve the target {data.target}, only {', '.join(served)}",
             f"Take {' or '.join(others)}.",
+        )
+    if model.learner == TORCH:
+        return
+    shaped = [name for name, each in data.encoders.encoders.items() if isinstance(each, ImageEncoder | TokensEncoder)]
+    if shaped:
+        raise Invalid(
+            f"[model] learner = {model.learner!r} takes a row of numbers, and {shaped[0]} is an image or a sequence",
+            "Leave the column out, encode a text with words, or take the learner torch.",
         )
 
 

@@ -20,7 +20,6 @@ from shards.lineage import NumericsProfile
 from shards.specification import ModelSettings, TrainingSettings
 from shards.targets import Class
 from storage.digests import Sha256, digest_of
-from storage.errors import Invalid
 
 _MADE_BY: Final[Mapping[str, Callable[[Any, int, int, str, int], Learner[Any]]]] = {
     "naive_bayes": NaiveBayes,
@@ -48,15 +47,10 @@ def open_learner(
 ) -> Learner[Any]:
     """Return the learner for ``inputs`` features and ``classes`` outputs, in this process, on ``device``.
 
-    ``shape`` is the form in which the model receives them; None: as a row of numbers.
+    ``shape`` is the form in which a network receives them; None: as a row of numbers.
     Pass the learner's states back to this learner only. Call ``fix_numerics`` first.
     """
     if model.learner != TORCH:
-        if shape is not None:
-            raise Invalid(
-                f"[model] learner = {model.learner!r} takes a row of numbers, and [data.encode] makes another shape",
-                "Leave out images and tokens, or take the learner torch.",
-            )
         arguments: Any = model.learner_arguments
         return _MADE_BY[model.learner](arguments, inputs, classes, target, training.seed)
     return TorchLearner(

@@ -48,6 +48,10 @@ MISTAKES = [
         "[model] learner = 'naive_bayes' does not serve the target number, only class. Take torch or forest or ridge.",
     ),
     (
+        _with('learner = "forest"') + "[data.encode]\nx1 = { tokens = 4 }\n",
+        "[model] learner = 'forest' takes a row of numbers, and x1 is an image or a sequence. Leave the column out",
+    ),
+    (
         _with('learner = "forest"', GOOD),
         "[training] epochs belongs to the learner torch, learner is forest: leave it out",
     ),

@@ -157,12 +157,22 @@ def test_a_regressor_with_a_forest(home: UserFolder) -> None:
         sisa.Regressor(learner="forest", epochs=3, store="other").fit(X_NF, y_N)
 
 
-def test_a_shape_that_is_no_row_is_refused(home: UserFolder) -> None:
-    """Token ids are a sequence to a network, and nothing to a forest."""
+def test_codes_of_categories_are_features(home: UserFolder, direct: list[int]) -> None:
+    """A categorical naive Bayes counts the codes that an encoder gives each category."""
     columns = small_points()
-    columns["note"] = ["a few words"] * len(columns["id"])
-    encode = {"note": {"tokens": 4, "vocabulary": 16}}
-    _specified(home, "forest", columns=columns, data__features=["note"], data__encode=encode, data__scale=None)
-    said = home.json("train")
-    assert said.code == 2
-    assert "takes a row of numbers" in said.error["message"]
+    for number, name in enumerate(("plan", "city")):
+        columns[name] = [("free", "pro", "team")[(each + number) % 3] for each in range(len(columns["id"]))]
+    encode = {name: {"categories": ["free", "pro", "team"], "as": "index"} for name in ("plan", "city")}
+    data = {"data__features": ["plan", "city"], "data__encode": encode, "data__scale": None}
+    home.fill(
+        columns,
+        **NO_RECIPE,
+        **data,
+        model__factory=None,
+        model__learner="naive_bayes",
+        model__arguments={"form": "categorical", "values": 3},
+    )
+    assert home.run("train").code == 0
+    assert home.json("erase", "--subject", MARKED, "--wait").data["state"] == "complete"
+    assert direct == [4]
+    assert home.json("verify").data["exact"]
