@@ -86,7 +86,7 @@ def test_the_usual_learner_is_left_out_of_records(tmp_path: Path) -> None:
     assert settings_record(plain)["model"] == {"factory": "shards.models:mlp", "arguments": {}}
 
 
-@pytest.mark.parametrize("learner", LEARNERS.keys() - {"torch"})
+@pytest.mark.parametrize("learner", sorted(LEARNERS.keys() - {"torch"}))
 def test_a_learner_needs_no_further_setting(learner: str, tmp_path: Path) -> None:
     """The defaults do, and the seed may be set."""
     text = _with(f'learner = "{learner}"') + "[training]\nseed = 5\n"
