@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from glob import escape
@@ -21,6 +21,7 @@ from deploy.guesses import Guess, guess_parts, is_email
 from shards.data.identified import ID_COLUMN, copy_with_ids
 from shards.data.profile import ColumnDescription, SourceDescription, describe_source
 from shards.data.sources import in_csv_form, open_source, passed_over_text, seen_csv_form
+from shards.learner_kinds import LEARNERS, TORCH
 from shards.schedule import minimum_epochs
 from shards.specification import USUAL_CSV, CsvForm, refuse_settings
 from shards.targets import Class, Number
@@ -55,16 +56,19 @@ def draft_specification(
     subject_column: str | None = None,
     label_column: str | None = None,
     encoding: str | None = None,
+    learner: str = TORCH,
 ) -> SpecificationDraft:
     """Return the text of a ``sisa.toml`` for ``folder`` that describes the data at ``location``.
 
     ``location`` is a file, a folder or a glob, relative to ``base`` (default: ``folder``), or in a bucket, on AWS or on
     the server that boto3 is configured for. ``encoding`` is that of CSV files (default: UTF-8, or as their byte order
-    mark says).
+    mark says). ``learner``: for which ``[model] learner``.
 
     Raises ``Invalid`` when a column's role cannot be guessed, with the option that sets it, or when a named column does
     not fit, and what ``open_source`` raises.
     """
+    if learner not in LEARNERS:
+        raise Invalid(f"there is no learner {learner!r}", f"Take one of {', '.join(LEARNERS)}.")
     base = folder if base is None else base
     source = open_source(location, base, leave_out=(folder / _STORE,))
     refuse_settings("data", CsvForm(encoding=encoding or USUAL_CSV.encoding).problems())
@@ -73,8 +77,20 @@ def draft_specification(
     if found.points == 0:
         raise Invalid("the data hold no data point", "Name a file that holds some.", data=location)
     guess = guess_parts(found, id_column=id_column, subject_column=subject_column, label_column=label_column)
-    text = _text(_train(location, base, folder), found, guess, form, passed_over_text(source))
+    _check_serves(learner, guess)
+    text = _text(_train(location, base, folder), found, guess, form, passed_over_text(source), learner)
     return SpecificationDraft(text=text, points=found.points, guess=guess)
+
+
+def _check_serves(learner: str, guess: Guess) -> None:
+    target = Number.kind if guess.is_number else Class.kind
+    if target not in LEARNERS[learner].targets:
+        raise Invalid(
+            f"the learner {learner} does not predict a {target}, which the label {guess.label.name!r} seems to be",
+            "Take another --learner, or name another label with --label.",
+        )
+    if learner != TORCH and guess.encoders and are_images(guess.encoders):
+        raise Invalid(f"the learner {learner} takes no images", "Leave out --learner: networks take them.")
 
 
 def _train(location: str, base: Path, folder: Path) -> str:
@@ -201,7 +217,7 @@ def most_frequent_class(guess: Guess, points: int) -> tuple[str, float]:
     return most, count / points
 
 
-def _text(train: str, found: SourceDescription, guess: Guess, csv: CsvForm, passed_over: str) -> str:
+def _text(train: str, found: SourceDescription, guess: Guess, csv: CsvForm, passed_over: str, learner: str) -> str:
     sizes = _suggest(found.points)
     names = [column.name for column in guess.features]
     reserved = {column.name for column in (guess.id, guess.label, guess.subject) if column is not None}
@@ -225,12 +241,20 @@ def _text(train: str, found: SourceDescription, guess: Guess, csv: CsvForm, pass
         *([f"{scale}  # {reason}"] if scale else []),
         *_encoder_lines(guess),
     ]
+    is_network = learner == TORCH
+    model = _NETWORK.format(epochs=sizes.epochs, batch_size=sizes.batch_size) if is_network else _DIRECT[learner]
     return _TEMPLATE.format(
         points=f"{found.points:,}",
         name=_quoted(_name(train)),
         store=_STORE,
         data="\n".join(data),
-        **{item: getattr(sizes, item) for item in ("shards", "slices", "epochs", "batch_size")},
+        model=model,
+        shards=f"{sizes.shards}  # more shards: cheaper erasure, less data for each constituent model"
+        if is_network
+        else "1  # one is enough: points are taken out directly; more only divide the work",
+        slices=f"{sizes.slices}  # more slices: cheaper erasure (at most 1.5 times), more checkpoints"
+        if is_network
+        else f"{sizes.slices}  # an erasure writes one slice again",
     )
 
 
@@ -283,21 +307,10 @@ store = "./{store}"  # folder of data, checkpoints and receipts; relative to thi
 [data]
 {data}
 
-[model]
-factory   = "shards.models:mlp"  # any import path to a callable that returns a torch.nn.Module
-arguments = {{ hidden = [128] }}
-# files   = ["base.pt"]  # files beside this one that a model of your own reads; it may read no others
-
-[training]
-epochs        = {epochs}  # as one would use without slicing
-batch_size    = {batch_size}
-optimizer     = "sgd"  # sgd, adam, adamw
-learning_rate = 0.05
-seed          = 7
-
+{model}
 [partition]
-shards = {shards}  # more shards: cheaper erasure, less data for each constituent model
-slices = {slices}  # more slices: cheaper erasure (at most 1.5 times), more checkpoints
+shards = {shards}
+slices = {slices}
 # key  = "…"  # secret, hexadecimal; without one it is drawn once and kept in the store
 
 [aggregation]
@@ -312,6 +325,37 @@ address         = "local"  # or "auto", or a Ray address
 cpus_per_worker = 1
 gpus_per_worker = 0
 """
+
+
+_NETWORK = """\
+[model]
+factory   = "shards.models:mlp"  # any import path to a callable that returns a torch.nn.Module
+arguments = {{ hidden = [128] }}
+# files   = ["base.pt"]  # files beside this one that a model of your own reads; it may read no others
+
+[training]
+epochs        = {epochs}  # as one would use without slicing
+batch_size    = {batch_size}
+optimizer     = "sgd"  # sgd, adam, adamw
+learning_rate = 0.05
+seed          = 7
+"""
+
+_DIRECT: Final[Mapping[str, str]] = {
+    learner: f"""\
+[model]
+learner   = "{learner}"  # people are taken out of it directly
+arguments = {{ {arguments} }}
+
+[training]
+seed = 7  # of all draws; there is no recipe
+"""
+    for learner, arguments in {
+        "forest": 'trees = 100, depth = 12, min_leaf = 5, thresholds = "pivot"',
+        "naive_bayes": 'form = "gaussian", smoothing = 1.0',
+        "ridge": "penalty = 1.0",
+    }.items()
+}
 
 
 def _quoted(text: str) -> str:
@@ -340,6 +384,7 @@ def write_specification(
     replace: bool = False,
     ids_into: Path | None = None,
     header: Sequence[str] = (),
+    learner: str = TORCH,
 ) -> SpecificationDraft:
     """Draft a specification for the data at ``location`` (relative to the present folder) and write it to ``config``.
 
@@ -367,6 +412,7 @@ def write_specification(
             subject_column=subject_column,
             label_column=label_column,
             encoding=encoding,
+            learner=learner,
         )
     except Invalid:
         if ids_into is not None:

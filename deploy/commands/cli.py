@@ -122,6 +122,9 @@ def init(
         str | None, typer.Option("--subject", metavar="COLUMN", help="The column of the person.")
     ] = None,
     label: Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="The label column.")] = None,
+    learner: Annotated[
+        str, typer.Option("--learner", metavar="NAME", help="torch, forest, naive_bayes or ridge.")
+    ] = "torch",
     encoding: Annotated[
         str | None, typer.Option("--encoding", metavar="NAME", help="Of CSV files that are not UTF-8, such as cp1252.")
     ] = None,
@@ -153,6 +156,7 @@ def init(
             replace=force,
             ids_into=add_ids,
             header=next(csv.reader([header or ""]), []),
+            learner=learner,
         )
         copied = f"wrote {add_ids}: the data from now on. Erasures do not reach {data}: delete it or keep it under lock"
         return Outcome(

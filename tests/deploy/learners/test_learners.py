@@ -176,3 +176,24 @@ def test_codes_of_categories_are_features(home: UserFolder, direct: list[int]) -
     assert home.json("erase", "--subject", MARKED, "--wait").data["state"] == "complete"
     assert direct == [4]
     assert home.json("verify").data["exact"]
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_a_draft_for_the_learner_trains(learner: str, home: UserFolder) -> None:
+    """``sisa init --learner`` writes a specification that trains as it is, on one shard."""
+    assert home.run("init", "train.parquet", "--label", "label", "--learner", learner, "--force").code == 0
+    assert home.run("train").code == 0
+    status = home.json("status").data
+    assert len(status["constituents"]) == 1
+    assert home.json("evaluate", "train.parquet").data["accuracy"] > 0.4
+
+
+def test_a_draft_for_a_learner_that_does_not_fit_is_refused(home: UserFolder) -> None:
+    """One that there is not, and one that does not predict what the label is."""
+    unknown = home.refused("init", "train.parquet", "--label", "label", "--learner", "trees", "--force")
+    assert unknown.error["remedy"] == "Take one of torch, forest, naive_bayes, ridge."
+    columns = small_points()
+    columns["price"] = [float(number) * 1.5 for number in range(len(columns["id"]))]
+    home.write("train.parquet", columns)
+    words = ("init", "train.parquet", "--label", "price", "--learner", "naive_bayes", "--force")
+    assert "does not predict a number" in home.refused(*words).error["message"]
