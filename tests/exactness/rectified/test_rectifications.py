@@ -15,7 +15,7 @@ from shards.learners.torch.learner import TorchState
 from tests.doubles.corrected import Truth
 from tests.doubles.federation import Point, SmallFederation
 from tests.exactness.federations import assert_exact, assert_untouched, federation_of
-from tests.exactness.strategies import MODELS, OPTIMIZERS, TARGETS, History, histories
+from tests.exactness.strategies import LEARNERS, MODELS, OPTIMIZERS, TARGETS, History, histories, other_histories
 
 _ORDERS = st.sampled_from(["ce", "ec", "cse", "esc"])
 """``c``: correct, ``e``: erase, ``s``: carry out what was accepted."""
@@ -73,6 +73,19 @@ def test_any_history_of_corrections_ends_in_the_bytes_of_a_full_retrain(model: s
 
     @settings(max_examples=4)
     @given(history=histories(model, most_points=30), seed=st.integers(0, 99), order=_ORDERS)
+    def check(history: History, seed: int, order: str) -> None:
+        _check(history, seed, order)
+
+    check()
+
+
+@pytest.mark.parametrize("number", [0, 5, 6, 8])
+def test_any_history_of_corrections_of_any_learner(number: int) -> None:
+    """A point whose content changes is taken out and put in directly, to the same bytes."""
+    assert {LEARNERS[each][0] for each in (0, 5, 6, 8)} == {"naive_bayes", "forest", "ridge"}
+
+    @settings(max_examples=6)
+    @given(history=other_histories(*LEARNERS[number]), seed=st.integers(0, 99), order=_ORDERS)
     def check(history: History, seed: int, order: str) -> None:
         _check(history, seed, order)
 
