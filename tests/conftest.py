@@ -65,11 +65,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 def joined_ray() -> Iterator[None]:
     """One local Ray for all tests that use it: federations find this process in it and leave it running."""
     from cluster.config.specification import ClusterSettings
-    from cluster.runtime.session import join_ray, leave_ray
+    from tests.doubles.workers.joined import joined
 
-    join_ray(ClusterSettings())
-    yield
-    leave_ray()
+    with joined(ClusterSettings()):
+        yield
 
 
 @pytest.fixture(scope="session")

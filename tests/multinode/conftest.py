@@ -20,17 +20,18 @@ def started_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     import ray  # after ``cluster``, which says that clusters ask for a token
 
     from cluster.config.specification import ClusterSettings
-    from cluster.runtime.session import join_ray, leave_ray
+    from tests.doubles.workers.joined import joined
 
     if ray.is_initialized():
         pytest.skip("this process is part of another Ray cluster: run these with 'pytest -m multinode'")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        with several_nodes(tmp_path_factory.mktemp("gcs")) as nodes:
-            join_ray(ClusterSettings(address=nodes.address))
+        with (
+            several_nodes(tmp_path_factory.mktemp("gcs")) as nodes,
+            joined(ClusterSettings(address=nodes.address)),
+        ):
             yield nodes
-            leave_ray()
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def started_sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
     import ray  # after ``cluster``, which says that clusters ask for a token
 
     from cluster.config.specification import ClusterSettings
-    from cluster.runtime.session import join_ray, leave_ray
+    from tests.doubles.workers.joined import joined
 
     if ray.is_initialized():
         pytest.skip("this process is part of another Ray cluster: run these with 'pytest tests/sites/one_cluster'")
@@ -48,10 +48,8 @@ def started_sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
         patch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(files[DRIVER]))
         patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        with several_sites(files) as sites:
-            join_ray(ClusterSettings(address=sites.address))
+        with several_sites(files) as sites, joined(ClusterSettings(address=sites.address)):
             yield sites
-            leave_ray()
 
 
 @pytest.fixture
