@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from storage.errors import Conflict, Invalid
+from storage.errors import Conflict, Invalid, SisaError
 
 _MOST_CHARACTERS: Final = 500
 
@@ -106,3 +106,10 @@ def _check(reason: str, at: str) -> None:
         reason = ""
     if not reason:
         raise Invalid("a pause or a failure of a request has no reason or no time", "Give it both.")
+
+
+def reason_of(error: SisaError) -> str:
+    """Return the text to record for an error, without a model's own error text, which may hold a person's data."""
+    if type(error) is SisaError:
+        return "a worker failed in the model's code; run 'sisa train' to see its error, mend it, and it goes on"
+    return str(error)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from coordinator.decisions.decide import ErasureAccepted
+from coordinator.decisions.events import ErasureAccepted
 from coordinator.engine.codec import decode_event, encode_event
 from coordinator.requests import ErasureRequest, InlineDigests, RequestState
 from shards.routing import PartitionKey

@@ -32,7 +32,7 @@ from cluster.writer.notices import WitnessNotices
 from cluster.writer.place import settle_identity
 from cluster.writer.stores import open_objects, open_witness
 from cluster.writer.training_data import IN_MEMORY, is_news, open_holdout, open_train
-from coordinator.decisions.decide import Event
+from coordinator.decisions.events import Event
 from coordinator.decisions.policy import ruling
 from coordinator.decisions.times import latest_time, received_by
 from coordinator.delays import check_reason

@@ -1,6 +1,7 @@
 """Decisions: pure functions from state and event to the next state and the remaining work.
 
-decide      events, effects, and the state after an event
+decide      the state after an event, and the remaining work
+events      what has happened, and what remains to be done
 chains      how chains of checkpoints shorten and grow
 lifecycle   interventions in a request: pause, release, more time, withdrawal
 corrections what is kept of corrected values

@@ -6,10 +6,10 @@ work, and doing it again is harmless (D5).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from itertools import zip_longest
-from typing import Any, assert_never
+from typing import assert_never
 
 from coordinator.decisions.chains import (
     hasten_if_changed,
@@ -22,6 +22,36 @@ from coordinator.decisions.chains import (
 )
 from coordinator.decisions.corrections import with_values
 from coordinator.decisions.ended import is_owed_statement, without_ended
+from coordinator.decisions.events import (
+    AttemptFailed,
+    CheckpointLost,
+    CheckpointWritten,
+    ConstituentRefuted,
+    DueExtended,
+    Effect,
+    EndedKept,
+    ErasureAccepted,
+    Event,
+    HistoryKept,
+    HoldoutMeasured,
+    Ingested,
+    InterventionEvent,
+    IssueReceipt,
+    NothingToErase,
+    PointsRemoved,
+    Purge,
+    Purged,
+    ReceiptIssued,
+    RemovePoints,
+    RequestCancelled,
+    RequestEvent,
+    RequestHeld,
+    RequestReleased,
+    SubjectsReadmitted,
+    Train,
+    TrainingConfigured,
+    ValuesKept,
+)
 from coordinator.decisions.history import forgotten, with_history
 from coordinator.decisions.lifecycle import (
     accept,
@@ -38,297 +68,22 @@ from coordinator.decisions.lifecycle import (
     release,
 )
 from coordinator.decisions.plan import affected_slices, checkpoint_cost
-from coordinator.effects import ErasureEffect, HoldoutMeasure
+from coordinator.effects import ErasureEffect
 from coordinator.requests import (
-    NONE_SIMILAR,
     Cost,
     ErasureRequest,
     Found,
-    InlineDigests,
     ObjectRef,
-    PlacedRows,
     Readmission,
     Refutation,
     RequestState,
     Segment,
-    Similar,
 )
-from coordinator.state import DataState, FederationState
-from shards.lineage import CheckpointRecord, Configuration
+from coordinator.state import FederationState
 from shards.routing import SliceId
 from shards.slices.files import SliceRecord
 from shards.specification import ShardId, SliceIndex
 from storage.errors import InvariantBroken
-
-# Events: what has happened.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ingested:
-    """The source was read; ``slices`` are its present slices."""
-
-    data: DataState
-    slices: Mapping[SliceId, SliceRecord]
-    lost: frozenset[SliceId] = frozenset()
-    """Slices whose old objects are damaged: they are replaced even if their content is the same."""
-    holdout: tuple[SliceRecord, ...] = ()
-    """All slices of hold-out points; empty: the settings hold out nothing."""
-    at: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingConfigured:
-    """Training is requested under these settings."""
-
-    settings: Mapping[str, Any]
-    configuration: Configuration
-    at: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ErasureAccepted:
-    """A request has arrived; its names are durable. It may arrive paused."""
-
-    request: ErasureRequest
-    looked: int = 0
-    """How many requests had left the state when its id was looked up among them. If more have left since, the event
-    changes nothing, and the id must be looked up again (D4)."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PointsRemoved:
-    """The request's data points were found and written out of their slices, or corrected in them."""
-
-    request_id: str
-    removed: Mapping[SliceId, int]
-    slices: Mapping[SliceId, SliceRecord]
-    """The slices without those data points. Of requests carried out together, the first event may hold all slices."""
-    held_out: int = 0
-    """Number of removed hold-out points, which are not in ``removed``."""
-    holdout: tuple[SliceRecord, ...] | None = None
-    """All slices of hold-out points, without those removed; None: they stay as they are. As for ``slices``, the first
-    event may hold all."""
-    tombstones: ObjectRef | None
-    """As in the state; in an event of release 0.1: all tombstones, including this request's."""
-    segments: tuple[Segment, ...] | None = None
-    """As in the state, including this request's tombstones; None: release 0.1 recorded the event."""
-    before: ObjectRef
-    """The state before the removal, kept for the receipt; requests carried out together share it."""
-    unknown: int = 0
-    """Number of names without a data point; they get no tombstone."""
-    missing: ObjectRef | InlineDigests | None = None
-    """Keyed digests of those names; None: no such names, or release 0.1 recorded the event."""
-    similar: Similar = NONE_SIMILAR
-    """Data points that stay, of subjects whose names differ only in spelling."""
-    expected: Cost | None = None
-    """Expected cost of retraining for this request alone."""
-    at: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ValuesKept:
-    """Corrections were carried out, or people whom corrections concern were erased."""
-
-    corrected: tuple[PlacedRows, ...]
-    """As in the state."""
-    drafts: Mapping[str, tuple[PlacedRows, ...]]
-    """What is left of the new values in open requests, by request id."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NothingToErase:
-    """No data point of the request is in the federation, or those that it corrects have these values."""
-
-    request_id: str
-    reason: str
-    unknown: int = 0
-    """Number of all its names; 0: release 0.1 recorded the event."""
-    similar: Similar = NONE_SIMILAR
-    """As ``PointsRemoved.similar``."""
-    at: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointWritten:
-    """A worker has trained on a slice and stored the checkpoint."""
-
-    shard: ShardId
-    checkpoint: CheckpointRecord
-    at: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointLost:
-    """A committed checkpoint is missing or corrupt: it and all later ones of its chain cannot be used."""
-
-    shard: ShardId
-    slice: SliceIndex
-    at: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Purged:
-    """A scan has shown that only the current state's objects are left in the store."""
-
-    at: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReceiptIssued:
-    """The request's receipt is signed and in the log."""
-
-    request_id: str
-    index: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DueExtended:
-    """The request has got more time, which is possible once."""
-
-    request_id: str
-    due_at: str
-    """The new due date, UTC, ISO 8601."""
-    reason: str
-    at: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestHeld:
-    """The request is paused, such as for a legal hold: nothing is removed until it is released."""
-
-    request_id: str
-    reason: str
-    at: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestReleased:
-    """The pause has ended; the due date moves by its length."""
-
-    request_id: str
-    at: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestCancelled:
-    """The request was withdrawn before anything was removed."""
-
-    request_id: str
-    reason: str
-    at: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptFailed:
-    """An attempt to carry out these requests failed; they keep their stage, and the next attempt continues there."""
-
-    request_ids: tuple[str, ...]
-    reason: str
-    """What happened and what to do."""
-    at: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SubjectsReadmitted:
-    """Erased subjects may come back: their own tombstones are removed, those of their erased data points stay."""
-
-    readmission: Readmission
-    tombstones: ObjectRef | None
-    """As in the state, without their tombstones."""
-    segments: tuple[Segment, ...]
-    """As in the state, without their tombstones."""
-    looked: int = 0
-    """As ``ErasureAccepted.looked``."""
-    at: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConstituentRefuted:
-    """A verification found that a checkpoint differs from the result of training on its data points."""
-
-    refutation: Refutation
-    at: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HoldoutMeasured:
-    """The present generation was measured on the present hold-out points."""
-
-    measure: HoldoutMeasure
-    margin: float
-    """The setting ``[erasure] alarm_margin``."""
-    at: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HistoryKept:
-    """The records of the generations up to this one are stored in objects."""
-
-    through: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndedKept:
-    """These requests and readmissions have ended and are recorded in buckets."""
-
-    request_ids: tuple[str, ...]
-    buckets: tuple[ObjectRef | None, ...]
-    """As in the state, with their records added."""
-
-
-InterventionEvent = DueExtended | RequestHeld | RequestReleased | RequestCancelled | AttemptFailed
-RequestEvent = (
-    ErasureAccepted
-    | PointsRemoved
-    | NothingToErase
-    | ReceiptIssued
-    | SubjectsReadmitted
-    | HoldoutMeasured
-    | InterventionEvent
-)
-Event = (
-    Ingested
-    | TrainingConfigured
-    | CheckpointWritten
-    | CheckpointLost
-    | ConstituentRefuted
-    | Purged
-    | HistoryKept
-    | EndedKept
-    | ValuesKept
-    | RequestEvent
-)
-
-# Effects: the remaining work.
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RemovePoints:
-    """Find the request's data points and write their slices without them."""
-
-    request_id: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Train:
-    """Extend the chains of these shards to their last slice."""
-
-    shards: tuple[ShardId, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Purge:
-    """Delete the objects that nothing refers to, and show that they are gone."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IssueReceipt:
-    """Sign a statement of what was done for the request, and put it into the log."""
-
-    request_id: str
-
-
-Effect = RemovePoints | Train | Purge | IssueReceipt
 
 
 def decide(state: FederationState, event: Event) -> tuple[FederationState, tuple[Effect, ...]]:

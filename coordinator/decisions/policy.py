@@ -9,7 +9,12 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from coordinator.decisions.decide import DueExtended, RequestCancelled, RequestHeld, RequestReleased
+from coordinator.decisions.events import (
+    DueExtended,
+    RequestCancelled,
+    RequestHeld,
+    RequestReleased,
+)
 from coordinator.decisions.lifecycle import is_untouched, later
 from coordinator.delays import check_reason
 from coordinator.interventions import Cancel, Extend, Hold, Intervention, Release

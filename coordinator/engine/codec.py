@@ -11,7 +11,7 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from coordinator.decisions.decide import (
+from coordinator.decisions.events import (
     CheckpointLost,
     ConstituentRefuted,
     EndedKept,

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from coordinator.decisions.decide import ValuesKept
+from coordinator.decisions.events import ValuesKept
 from coordinator.engine.lookup import is_intact
 from coordinator.requests import ErasureRequest, PlacedRows
 from coordinator.state import FederationState

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
-from coordinator.decisions.decide import EndedKept
 from coordinator.decisions.ended import leaving, numbered
+from coordinator.decisions.events import EndedKept
 from coordinator.engine.codec import EMPTY_BUCKET, EndedBucket, decode_ended, encode_ended
 from coordinator.engine.lookup import load_object
 from coordinator.engine.removal import put_object

@@ -14,7 +14,8 @@ from functools import partial
 from typing import Any
 
 from coordinator.decisions.batching import retrain_start
-from coordinator.decisions.decide import (
+from coordinator.decisions.decide import is_measure_due, outstanding
+from coordinator.decisions.events import (
     AttemptFailed,
     CheckpointLost,
     CheckpointWritten,
@@ -34,15 +35,14 @@ from coordinator.decisions.decide import (
     Train,
     TrainingConfigured,
     ValuesKept,
-    is_measure_due,
-    outstanding,
 )
+from coordinator.delays import reason_of
 from coordinator.effects import HoldoutMeasure
 from coordinator.engine.codec import decode_state
 from coordinator.engine.corrections import are_intact, check_comparable, drafts_without, lost, with_corrected
 from coordinator.engine.ended import all_requests, find_known, keep_ended
 from coordinator.engine.history import keep_old
-from coordinator.engine.intake import holdout_of, read_sources
+from coordinator.engine.intake import holdout_of, holdout_without_erased, read_sources, without_erased
 from coordinator.engine.ledger import Ledger
 from coordinator.engine.lookup import is_intact, load_digests, load_object, load_tombstones
 from coordinator.engine.removal import (
@@ -84,7 +84,7 @@ from shards.learners.trainer import SliceLearned
 from shards.lineage import Configuration
 from shards.measures import Measures
 from shards.routing import PartitionKey, SliceId
-from shards.slices.files import EMPTY_SLICE, SliceRecord, rewrite_slice
+from shards.slices.files import EMPTY_SLICE, SliceRecord
 from shards.slices.ingest import IngestTask, ingest, taken_from
 from shards.specification import DataSettings, PartitionSettings, ShardId, SliceIndex
 from shards.tombstones import DigestSet
@@ -350,8 +350,8 @@ class Engine:
             held_out = holdout_of(result, task)
             with self._drafts as drawn:
                 if self.state.tombstone_objects() != tombstones:  # subjects were erased while the source was read
-                    slices = self._without_erased(slices, drawn)
-                    held_out = self._holdout_without_erased(held_out, drawn)
+                    slices = without_erased(tools.store, self.state, slices, drawn)
+                    held_out = holdout_without_erased(tools.store, self.state, held_out, drawn)
                 if _readmitted(self.state) != _readmitted(before):  # readmitted subjects were left out
                     state = replace(state, inventory=())
                 events: list[Event] = []
@@ -527,7 +527,7 @@ class Engine:
     def _tell_failure(self, request_ids: tuple[str, ...], error: SisaError) -> None:
         """Record why requests do not advance, unless a simple retry may help."""
         if request_ids and not isinstance(error, Fenced | OutcomeUnknown | Unavailable | InvariantBroken):
-            self.record(AttemptFailed(request_ids=request_ids, reason=_reason(error), at=self.now()))
+            self.record(AttemptFailed(request_ids=request_ids, reason=reason_of(error), at=self.now()))
 
     def _try_to_issue(self, effects: Sequence[Effect]) -> SisaError | None:
         """Issue receipts, or return the error: retraining and purging continue without the keys and the log."""
@@ -585,18 +585,6 @@ class Engine:
             self._is_untidy = True
             raise
 
-    def _without_erased(self, slices: dict[SliceId, SliceRecord], new_name: NewName) -> dict[SliceId, SliceRecord]:
-        store = self._tools.store
-        gone = load_tombstones(store, self.state.tombstone_objects())
-        return {place: rewrite_slice(store, record, gone, place, new_name).record for place, record in slices.items()}
-
-    def _holdout_without_erased(self, holdout: tuple[SliceRecord, ...], new_name: NewName) -> tuple[SliceRecord, ...]:
-        places = {
-            SliceId(self.state.shard_of_holdout, SliceIndex(index)): record
-            for index, record in enumerate(holdout, start=1)
-        }
-        return tuple(self._without_erased(places, new_name).values())
-
 
 def _readmitted(state: FederationState) -> int:
     """Return the number of all readmissions."""
@@ -609,10 +597,3 @@ def _used_before(request_id: str) -> Conflict:
         "Choose another --request-id, or repeat the request as it was.",
         request=request_id,
     )
-
-
-def _reason(error: SisaError) -> str:
-    """Return the text to record for an error, without a model's own error text, which may hold a person's data."""
-    if type(error) is SisaError:
-        return "a worker failed in the model's code; run 'sisa train' to see its error, mend it, and it goes on"
-    return str(error)

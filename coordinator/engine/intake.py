@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
 
+from coordinator.engine.lookup import load_tombstones
 from coordinator.ports import Ingestion
+from coordinator.state import FederationState
 from shards.data.sources import Source
-from shards.slices.files import EMPTY_SLICE, SliceRecord, repeated_point
+from shards.routing import SliceId
+from shards.slices.files import EMPTY_SLICE, SliceRecord, repeated_point, rewrite_slice
 from shards.slices.ingest import IngestResult, IngestTask, places_of, repeated_id
-from shards.specification import ShardId
+from shards.specification import ShardId, SliceIndex
 from storage.errors import Invalid
+from storage.objects import NewName, ObjectStore
 
 
 def read_sources(ingest: Ingestion, task: IngestTask, holdout: Source | None) -> IngestResult:
@@ -62,3 +67,21 @@ def _refuse_shared_ids(task: IngestTask, holdout: Source, slices: tuple[SliceRec
             place for source in (task.source, holdout) for place in places_of(source, task.data.id, task.key, repeat)
         )
         raise repeated_id(task.data.id, list(islice(places, 2)))
+
+
+def without_erased(
+    store: ObjectStore, state: FederationState, slices: Mapping[SliceId, SliceRecord], new_name: NewName
+) -> dict[SliceId, SliceRecord]:
+    """Return the slices without what the state has tombstones of; those with any of it are written again."""
+    gone = load_tombstones(store, state.tombstone_objects())
+    return {place: rewrite_slice(store, record, gone, place, new_name).record for place, record in slices.items()}
+
+
+def holdout_without_erased(
+    store: ObjectStore, state: FederationState, holdout: tuple[SliceRecord, ...], new_name: NewName
+) -> tuple[SliceRecord, ...]:
+    """Return the slices of hold-out points, as ``without_erased`` does."""
+    places = {
+        SliceId(state.shard_of_holdout, SliceIndex(index)): record for index, record in enumerate(holdout, start=1)
+    }
+    return tuple(without_erased(store, state, places, new_name).values())

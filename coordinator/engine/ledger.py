@@ -16,7 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from coordinator.decisions.decide import Event, next_state
+from coordinator.decisions.decide import next_state
+from coordinator.decisions.events import Event
 from coordinator.engine.codec import decode_event, decode_state, encode_event, encode_state
 from coordinator.state import FederationState
 from storage.digests import Json, Sha256, sha256

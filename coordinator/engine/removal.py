@@ -9,7 +9,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from coordinator.decisions.decide import NothingToErase, PointsRemoved, ValuesKept
+from coordinator.decisions.events import (
+    NothingToErase,
+    PointsRemoved,
+    ValuesKept,
+)
 from coordinator.decisions.plan import plan_retrain, trained_epochs
 from coordinator.engine.codec import encode_state
 from coordinator.engine.corrections import Corrected, Corrections

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.decisions.decide import ErasureAccepted, NothingToErase, decide
+from coordinator.decisions.decide import decide
+from coordinator.decisions.events import ErasureAccepted, NothingToErase
 from coordinator.delays import EndedPause, Extension, FailedAttempt, Pause
 from coordinator.engine.codec import decode_event, decode_state, encode_event, encode_state
 from coordinator.engine.lookup import load_digests

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from coordinator.decisions.decide import NothingToErase, decide
+from coordinator.decisions.decide import decide
+from coordinator.decisions.events import NothingToErase
 from coordinator.engine.codec import FORMAT_VERSION, decode_state, encode_state
 from coordinator.requests import RequestState
 from coordinator.status import describe_federation

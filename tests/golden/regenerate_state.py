@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from coordinator.decisions.decide import (
+from coordinator.decisions.events import (
     EndedKept,
     ErasureAccepted,
     HistoryKept,

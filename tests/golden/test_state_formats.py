@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from coordinator.decisions.decide import Event
+from coordinator.decisions.events import Event
 from coordinator.engine.codec import FORMAT_VERSION, decode_ended, decode_event, decode_state
 from coordinator.engine.history import generations
 from coordinator.state import FederationState

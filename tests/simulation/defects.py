@@ -11,7 +11,7 @@ from typing import Final
 
 import pytest
 
-from coordinator.decisions import decide, lifecycle
+from coordinator.decisions import decide, events, lifecycle
 from coordinator.decisions.history import forgotten
 from coordinator.engine import ended, engine, ledger, removal, sweep
 from coordinator.engine.engine import Engine
@@ -126,7 +126,7 @@ def takes_any_checkpoint(patch: pytest.MonkeyPatch) -> None:
     """A checkpoint enters its chain regardless of its lineage (E8)."""
     extend = decide._extend
 
-    def careless(state: FederationState, event: decide.CheckpointWritten) -> FederationState:
+    def careless(state: FederationState, event: events.CheckpointWritten) -> FederationState:
         wanted = state.lineages(event.shard)
         done = len(state.shards[event.shard].chain)
         if done == len(wanted) or event.checkpoint.slice != done + 1:
@@ -163,7 +163,7 @@ def forgets_tombstones_at_ingest(patch: pytest.MonkeyPatch) -> None:
 
 def forgets_who_was_erased_meanwhile(patch: pytest.MonkeyPatch) -> None:
     """A subject that is erased while the source is read comes back with it."""
-    patch.setattr(Engine, "_without_erased", lambda _self, slices, _names: slices)
+    patch.setattr(engine, "without_erased", lambda _store, _state, slices, _names: slices)
 
 
 def forgets_earlier_tombstones(patch: pytest.MonkeyPatch) -> None:
@@ -320,7 +320,7 @@ def forgets_the_receipt(patch: pytest.MonkeyPatch) -> None:
     """A request completes without a receipt."""
 
     def careless(self: Engine, request_ids: Sequence[str]) -> None:
-        self.record(*(decide.ReceiptIssued(request_id=each, index=0) for each in request_ids))
+        self.record(*(events.ReceiptIssued(request_id=each, index=0) for each in request_ids))
 
     patch.setattr(Engine, "_issue_receipts", careless)
 

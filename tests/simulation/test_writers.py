@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from coordinator.decisions.decide import ErasureAccepted, RequestCancelled
+from coordinator.decisions.events import ErasureAccepted, RequestCancelled
 from coordinator.engine.ledger import Change, Ledger, read_ledger, read_state
 from coordinator.engine.removal import put_object
 from coordinator.engine.sweep import Drafts

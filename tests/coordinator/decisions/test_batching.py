@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.decisions.batching import AT_ONCE, RequestBatch, plan_batch, retrain_start
-from coordinator.decisions.decide import (
+from coordinator.decisions.decide import decide
+from coordinator.decisions.events import (
     CheckpointLost,
     CheckpointWritten,
     DueExtended,
@@ -20,7 +21,6 @@ from coordinator.decisions.decide import (
     PointsRemoved,
     RequestReleased,
     TrainingConfigured,
-    decide,
 )
 from coordinator.decisions.plan import plan_retrain
 from coordinator.requests import Cost, ErasureRequest, RequestState

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from coordinator.decisions.decide import (
+from coordinator.decisions.decide import decide, outstanding
+from coordinator.decisions.events import (
     CheckpointLost,
     CheckpointWritten,
     ErasureAccepted,
@@ -20,8 +21,6 @@ from coordinator.decisions.decide import (
     RemovePoints,
     Train,
     TrainingConfigured,
-    decide,
-    outstanding,
 )
 from coordinator.requests import ObjectRef, RequestState
 from coordinator.state import FederationState, servable

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from coordinator.decisions.batching import AT_ONCE, plan_batch, retrain_start
-from coordinator.decisions.decide import (
+from coordinator.decisions.decide import decide, outstanding
+from coordinator.decisions.events import (
     AttemptFailed,
     CheckpointLost,
     CheckpointWritten,
@@ -32,8 +33,6 @@ from coordinator.decisions.decide import (
     RequestReleased,
     Train,
     TrainingConfigured,
-    decide,
-    outstanding,
 )
 from coordinator.engine.codec import decode_state, encode_state
 from coordinator.requests import ErasureRequest, InlineDigests, RequestState

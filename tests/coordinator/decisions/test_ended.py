@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.decisions import ended
-from coordinator.decisions.decide import EndedKept, ErasureAccepted, next_state
+from coordinator.decisions.decide import next_state
 from coordinator.decisions.ended import leaving, numbered, without_ended
+from coordinator.decisions.events import EndedKept, ErasureAccepted
 from coordinator.decisions.times import latest_time
 from coordinator.requests import Cost, ErasureRequest, Readmission, RequestState
 from coordinator.state import FederationState, is_within

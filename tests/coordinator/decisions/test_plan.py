@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.decisions.decide import TrainingConfigured, decide
+from coordinator.decisions.decide import decide
+from coordinator.decisions.events import TrainingConfigured
 from coordinator.decisions.plan import affected_slices, plan_retrain
 from coordinator.state import FederationState
 from shards.routing import SliceId

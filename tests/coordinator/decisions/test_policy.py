@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from coordinator.decisions.decide import (
+from coordinator.decisions.decide import decide, outstanding
+from coordinator.decisions.events import (
     AttemptFailed,
     DueExtended,
     ErasureAccepted,
@@ -19,8 +20,6 @@ from coordinator.decisions.decide import (
     RequestHeld,
     RequestReleased,
     Train,
-    decide,
-    outstanding,
 )
 from coordinator.decisions.policy import is_overdue, ruling
 from coordinator.delays import EndedPause, Extension, FailedAttempt, Pause, check_reason

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import pytest
 
-from coordinator.decisions.decide import (
+from coordinator.decisions.events import (
     AttemptFailed,
     CheckpointLost,
     CheckpointWritten,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cluster.writer.corrections import RowReader
 from cluster.writer.drafting import request_of
-from coordinator.decisions.decide import ErasureAccepted
+from coordinator.decisions.events import ErasureAccepted
 from coordinator.decisions.policy import ruling
 from coordinator.engine.codec import decode_event, decode_state, encode_event, encode_state
 from coordinator.engine.sweep import RESERVED_SECONDS

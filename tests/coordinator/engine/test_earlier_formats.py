@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.decisions.batching import plan_batch
-from coordinator.decisions.decide import (
+from coordinator.decisions.decide import next_state
+from coordinator.decisions.events import (
     AttemptFailed,
     DueExtended,
     RequestCancelled,
     RequestHeld,
     RequestReleased,
-    next_state,
 )
 from coordinator.engine.codec import (
     EndedBucket,

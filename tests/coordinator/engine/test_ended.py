@@ -9,7 +9,12 @@ from itertools import count
 import pytest
 
 from coordinator.decisions import ended as leaving
-from coordinator.decisions.decide import EndedKept, Event, RequestCancelled, RequestHeld
+from coordinator.decisions.events import (
+    EndedKept,
+    Event,
+    RequestCancelled,
+    RequestHeld,
+)
 from coordinator.engine import ended
 from coordinator.engine.codec import encode_state
 from coordinator.engine.ended import all_readmissions, all_requests, find_known, find_readmission, find_request

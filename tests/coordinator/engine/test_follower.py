@@ -10,7 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.decisions.decide import ErasureAccepted, Event, RequestHeld
+from coordinator.decisions.events import (
+    ErasureAccepted,
+    Event,
+    RequestHeld,
+)
 from coordinator.engine.follower import Follower
 from coordinator.engine.ledger import Ledger, read_state
 from storage.errors import Unavailable

@@ -10,7 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.decisions.decide import ErasureAccepted, Event, RequestHeld
+from coordinator.decisions.events import (
+    ErasureAccepted,
+    Event,
+    RequestHeld,
+)
 from coordinator.engine import ledger as ledger_module
 from coordinator.engine.codec import encode_event, encode_state
 from coordinator.engine.ledger import Ledger, read_ledger, read_state

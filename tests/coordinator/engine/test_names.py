@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.decisions.decide import Event, IssueReceipt, outstanding
+from coordinator.decisions.decide import outstanding
+from coordinator.decisions.events import Event, IssueReceipt
 from coordinator.engine.engine import Engine
 from coordinator.engine.history import TOGETHER, generations
 from coordinator.engine.lookup import load_digests, load_tombstones

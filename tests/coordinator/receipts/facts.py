@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from coordinator.decisions.decide import (
+from coordinator.decisions.decide import decide
+from coordinator.decisions.events import (
     CheckpointWritten,
     ErasureAccepted,
     PointsRemoved,
     Purged,
     TrainingConfigured,
-    decide,
 )
 from coordinator.receipts.evidence import ErasureEvidence, ScanEvidence, StoreEvidence, collect_evidence
 from coordinator.state import FederationState

@@ -9,7 +9,7 @@ from typing import Final
 
 from cluster.config.specification import FederationSpecification, settings_record
 from cluster.writer.drafting import readmission_of, request_of
-from coordinator.decisions.decide import Event
+from coordinator.decisions.events import Event
 from coordinator.decisions.policy import ruling
 from coordinator.engine.engine import Engine
 from coordinator.engine.ledger import read_ledger

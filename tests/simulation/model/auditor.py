@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
-from coordinator.decisions.decide import (
+from coordinator.decisions.decide import decide
+from coordinator.decisions.events import (
     EndedKept,
     ErasureAccepted,
     Event,
@@ -20,7 +21,6 @@ from coordinator.decisions.decide import (
     NothingToErase,
     PointsRemoved,
     SubjectsReadmitted,
-    decide,
 )
 from coordinator.engine.codec import decode_event, decode_state
 from coordinator.engine.ended import all_readmissions, all_requests
