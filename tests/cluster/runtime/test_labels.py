@@ -15,7 +15,7 @@ import cluster.training.workers
 from cluster.config.specification import ClusterSettings, FederationSpecification
 from cluster.coordinator_actor import launch as launching
 from cluster.release import Sent
-from cluster.runtime import nodes
+from cluster.runtime import nodes, session
 from cluster.runtime import task_pool as crew
 from cluster.runtime.labels import (
     check_here,
@@ -61,6 +61,7 @@ class _Here:
     """What this process knows of itself."""
 
     labels: Mapping[str, str] = field(default_factory=dict)
+    gcs_address: str = ""
 
     def get_node_id(self) -> str:
         """Return the node's id."""
@@ -75,6 +76,7 @@ def _play(patch: pytest.MonkeyPatch, *alive: dict[str, Any], here: Mapping[str, 
     patch.setattr(ray, "nodes", lambda: list(alive))
     patch.setattr(ray, "available_resources", lambda: {"CPU": 96.0})
     patch.setattr(ray, "get_runtime_context", lambda: _Here(here or {}))
+    patch.setattr(session, "is_reachable", lambda _: True)
 
 
 def _pinned(**changes: Any) -> FederationSpecification:

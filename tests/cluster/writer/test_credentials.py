@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from cluster.writer import training_data
 from cluster.writer.stores import open_objects, open_witness
 from cluster.writer.training_data import open_train
 from coordinator.settings import ReceiptSettings
+from shards.data.sources import Source, table_source
 from storage.encryption.store import SealedStore
 from storage.s3.client import S3Store
 from storage.stores.local import LocalStore
@@ -35,7 +37,13 @@ def test_store_keys_and_witness(tmp_path: Path) -> None:
 def test_data(own: str | None, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Data are read with the credentials that [data] names, else with the federation's."""
     asked: dict[str, Any] = {}
-    monkeypatch.setattr(training_data, "open_source", lambda *_, **given: asked.update(given))
+    nothing = table_source(pa.table({"id": pa.array([], pa.string())}))
+
+    def opened(*_: Any, **given: Any) -> Source:
+        asked.update(given)
+        return nothing
+
+    monkeypatch.setattr(training_data, "open_source", opened)
     plain = specification_of(shards=1, slices=1)
     data = replace(plain.data, credentials=own, endpoint="http://data")
     open_train(replace(plain, credentials="north", data=data))

@@ -43,6 +43,7 @@ def test_values_read_as_labels_do_in_natural_order() -> None:
         largest=10.0,
         mean=9.5,
         deviation=0.5,
+        most_frequent=("10", 1),
         blank=1,
     )
     assert _column(pa.table({"c": [True, False]}), "c").values == ("false", "true")
