@@ -107,7 +107,7 @@ class Resident:
 
     def reserve(self) -> str:
         """See ``Writer.reserve``."""
-        return self._ready().reserve()
+        return self._at_once(lambda writer: writer.reserve())  # the work thread notes when the name expires
 
     def give_back(self, name: str) -> None:
         """See ``Writer.give_back``."""

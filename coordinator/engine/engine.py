@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -120,7 +120,7 @@ class Engine:
     def __init__(self, tools: Tools, ledger: Ledger) -> None:
         self._tools = tools
         self._ledger = ledger
-        self._drafts = Drafts(tools.new_name, tools.store, ledger)
+        self._drafts = Drafts(tools.new_name, tools.store, ledger, tools.clock.monotonic)
         self._is_untidy = True
         """Whether the store may hold leftovers, at first those of other writers, then those of this engine."""
         self._not_measured: tuple[int, tuple[SliceRecord, ...]] | None = None
@@ -177,7 +177,7 @@ class Engine:
         Until the request is accepted, the name is given back or ``RESERVED_SECONDS`` have passed. Another process may
         write the objects. May be called from any thread.
         """
-        return self._drafts.reserve(self._tools.clock.monotonic())
+        return self._drafts.reserve()
 
     def give_back(self, name: str) -> None:
         """Give a reserved name back; the next sweep deletes what is left under it. May be called from any thread."""
@@ -186,7 +186,7 @@ class Engine:
 
     def are_reserved(self, key: ObjectKey) -> bool:
         """Return whether the object may be a draft that is being written under a reserved name."""
-        return self._drafts.are_reserved((key,), self._tools.clock.monotonic())
+        return self._drafts.are_reserved((key,))
 
     def _accept_correction(
         self, request: ErasureRequest, correction: Correction, names: DigestSet, looked: int
@@ -198,7 +198,7 @@ class Engine:
         store = self._tools.store
         with self._drafts as drawn:  # no points are removed meanwhile
             keys = {part.key for rows in request.drafts for part in rows.record.parts}
-            if not self._drafts.are_reserved(keys, self._tools.clock.monotonic()) or not are_intact(store, request):
+            if not self._drafts.are_reserved(keys) or not are_intact(store, request):
                 raise Unavailable(
                     "the new values are no longer in the store: the coordinator was restarted, or it took too long",
                     "Submit the correction again.",
@@ -411,14 +411,18 @@ class Engine:
     def settle(self, *, hurry: bool = True) -> datetime | None:
         """Do all outstanding work, and delete everything that the state does not name.
 
-        Without ``hurry``, retraining waits for its window: returns the moment from which there is more to do, or None
-        when nothing waits. Interrupting it is safe: the next engine continues from the last event.
+        Without ``hurry``, retraining waits for its window. Returns the moment from which there is more to do: a window
+        ends, or a reserved name expires; None when nothing waits. Interrupting it is safe: the next engine continues
+        from the last event.
         """
         try:
-            return self._settle(hurry=hurry)
+            waits = self._settle(hurry=hurry)
         except GONE:
             self.refuse_superseded()  # objects that another writer has purged are not damaged
             raise
+        seconds = self._drafts.expires_in
+        expiry = None if seconds is None else self._tools.clock.now() + timedelta(seconds=seconds)
+        return min(filter(None, (waits, expiry)), default=None)
 
     def _settle(self, *, hurry: bool) -> datetime | None:
         waits: datetime | None = None
@@ -444,7 +448,7 @@ class Engine:
             self._keep_ended()
         # No purge list has the objects that an interrupted writer never committed, the manifests that name purged
         # objects, or the files of a repeated ingest that changed nothing.
-        if self._is_untidy:
+        if self._drafts.expire() or self._is_untidy:
             self._sweep()
         self._keep_generations()
         if unsigned is not None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from threading import RLock
 from types import TracebackType
@@ -34,10 +35,13 @@ class Drafts:
     are not damaged.
     """
 
-    def __init__(self, new_name: NewName, store: ObjectStore, ledger: Ledger) -> None:
+    def __init__(
+        self, new_name: NewName, store: ObjectStore, ledger: Ledger, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         self._new_name = new_name
         self._store = store
         self._ledger = ledger
+        self._monotonic = monotonic
         self._lock = RLock()
         self._drawn: set[str] = set()  # changed under ``_lock``; ``without`` copies it, which is atomic
         self._reserved: dict[str, float] = {}
@@ -59,22 +63,33 @@ class Drafts:
 
     def without(self, keys: Iterable[ObjectKey]) -> list[ObjectKey]:
         """Return the keys of objects that are not drafts now."""
-        drawn = frozenset(self._drawn).union(tuple(self._reserved))
+        drawn = frozenset(self._drawn).union(self._names())
         return [key for key in keys if not any(name in key for name in drawn)]
 
-    def reserve(self, now: float) -> str:
-        """Return a name that stays reserved beyond the context; earlier names that were never used expire."""
-        for name, since in tuple(self._reserved.items()):
-            if now - since > RESERVED_SECONDS:
-                self._reserved.pop(name, None)
+    def reserve(self) -> str:
+        """Return a name that stays reserved beyond the context, until it is given back or expires."""
         name = self._new_name()
-        self._reserved[name] = now
+        self._reserved[name] = self._monotonic()
         return name
 
-    def are_reserved(self, keys: Iterable[ObjectKey], now: float) -> bool:
+    def are_reserved(self, keys: Iterable[ObjectKey]) -> bool:
         """Return whether all keys contain reserved names."""
-        names = [name for name, since in tuple(self._reserved.items()) if now - since <= RESERVED_SECONDS]
+        names = self._names()
         return all(any(name in key for name in names) for key in keys)
+
+    def expire(self) -> bool:
+        """End the reservations that have expired, and return whether there were any."""
+        reserved, left = tuple(self._reserved), self._names()
+        expired = [name for name in reserved if name not in left]
+        for name in expired:
+            self.give_back(name)
+        return bool(expired)
+
+    @property
+    def expires_in(self) -> float | None:
+        """Seconds until the first reservation expires; None: there is no reservation."""
+        reserved = tuple(self._reserved.values())
+        return max(0.0, min(reserved) + RESERVED_SECONDS - self._monotonic()) if reserved else None
 
     def give_back(self, name: str) -> None:
         """End a reservation."""
@@ -88,6 +103,12 @@ class Drafts:
         """
         with suppress(SisaError):  # the next writer's sweep deletes it
             self._take_back()
+
+    def _names(self) -> list[str]:
+        """Return the reserved names that have not expired: the drafts of a client that died must not stay."""
+        reserved = tuple(self._reserved.items())
+        now = self._monotonic() if reserved else 0.0
+        return [name for name, since in reserved if now - since < RESERVED_SECONDS]
 
     def _draw(self) -> str:
         name = self._new_name()

@@ -403,6 +403,42 @@ def test_drafts_are_swept_unless_they_are_reserved(federation: SmallFederation[H
         federation.engine.accept(request, given.names)
 
 
+def test_drafts_of_a_client_that_died_are_swept_once_their_name_expires(federation: SmallFederation[HashState]) -> None:
+    """Nobody gives the name back or reserves another one; the engine says when it has to sweep."""
+    rows = RowReader.of(
+        federation.store,
+        federation.state,
+        source_of([other(2)]),
+        _SPECIFICATION.data,
+        _SPECIFICATION.partition,
+        KEY,
+    )
+    correction = rows.draft(rows.read(), federation.engine.reserve())
+    keys = {part.key for each in correction.drafts for part in each.record.parts}
+    expiry = federation.engine.settle(hurry=False)
+    assert expiry is not None
+    assert keys <= {info.key for info in federation.store.list("")}
+    federation.clock.advance_to(expiry)
+    assert federation.engine.settle(hurry=False) is None
+    assert not keys & {info.key for info in federation.store.list("")}
+
+
+def test_an_erasure_spares_no_drafts_under_an_expired_name(federation: SmallFederation[HashState]) -> None:
+    """A complete erasure leaves no new values of the person, and its receipt counts what is left."""
+    rows = RowReader.of(
+        federation.store,
+        federation.state,
+        source_of([other(2)]),
+        _SPECIFICATION.data,
+        _SPECIFICATION.partition,
+        KEY,
+    )
+    rows.draft(rows.read(), federation.engine.reserve())
+    federation.clock.advance_to(federation.clock.now() + timedelta(seconds=RESERVED_SECONDS + 1))
+    assert federation.erase(subjects=["s1"], request_id="er-1").state is RequestState.COMPLETE
+    assert scan_residue(federation.store, federation.state).found == ()
+
+
 def test_people_erased_while_a_correction_is_drafted_stay_out(federation: SmallFederation[HashState]) -> None:
     """Their rows leave the drafts before the request is acknowledged."""
     rows = RowReader.of(
