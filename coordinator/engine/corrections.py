@@ -17,9 +17,10 @@ from shards.routing import SliceId
 from shards.slices.corrections import CorrectedRows, concatenated, keep_corrected
 from shards.slices.files import EMPTY_SLICE, SliceRecord, read_part, rewrite_slice
 from shards.slices.ingest import FeatureLayout
+from shards.specification import DataSettings
 from shards.tombstones import NOTHING, DigestSet
 from storage.digests import Sha256, canonical_json, sha256
-from storage.errors import Conflict, Corrupt
+from storage.errors import Conflict, Corrupt, Invalid
 from storage.objects import NewName, ObjectStore
 
 NOTHING_TO_CORRECT: Final = (
@@ -194,6 +195,16 @@ def check_comparable(state: FederationState, layout: FeatureLayout, taken: Mappi
         " their old values could not be recognised",
         "Put the settings of [data] back, correct the source, run 'sisa train', and change the settings then.",
     )
+
+
+def check_holdout(state: FederationState, data: DataSettings) -> None:
+    """Raise ``Invalid`` if data points would be held out where some were corrected, or are to be."""
+    if data.holdout is not None and (state.corrected or any(request.drafts for request in state.requests)):
+        raise Invalid(
+            "data points were corrected here, or will be, and corrected values cannot be kept among hold-out points",
+            "Leave out [data] holdout, or use a new store with a source that has the corrected values. A correction"
+            " that is not carried out yet can be withdrawn with 'sisa request cancel'.",
+        )
 
 
 def with_corrected(

@@ -39,7 +39,14 @@ from coordinator.decisions.events import (
 from coordinator.delays import reason_of
 from coordinator.effects import HoldoutMeasure
 from coordinator.engine.codec import decode_state
-from coordinator.engine.corrections import are_intact, check_comparable, drafts_without, lost, with_corrected
+from coordinator.engine.corrections import (
+    are_intact,
+    check_comparable,
+    check_holdout,
+    drafts_without,
+    lost,
+    with_corrected,
+)
 from coordinator.engine.ended import all_requests, find_known, keep_ended
 from coordinator.engine.history import keep_old
 from coordinator.engine.intake import holdout_of, holdout_without_erased, read_sources, without_erased
@@ -302,11 +309,7 @@ class Engine:
         tools = self._tools
         self._is_untidy = True
         before = self.state  # read once: an erasure or readmission between two reads would be missed by both
-        if before.corrected and data.holdout is not None:
-            raise Invalid(
-                "data points were corrected here, and corrected values cannot be kept among hold-out points",
-                "Leave out [data] holdout, or use a new store with a source that has the corrected values.",
-            )
+        check_holdout(before, data)
         tombstones = before.tombstone_objects()
         # The ingest has drafts of its own, because erasures continue while the source is read. Sweeps do not: the same
         # thread ingests and sweeps, so these objects need no protection from a sweep. Objects that other processes
@@ -330,7 +333,6 @@ class Engine:
             except SisaError:
                 drafts.tidy()
                 raise
-            are_comparable = check_comparable(before, result.layout, taken_from(data))
             state = DataState(
                 layout=result.layout,
                 inventory=result.inventory,
@@ -349,6 +351,12 @@ class Engine:
             }
             held_out = holdout_of(result, task)
             with self._drafts as drawn:
+                try:  # with the present state: data points may have been corrected while the source was read
+                    check_holdout(self.state, data)
+                    are_comparable = check_comparable(self.state, result.layout, state.taken)
+                except SisaError:
+                    drafts.tidy()
+                    raise
                 if self.state.tombstone_objects() != tombstones:  # subjects were erased while the source was read
                     slices = without_erased(tools.store, self.state, slices, drawn)
                     held_out = holdout_without_erased(tools.store, self.state, held_out, drawn)
