@@ -32,7 +32,9 @@ def with_slices(state: FederationState, changed: Mapping[SliceId, SliceRecord]) 
         shards[place.shard] = replace(was, slices=tuple(slices), base=base)
     kept = {part.key for record in changed.values() for part in record.parts}
     gone = [part.key for place in changed for part in state.slice(place).parts if part.key not in kept]
-    return with_valid_chains(replace(state, shards=tuple(shards), condemned=(*state.condemned, *gone)))
+    cut = with_valid_chains(replace(state, shards=tuple(shards), condemned=(*state.condemned, *gone)))
+    # A slice that was only written again, because its objects were damaged, cuts nothing, and needs no base.
+    return replace(cut, shards=tuple(replace(each, base=None) if each.chain else each for each in cut.shards))
 
 
 def _is_direct(state: FederationState, shard: ShardState) -> bool:

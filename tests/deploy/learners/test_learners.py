@@ -42,6 +42,22 @@ def direct(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
+def test_a_slice_that_is_written_again_leaves_no_base(home: UserFolder) -> None:
+    """A damaged slice file is replaced from the source; its constituent stays, and nothing keeps the old objects."""
+    _specified(home, "ridge")
+    assert home.run("train").code == 0
+    state = read_state(home.objects)
+    assert state is not None
+    part = state.shards[0].slices[0].parts[0]
+    home.objects.delete(part.key)
+    assert home.run("train").code == 0
+    after = read_state(home.objects)
+    assert after is not None
+    assert after.shards[0].chain == state.shards[0].chain
+    assert all(shard.base is None for shard in after.shards)
+    assert part.key not in after.referenced()
+
+
 @pytest.mark.parametrize("learner", LEARNERS)
 def test_a_person_is_taken_out_directly(learner: str, home: UserFolder, direct: list[int], tmp_path: Path) -> None:
     """Train, predict, erase, verify: with the bytes of a federation that never saw the person, who is in one shard."""
