@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -91,8 +91,8 @@ class RowReader:
         )
         return cls(store=store, state=state, source=source, intake=intake)
 
-    def read(self, ids: Callable[[Sequence[str]], None] = lambda _: None) -> GivenRows:
-        """Read all rows, and check them against the present data points; ``ids`` is called with the ids.
+    def read(self, noted: Callable[[Batch], None] = lambda _: None) -> GivenRows:
+        """Read all rows, and check them against the present data points; ``noted`` is called with each batch.
 
         Raises ``Invalid`` for values that training would refuse, for an id that occurs twice, and for a data point that
         has another subject here.
@@ -100,7 +100,7 @@ class RowReader:
         rows = _Rows()
         try:
             for batch, block in blocks_of(self.intake.read(self.source), self.intake):
-                ids(read_texts(batch, self.intake.data.id))
+                noted(batch)
                 rows.add(batch, block)
         except MissingName as error:
             raise counted(error, self.source) from None
@@ -166,9 +166,13 @@ def draft_correction(setup: WriterSetup, source: Source, name: str, *, request_i
     salt = setup.new_name()
     commitment = Commitment(salt)
 
-    def note(ids: Sequence[str]) -> None:
+    def note(batch: Batch) -> None:
+        ids = read_texts(batch, rows.intake.data.id)
         refuse_own_name(request_id, ids, "exact")
-        commitment.add("id", list(ids))
+        for column in rows.intake.data.subject_columns:  # the people whose data points they are
+            people = [name for name in read_texts(batch, column, optional=True) if name]
+            refuse_own_name(request_id, people, rows.state.naming.form)
+        commitment.add("id", ids)
 
     given = rows.read(note)
     is_new = find_request(setup.store, lambda: read_state(setup.store), request_id) is None

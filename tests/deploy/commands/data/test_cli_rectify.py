@@ -109,6 +109,16 @@ def test_a_request_id_names_one_correction(trained: UserFolder) -> None:
     assert "salt" not in refused.data
 
 
+@pytest.mark.parametrize("name", [MARKED, MARKED.upper(), small_points()["id"][29]])
+def test_a_request_id_is_no_name_in_the_file(trained: UserFolder, name: str) -> None:
+    """Neither a data point's nor its person's: the log keeps request ids for ever."""
+    assert small_points()["user_id"][29] == MARKED
+    file = str(trained.write("right.csv", rows(29)))
+    said = trained.refused("rectify", "--file", file, "--request-id", name)
+    assert "the request id is one of the names" in said.error["message"]
+    assert name not in said.out + said.err
+
+
 def test_a_paused_correction_is_released_extended_and_withdrawn(trained: UserFolder) -> None:
     """As an erasure is."""
     file = str(trained.write("right.parquet", rows(3)))
