@@ -6,7 +6,7 @@ What an erasure takes out it also takes out of the new values in open correction
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from coordinator.decisions.events import ValuesKept
@@ -145,7 +145,7 @@ class Corrections:
         for request in reversed(state.requests):  # from the last one accepted
             if request.request_id in carried_out:
                 newer = newer.union(self.results.get(request.request_id, Corrected()).found)
-            elif request.drafts and len(gone) + len(newer) and are_intact(store, request):
+            elif request.drafts and len(gone) + len(newer):
                 left = drafts_without(store, request.drafts, gone.union(newer), new_name)
                 if left != request.drafts:
                     changed[request.request_id] = left
@@ -161,11 +161,20 @@ class Corrections:
 def drafts_without(
     store: ObjectStore, drafts: Iterable[PlacedRows], gone: DigestSet, new_name: NewName
 ) -> tuple[PlacedRows, ...]:
-    """Return the drafts without data points that are ``gone``; objects that hold some are written again."""
-    left = (
-        PlacedRows(place=rows.place, record=rewrite_slice(store, rows.record, gone, rows.place, new_name).record)
-        for rows in drafts
-    )
+    """Return the drafts without data points that are ``gone``; objects that hold some are written again.
+
+    Drafts of a slice that are damaged cannot be searched: only the damaged objects are left of them, so that the
+    request is not carried out in part.
+    """
+    left = []
+    for rows in drafts:
+        damaged = tuple(part for part in rows.record.parts if not is_intact(store, part.key, part.sha256))
+        record = (
+            replace(rows.record, parts=damaged)
+            if damaged
+            else rewrite_slice(store, rows.record, gone, rows.place, new_name).record
+        )
+        left.append(PlacedRows(place=rows.place, record=record))
     return tuple(rows for rows in left if rows.record.parts)
 
 

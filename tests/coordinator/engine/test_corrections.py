@@ -403,6 +403,22 @@ def test_damaged_drafts_stop_no_erasure(federation: SmallFederation[HashState]) 
     assert_fresh(federation, [point for point in POINTS if point.subject != "s4"])
 
 
+def test_damaged_drafts_keep_nothing_of_the_erased(federation: SmallFederation[HashState]) -> None:
+    """The intact part of a paused correction is searched, too; the request stays one that cannot be carried out."""
+    held = federation.propose([other(2), other(5)], request_id="c-1", held="hold")
+    erased, damaged = sorted(held.drafts, key=lambda rows: rows.place != POINTS[2].slice_id(2, 3))
+    federation.store.delete(damaged.record.parts[0].key)
+    assert federation.erase(subjects=["s1"], request_id="er-1").state is RequestState.COMPLETE
+    assert [rows.place for rows in standing(federation, "c-1").drafts] == [damaged.place]
+    assert not {part.key for part in erased.record.parts} & {info.key for info in federation.store.list("")}
+    intervene(federation, "c-1", Release())
+    with pytest.raises(Corrupt, match="new values"):
+        federation.engine.settle()
+    intervene(federation, "c-1", Cancel(reason="damaged"))
+    federation.engine.settle()
+    assert_fresh(federation, [point for point in POINTS if point.subject != "s1"])
+
+
 def test_a_damaged_slice_does_not_bring_old_values_back(federation: SmallFederation[HashState]) -> None:
     """Its corrected values are lost, so the source must have them."""
     federation.rectify([other(3)], request_id="c-1")
