@@ -6,7 +6,7 @@ work, and doing it again is harmless (D5).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from itertools import zip_longest
 from typing import assert_never
@@ -101,15 +101,16 @@ def next_state(state: FederationState, event: Event) -> FederationState:
     return with_history(state, _publish_if_trained(after, at), at)
 
 
-def outstanding(state: FederationState) -> tuple[Effect, ...]:
-    """Return the remaining work, in order.
+def outstanding(state: FederationState, stuck: Collection[str] = ()) -> tuple[Effect, ...]:
+    """Return the remaining work, in order, without requests that are ``stuck`` before their points are removed.
 
     Points are removed first, so that requests which arrive together share a retrain and training never uses erased
     points; ``coordinator.decisions.batching`` decides when retraining may start. Purging waits for the new
     constituents, so that nothing is left when a request ends. Statements come before training, which may take long;
     nothing waits for them.
     """
-    if ready := tuple(request for request in state.requests if is_ready(request)):
+    ready = tuple(each for each in state.requests if is_ready(each) and each.request_id not in stuck)
+    if ready:
         return tuple(RemovePoints(request_id=request.request_id) for request in ready)
     return (*_statements_owed(state), *_owed_by_models(state))
 

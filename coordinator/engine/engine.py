@@ -394,12 +394,20 @@ class Engine:
         self.record(TrainingConfigured(settings=settings, configuration=configuration, at=self.now()))
 
     def remove_points(self) -> None:
-        """Carry all accepted requests to quarantine, in one commit. May be called from any thread."""
+        """Carry all accepted requests to quarantine, in one commit. May be called from any thread.
+
+        Raises ``Corrupt`` when the new values of a correction are lost, after the others.
+        """
+        if damaged := self._remove_points():
+            raise lost(damaged[0])
+
+    def _remove_points(self) -> list[ErasureRequest]:
+        """Do what ``remove_points`` does; return the corrections whose new values are lost."""
         with self._drafts as drawn:
             effects = outstanding(self.state)
             wanted = [effect.request_id for effect in effects if isinstance(effect, RemovePoints)]
             if not wanted:
-                return
+                return []
             self._is_untidy = True
             store = self._tools.store
             try:
@@ -413,8 +421,7 @@ class Engine:
             self.record(*events)
             for request in damaged:  # the others are carried out all the same
                 self._tell_failure((request.request_id,), lost(request))
-            if damaged:
-                raise lost(damaged[0])
+            return damaged
 
     def settle(self, *, hurry: bool = True) -> datetime | None:
         """Do all outstanding work, and delete everything that the state does not name.
@@ -435,12 +442,15 @@ class Engine:
     def _settle(self, *, hurry: bool) -> datetime | None:
         waits: datetime | None = None
         unsigned: SisaError | None = None
+        damaged: list[ErasureRequest] = []  # other requests do not wait until a person withdraws these
         while effects := [
-            each for each in outstanding(self.state) if unsigned is None or not isinstance(each, IssueReceipt)
+            each
+            for each in outstanding(self.state, [request.request_id for request in damaged])
+            if unsigned is None or not isinstance(each, IssueReceipt)
         ]:
             match effects[0]:
                 case RemovePoints():
-                    self.remove_points()
+                    damaged = self._remove_points()
                 case Train(shards=shards):
                     waits = None if hurry else self._wait_for(self._tools.clock.now())
                     if waits is not None:
@@ -452,6 +462,13 @@ class Engine:
                 case IssueReceipt():
                     unsigned = self._try_to_issue(effects)
         self._measure()
+        self._keep_house(unsigned)
+        if damaged:
+            raise lost(damaged[0])
+        return waits
+
+    def _keep_house(self, unsigned: SisaError | None) -> None:
+        """Do what no request waits for, and raise the error that kept receipts from being issued, if there is one."""
         if unsigned is None:
             self._keep_ended()
         # No purge list has the objects that an interrupted writer never committed, the manifests that name purged
@@ -462,7 +479,6 @@ class Engine:
         if unsigned is not None:
             raise unsigned
         self._tools.registrar.pack()
-        return waits
 
     def _measure(self) -> None:
         """Measure the ensemble on the hold-out points, if that is due. No request waits for it.

@@ -396,7 +396,7 @@ def test_damaged_drafts_stop_no_erasure(federation: SmallFederation[HashState]) 
     federation.store.delete(rows.record.parts[0].key)
     with pytest.raises(Corrupt, match="new values"):
         federation.engine.settle()
-    assert standing(federation, "er-1").state is RequestState.QUARANTINED
+    assert standing(federation, "er-1").state is RequestState.COMPLETE
     assert standing(federation, "c-1").shown is RequestState.FAILED
     intervene(federation, "c-1", Cancel(reason="damaged"))
     federation.engine.settle()
