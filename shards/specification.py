@@ -83,6 +83,14 @@ USUAL_CSV: Final = CsvForm()
 """The form that is assumed when [data] does not say otherwise."""
 
 
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_text_encoding(name: str) -> bool:
     try:
         "".encode(name)  # Python also finds codecs that are not text encodings, and refuses to encode with them
@@ -224,6 +232,8 @@ class DataSettings:
 
     def _holdout_problems(self) -> list[str]:
         if isinstance(self.holdout, str):
+            if _is_number(self.holdout):
+                return [f"holdout is the text {self.holdout!r}: write a share without quotation marks"]
             return [] if self.holdout else ["holdout is empty: name a share, or a file, a folder or a glob"]
         if self.holdout is None or 0 < self.holdout < 1:
             return []

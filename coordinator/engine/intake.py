@@ -21,12 +21,13 @@ from storage.objects import NewName, ObjectStore
 def read_sources(ingest: Ingestion, task: IngestTask, holdout: Source | None) -> IngestResult:
     """Return what was written for the task's source and, all of it as hold-out points, for ``holdout``.
 
-    Raises what ``ingest`` raises, and ``Invalid`` when the two have other features or share an id. After an error,
-    objects of the source that was read first may be left.
+    Raises what ``ingest`` raises, and ``Invalid`` when the two have other features or share a file or an id. After an
+    error, objects of the source that was read first may be left.
     """
-    trained = ingest(task)
     if holdout is None:
-        return trained
+        return ingest(task)
+    _refuse_shared_files(task.source, holdout)
+    trained = ingest(task)
     held_out = ingest(
         replace(
             task,
@@ -57,6 +58,18 @@ def holdout_of(result: IngestResult, task: IngestTask) -> tuple[SliceRecord, ...
     if task.data.holdout is None:
         return ()
     return result.shard(ShardId(task.partition.shards), task.partition.slices)
+
+
+def _refuse_shared_files(source: Source, holdout: Source) -> None:
+    """Raise ``Invalid`` if a file is in both sources; the error for its first data point would be harder to read."""
+    trained = {file.path.resolve() for file in source.files if file.path is not None}
+    for file in holdout.files:
+        if file.path is not None and file.path.resolve() in trained:
+            raise Invalid(
+                "a file is named both to train on and as hold-out points",
+                "Name other files in [data] holdout, or a share such as 0.1, which is taken out of [data] train.",
+                file=file.name,
+            )
 
 
 def _refuse_shared_ids(task: IngestTask, holdout: Source, slices: tuple[SliceRecord, ...]) -> None:

@@ -114,6 +114,22 @@ def test_a_bad_share_is_refused_with_its_line(home: UserFolder, holdout: object)
     assert "line " in found.error["message"]
 
 
+def test_a_share_that_is_a_text_is_refused(home: UserFolder) -> None:
+    """It would be taken for the name of a file."""
+    home.specify(data__holdout="0.1")
+    found = home.refused("train")
+    assert "holdout is the text '0.1': write a share without quotation marks" in found.error["message"]
+
+
+@pytest.mark.parametrize("holdout", ["train.parquet", "./*.parquet"])
+def test_the_training_file_is_not_held_out(home: UserFolder, holdout: str) -> None:
+    """The error names the file instead of one of its rows, and the way to hold out a part of it."""
+    home.specify(data__holdout=holdout)
+    found = home.refused("train")
+    assert "a file is named both to train on and as hold-out points [file=train.parquet]" in found.error["message"]
+    assert "a share such as 0.1" in found.error["remedy"]
+
+
 def test_an_erasure_is_measured_before_and_after(home: UserFolder) -> None:
     """Status and request have both measures, which are those that evaluate gives, and the alarm of a set margin."""
     home.specify(data__holdout=SHARE, erasure__alarm_margin=1e-9)
