@@ -47,8 +47,9 @@ def with_holdout(state: FederationState, holdout: tuple[SliceRecord, ...]) -> Fe
     kept = {part.key for record in holdout for part in record.parts}
     gone = [part.key for record in state.holdout for part in record.parts if part.key not in kept]
     same = [each.content_digest for each in holdout] == [each.content_digest for each in state.holdout]
-    is_measured = state.is_measured and same
-    return replace(state, holdout=holdout, is_measured=is_measured, condemned=(*state.condemned, *gone))
+    after = replace(state, holdout=holdout, is_measured=state.is_measured and same, condemned=(*state.condemned, *gone))
+    # Nothing would ever replace the measure on the last hold-out points.
+    return after if after.held_out else replace(after, measure=None, is_measured=False)
 
 
 def with_valid_chains(state: FederationState) -> FederationState:

@@ -17,7 +17,7 @@ from coordinator.state import FederationState
 from shards.measures import Measures
 from shards.slices.held_out import labelled_batches
 from storage.errors import Invalid, Unavailable
-from tests.coordinator.engine.test_holdout import BY_SHARE, HELD_OUT, PLAIN, POINTS, Federation, federation_of
+from tests.coordinator.engine.test_holdout import BY_SHARE, HELD, HELD_OUT, PLAIN, POINTS, Federation, federation_of
 from tests.doubles.stores.faulty_store import Crash
 
 
@@ -94,6 +94,23 @@ def test_erased_hold_out_points_are_measured_no_more(judge: Judge) -> None:
     assert effect.before is not None
     assert effect.after is not None
     assert (effect.before.points, effect.after.points, effect.alarms) == (held, held - 2, ())
+
+
+def test_no_measure_outlives_the_last_hold_out_point(judge: Judge) -> None:
+    """The state has none on people who were erased; the request has the one before."""
+    federation = judge.federation
+    federation.erase(subjects=HELD, request_id="er-1")
+    assert (federation.state.held_out, federation.state.measure, federation.state.is_measured) == (0, None, False)
+    assert _effect(federation, "er-1").before is not None
+
+
+def test_a_store_without_hold_out_points_has_the_older_format_again(judge: Judge) -> None:
+    """Once the setting is left out and trained, so that earlier releases can read it (E16)."""
+    federation = judge.federation
+    assert encode_state(federation.state)["format_version"] == 6
+    federation.respecify(PLAIN)
+    federation.train(POINTS)
+    assert encode_state(federation.state)["format_version"] < 6
 
 
 def test_a_failing_measure_blocks_no_request(judge: Judge) -> None:
