@@ -61,9 +61,13 @@ def with_valid_chains(state: FederationState) -> FederationState:
     return state
 
 
-def without_bases(state: FederationState) -> FederationState:
-    """Return the state without bases: everything is learned from nothing."""
-    return replace(state, shards=tuple(replace(shard, base=None) for shard in state.shards))
+def without_bases(state: FederationState, only: ShardId | None = None) -> FederationState:
+    """Return the state without bases, or without that of one shard: it is learned from nothing."""
+    shards = (
+        replace(shard, base=None) if only is None or number == only else shard
+        for number, shard in enumerate(state.shards)
+    )
+    return replace(state, shards=tuple(shards))
 
 
 def truncate(state: FederationState, number: ShardId, from_slice: SliceIndex) -> FederationState:

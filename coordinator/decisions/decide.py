@@ -288,8 +288,13 @@ def _readmit(state: FederationState, event: SubjectsReadmitted) -> FederationSta
 
 
 def _refuted(state: FederationState, refutation: Refutation) -> FederationState:
-    """Take the constituent out of service, unless its checkpoint was replaced since the refutation."""
-    chain = state.shards[refutation.shard].chain
+    """Take the constituent out of service, unless its checkpoint was replaced since the refutation.
+
+    Where it is the base of the next one already, that one is learned from nothing.
+    """
+    chain, base = state.shards[refutation.shard].chain, state.shards[refutation.shard].base
+    if base is not None and base.checkpoint.key == refutation.checkpoint:
+        return without_bases(state, refutation.shard)
     if len(chain) < refutation.slice or chain[refutation.slice - 1].key != refutation.checkpoint:
         return state
     after = truncate(state, refutation.shard, refutation.slice)
