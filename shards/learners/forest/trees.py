@@ -111,9 +111,10 @@ class Tree:
         if not cut and self._write(nodes):
             return self
         stays_M = ~np.isin(self.paths_M, np.fromiter(nodes, dtype=np.int64, count=len(nodes)))
+        bits_M = np.frexp(self.paths_M.astype(np.float64))[1].astype(np.int64)  # exact, as a logarithm is not
         for path in cut:
             # Shifted to the level of ``path``, the paths below it are equal to it.
-            levels_M = np.floor(np.log2(self.paths_M)).astype(np.int64) - (path.bit_length() - 1)
+            levels_M = bits_M - path.bit_length()
             stays_M &= (levels_M <= 0) | (self.paths_M >> np.maximum(levels_M, 0) != path)
         stays_I = stays_M[self.attribute_M >= 0]
         attributes, thresholds = self.thresholds_IPK.shape[1:]

@@ -13,7 +13,7 @@ from sklearn.metrics import r2_score, roc_auc_score
 
 from shards.learner_kinds import ForestArguments
 from shards.learners.forest.learner import Forest, Grown
-from shards.learners.forest.trees import Tree
+from shards.learners.forest.trees import Candidates, Node, Tree
 from shards.points import ShardPoints
 from tests.shards.learners.direct import SHARD, chosen, learned, moved, points_of
 from tests.volume import spread
@@ -126,6 +126,19 @@ def test_thresholds_of_a_box_are_values_of_nobody() -> None:
     state = learned(_forest(arguments, 5), points_of(features_NF, features_NF[:, 0] > 0))
     values = np.concatenate([each.thresholds_IPK.ravel() for each in state.trees])
     assert not np.isin(values, features_NF).any()
+
+
+def test_the_deepest_node_is_cut_off_with_the_nodes_above_it() -> None:
+    """Its path is 2**49 - 1, whose logarithm is rounded to 49."""
+    candidates = Candidates(
+        np.zeros(1, np.int32), np.zeros((1, 1), np.float32), np.ones((1, 1, 1), np.int64), np.uint64(0), skipped=False
+    )
+    split, leaf = (Node(np.ones(1, dtype=np.int64), each, where) for each, where in ((candidates, 0), (None, -1)))
+    chain = [2**level - 1 for level in range(1, 49)]
+    nodes = dict.fromkeys(chain, split) | {path + path: leaf for path in chain} | {2**49 - 1: leaf}
+    tree = Tree.of(nodes.items(), 1, 1, 1)
+    cut = tree.changed({2**48 - 1: leaf}, [2**48 - 1])
+    assert set(cut.paths_M.tolist()) == set(nodes) - {2**49 - 1, 2**49 - 2}
 
 
 def test_a_subject_is_in_a_share_of_the_trees() -> None:
