@@ -28,6 +28,9 @@ Positions = npt.NDArray[np.int64]
 _FEW: Final = 32
 """Up to so many rows are compared with all candidates at once."""
 
+_EXACT: Final = 1 << 22
+"""The sum of this many numbers on the grid is at most 2**53, which is exact in float64."""
+
 _ATTRIBUTES: Final = b"attributes"
 _PIVOTS: Final = b"pivots"
 _THRESHOLDS: Final = b"thresholds"
@@ -145,10 +148,12 @@ class Grower:
             flat = np.bincount(place_N * self.classes + rows.labels_N, minlength=(K + 1) * self.classes)
             counts = flat.reshape(K + 1, self.classes)
         else:
-            # Sums of whole numbers below 2**53 are exact in float64.
-            columns = [np.bincount(place_N, minlength=K + 1)]
-            columns += [np.bincount(place_N, weights=column, minlength=K + 1) for column in rows.labels_N.T]
-            counts = np.rint(np.stack(columns, axis=1)).astype(np.int64)
+            counts = np.zeros((K + 1, self.width), dtype=np.int64)
+            for start in range(0, len(rows), _EXACT):
+                places, labels = place_N[start : start + _EXACT], rows.labels_N[start : start + _EXACT]
+                columns = [np.bincount(places, minlength=K + 1)]
+                columns += [np.bincount(places, weights=column, minlength=K + 1) for column in labels.T]
+                counts += np.rint(np.stack(columns, axis=1)).astype(np.int64)
         left: Integers = counts.cumsum(axis=0)[:K].astype(np.int64)
         return left
 

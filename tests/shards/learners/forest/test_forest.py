@@ -12,6 +12,7 @@ from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.metrics import r2_score, roc_auc_score
 
 from shards.learner_kinds import ForestArguments
+from shards.learners.forest.growing import Grower, Rows
 from shards.learners.forest.learner import Forest, Grown
 from shards.learners.forest.trees import Candidates, Node, Tree
 from shards.points import ShardPoints
@@ -126,6 +127,16 @@ def test_thresholds_of_a_box_are_values_of_nobody() -> None:
     state = learned(_forest(arguments, 5), points_of(features_NF, features_NF[:, 0] > 0))
     values = np.concatenate([each.thresholds_IPK.ravel() for each in state.trees])
     assert not np.isin(values, features_NF).any()
+
+
+def test_sums_of_millions_of_the_largest_labels_are_exact() -> None:
+    """An erasure subtracts from them exactly, so they must not be rounded when they are added up."""
+    count = 5_000_000
+    labels_N = np.full((count, 1), 2**31 - 1, dtype=np.int64)
+    rows = Rows(np.zeros((count, 1), dtype=np.float32), labels_N, np.zeros(count, dtype=np.uint64))
+    grower = Grower(arguments=ForestArguments(), material=b"", inputs=1, classes=0, outputs=1)
+    left_KS = grower.left_stats(rows, 0, np.zeros(1, dtype=np.float32))
+    assert left_KS.tolist() == [[count, count * (2**31 - 1)]]
 
 
 def test_the_deepest_node_is_cut_off_with_the_nodes_above_it() -> None:
