@@ -240,7 +240,8 @@ class Grower:
     def _thresholds(self, tree: int, path: int, attribute: int, pivots: Rows, box: Box) -> npt.NDArray[np.float32]:
         K = self.arguments.candidates
         if self.arguments.thresholds == "pivot":
-            values = np.unique(pivots.features_NF[:, attribute])
+            # Minus 0 becomes 0: which of the two is kept would depend on how a library sorts.
+            values = np.unique(pivots.features_NF[:, attribute] + np.float32(0))
         else:
             numbers = np.arange(K, dtype=np.uint64) + np.uint64(attribute * K)
             shares_K = mixed(numbers, self._stream(tree, path, _THRESHOLDS)) / 2.0**64

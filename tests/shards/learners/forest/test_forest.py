@@ -129,6 +129,16 @@ def test_thresholds_of_a_box_are_values_of_nobody() -> None:
     assert not np.isin(values, features_NF).any()
 
 
+def test_a_threshold_of_zero_has_no_sign() -> None:
+    """Which of 0 and minus 0 a sort puts first differs between machines."""
+    features_NF = np.array([[-0.0], [-0.0], [0.0], [1.0]])
+    every = points_of(features_NF, [0, 0, 0, 1])
+    state = learned(_forest(ForestArguments(trees=5, min_leaf=1), 1), every)
+    thresholds = np.concatenate([each.thresholds_IPK.ravel() for each in state.trees])
+    assert (thresholds == 0).any()
+    assert not np.signbit(thresholds[thresholds == 0]).any()
+
+
 def test_sums_of_millions_of_the_largest_labels_are_exact() -> None:
     """An erasure subtracts from them exactly, so they must not be rounded when they are added up."""
     count = 5_000_000
