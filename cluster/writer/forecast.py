@@ -95,7 +95,8 @@ def trial_basis(specification: FederationSpecification, source: Source, points: 
         shape=data.input_shape,
     )
     points = _count(source, data.id) if points is None else points
-    trial = _random_points(trial_points(training.batch_size, width, points), width, data.predicted)
+    codes = specification.model.arguments.get("values", 0) if specification.model.is_whole else 0
+    trial = _random_points(trial_points(training.batch_size, width, points), width, data.predicted, codes)
     state = learner.initial(ShardId(0))
     started = clock.monotonic()
     for _ in learner.learn(state, trial, ShardId(0), SliceIndex(1)):
@@ -120,12 +121,17 @@ def plan_for(
     requests: int,
     workers: int,
 ) -> Plan:
-    """Return the forecast for the specification's S and R, or for others. Raises ``Invalid`` for impossible ones."""
+    """Return the forecast for the specification's S and R, or for others. Raises ``Invalid`` for impossible ones.
+
+    A learner that learns all slices at once has one checkpoint a shard. Its erasures are forecast as if they learned
+    the shard again, which is the most that they cost.
+    """
     own = specification.partition
     partition = PartitionSettings(
         shards=own.shards if shards is None else shards, slices=own.slices if slices is None else slices
     )
     check_schedule(specification.training, partition, specification.model)
+    is_whole = specification.model.is_whole
     return Plan(
         basis=basis,
         partition=partition,
@@ -133,8 +139,8 @@ def plan_for(
         forecast=forecast(
             points=basis.points,
             width=basis.width,
-            partition=partition,
-            training=specification.training,
+            partition=replace(partition, slices=1) if is_whole else partition,
+            training=replace(specification.training, epochs=1) if is_whole else specification.training,
             requests=requests,
             seconds_per_point_epoch=basis.seconds_per_point_epoch,
             checkpoint_bytes=basis.checkpoint_bytes,
@@ -158,10 +164,13 @@ def trial_points(batch_size: int, width: int, points: int) -> int:
     return min(_TRIAL_STEPS * batch_size, max(_TRIAL_BYTES // point_bytes, min(batch_size, points), 1))
 
 
-def _random_points(count: int, width: int, target: Target) -> ShardPoints:
+def _random_points(count: int, width: int, target: Target, codes: int = 0) -> ShardPoints:
+    """Return made-up data points; with ``codes``, features are whole numbers below it."""
     # The values must not all be zero, because arithmetic on zeros may be faster. ``resize`` repeats them without an
     # array of indexes, which would be twice as large as the result.
     ramp = np.arange(97, dtype=np.float32) / np.float32(97)
+    if codes:
+        ramp = np.floor(ramp * np.float32(codes))
     return ShardPoints(
         features_NF=np.resize(ramp, (count, width)),
         labels_N=target.made_up(np.arange(count, dtype=np.uint64)),

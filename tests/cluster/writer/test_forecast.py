@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster.config.specification import read_specification
-from cluster.writer.forecast import _random_points, trial_basis, trial_points
+from cluster.config.specification import FederationSpecification, read_specification
+from cluster.writer.forecast import Basis, _random_points, plan_for, trial_basis, trial_points
 from shards.data.sources import table_source
+from shards.specification import ModelSettings, TrainingSettings
 from shards.targets import Class
+from tests.doubles.federation import source_of, specification_of
 from tests.doubles.time_and_names import VirtualClock
 from tests.doubles.user_folder import UserFolder
+from tests.exactness.federations import make_points
 
 MEBIBYTE = 2**20
 
@@ -64,3 +68,31 @@ def test_a_plan_for_wide_data_stays_small(tmp_path: Path) -> None:
     assert (basis.points, basis.width) == (points, width)
     # By this clock the trial took a second.
     assert round(1 / basis.seconds_per_point_epoch) == trial_points(256, width, points)
+
+
+def _direct(learner: str, arguments: dict[str, Any]) -> FederationSpecification:
+    return specification_of(
+        shards=4,
+        slices=8,
+        model=ModelSettings(learner=learner, arguments=arguments),
+        training=TrainingSettings(epochs=1, batch_size=1, learning_rate=1.0),
+    )
+
+
+def test_a_learner_of_codes_is_tried_on_codes() -> None:
+    """Naive Bayes of the form categorical refuses everything else."""
+    specification = _direct("naive_bayes", {"form": "categorical", "values": 2})
+    basis = trial_basis(specification, source_of(make_points(1, 8)), 1000, VirtualClock())
+    assert basis.checkpoint_bytes > 0
+
+
+def test_slices_neither_speed_up_nor_multiply_what_is_learned_at_once() -> None:
+    """There is one checkpoint a shard, and an erasure costs at most the shard."""
+    basis = Basis(
+        points=1000, width=4, feature_bytes=4, seconds_per_point_epoch=0.01, checkpoint_bytes=50, measured=True
+    )
+    specification = _direct("forest", {"trees": 2})
+    plan = plan_for(specification, basis, shards=None, slices=None, requests=1, workers=1)
+    found = plan.forecast
+    assert (plan.partition.slices, found.checkpoint_bytes) == (8, 4 * 50)
+    assert (found.erasure_speed_up, found.batch_fraction) == (4.0, 0.25)
