@@ -287,7 +287,10 @@ class Federation:
         return self.reading.lookup(subjects)
 
     def generations(self) -> tuple[GenerationRecord, ...]:
-        """Return which generations were served, when, and how many slices each shard's checkpoint had seen."""
+        """Return which generations were served, when, and how many slices each shard's checkpoint had seen.
+
+        Where a learner learns all slices at once, they count as one.
+        """
         state = self._current()
         return () if state is None else tuple(generations(self._store, state))
 
