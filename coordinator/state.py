@@ -196,6 +196,11 @@ class FederationState:
         """Whether it holds anything that a different specification must not change."""
         return self.data is not None or bool(self.requests) or bool(self.ended.count)
 
+    @property
+    def readmitted(self) -> int:
+        """How many readmissions there were."""
+        return len(self.readmissions) + self.ended.readmissions
+
     def request(self, request_id: str) -> ErasureRequest | None:
         """Return the request of this id, if the state has it; one that ended long ago is in a bucket of ``ended``."""
         return next((request for request in self.requests if request.request_id == request_id), None)

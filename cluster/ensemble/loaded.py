@@ -199,7 +199,8 @@ def _check_code(code: Sha256 | None, manifest: CodeManifest | None, specificatio
         present = manifest.present(model.factory, {name: file_digest(file) for name, file in files.items()})
         differences = manifest.differences(present)
     if code is not None and code != code_digest(model, specification.training) and not differences:
-        differences = ["the model's source code has changed"]
+        is_torch = model.recorded_learner is None
+        differences = ["the model's source code has changed" if is_torch else "the learner's arguments have changed"]
     if differences:
         raise Conflict(
             f"the constituents were trained under other conditions: {'; '.join(differences)}",

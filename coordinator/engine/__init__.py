@@ -11,6 +11,7 @@ intake          reads the sources, and hold-out points among or beside them
 removal         takes a request's points out of slices
 corrections     puts other values into slices, and keeps them there
 sweep           deletes what the state does not name
+evidence        what a receipt states, gathered from the store
 tasks           training tasks for workers
 lookup          objects that the state refers to, checked against their digests
 """

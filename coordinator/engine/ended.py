@@ -22,7 +22,7 @@ from coordinator.engine.removal import put_object
 from coordinator.requests import ErasureRequest, ObjectRef, Readmission
 from coordinator.state import FederationState
 from storage.digests import canonical_json, sha256
-from storage.errors import Corrupt
+from storage.errors import Conflict, Corrupt
 from storage.objects import NewName, ObjectStore
 
 PREFIX: Final = "ended/"
@@ -171,3 +171,12 @@ def _place(request_id: str, count: int) -> int:
 def _largest_power(count: int) -> int:
     """Return the largest power of two that is not above ``count``, which is at least 1."""
     return 1 << (count.bit_length() - 1)
+
+
+def used_before(request_id: str) -> Conflict:
+    """Return the error for an id that belongs to another demand (D4)."""
+    return Conflict(
+        "this request id was used before, for other subjects or data points",
+        "Choose another --request-id, or repeat the request as it was.",
+        request=request_id,
+    )

@@ -6,7 +6,6 @@ Requests may be accepted from any thread, at any time; one thread does everythin
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -38,7 +37,6 @@ from coordinator.decisions.events import (
 )
 from coordinator.delays import reason_of
 from coordinator.effects import HoldoutMeasure
-from coordinator.engine.codec import decode_state
 from coordinator.engine.corrections import (
     are_intact,
     check_comparable,
@@ -47,11 +45,12 @@ from coordinator.engine.corrections import (
     lost,
     with_corrected,
 )
-from coordinator.engine.ended import all_requests, find_known, keep_ended
+from coordinator.engine.ended import all_requests, find_known, keep_ended, used_before
+from coordinator.engine.evidence import evidence_of, scan_store
 from coordinator.engine.history import keep_old
 from coordinator.engine.intake import holdout_of, holdout_without_erased, read_sources, without_erased
 from coordinator.engine.ledger import Ledger
-from coordinator.engine.lookup import is_intact, load_digests, load_object, load_tombstones
+from coordinator.engine.lookup import is_intact, load_digests, load_tombstones
 from coordinator.engine.removal import (
     ids_are_subjects,
     kept_names,
@@ -59,7 +58,7 @@ from coordinator.engine.removal import (
     removal_events,
     without_tombstones,
 )
-from coordinator.engine.sweep import GONE, Drafts, left_over, sweep
+from coordinator.engine.sweep import GONE, Drafts, sweep
 from coordinator.engine.tasks import check_configuration, train_task
 from coordinator.ports import (
     Clock,
@@ -72,7 +71,7 @@ from coordinator.ports import (
     TrainingStarted,
     WorkerPool,
 )
-from coordinator.receipts.evidence import ErasureEvidence, ScanEvidence, StoreEvidence, collect_evidence
+from coordinator.receipts.evidence import ScanEvidence, StoreEvidence
 from coordinator.receipts.issuer import Registrar
 from coordinator.receipts.statements import statement_owed
 from coordinator.requests import (
@@ -95,7 +94,7 @@ from shards.slices.files import EMPTY_SLICE, SliceRecord
 from shards.slices.ingest import IngestTask, ingest, taken_from
 from shards.specification import DataSettings, PartitionSettings, ShardId, SliceIndex
 from shards.tombstones import DigestSet
-from storage.errors import Conflict, Fenced, Invalid, InvariantBroken, OutcomeUnknown, SisaError, Unavailable
+from storage.errors import Fenced, Invalid, InvariantBroken, OutcomeUnknown, SisaError, Unavailable
 from storage.objects import NewName, ObjectKey, ObjectStore
 
 
@@ -161,7 +160,7 @@ class Engine:
             known, looked = self._find(request.request_id)
             if known is not None:
                 if isinstance(known, Readmission) or known.body != request.body:
-                    raise _used_before(request.request_id)
+                    raise used_before(request.request_id)
                 return known
             if request.correction is not None:
                 self._accept_correction(request, request.correction, names, looked)
@@ -243,7 +242,7 @@ class Engine:
             known, looked = self._find(readmission.request_id)
             if known is not None:
                 if not isinstance(known, Readmission) or known.body != readmission.body:
-                    raise _used_before(readmission.request_id)
+                    raise used_before(readmission.request_id)
                 return known
             store = self._tools.store
             erased = names.shared(load_tombstones(store, self.state.tombstone_objects()))
@@ -262,7 +261,7 @@ class Engine:
                 )
             )
             if self.state.readmission(readmission.request_id) is None:  # an erasure with this id was faster
-                raise _used_before(readmission.request_id)
+                raise used_before(readmission.request_id)
             return stated
 
     def refute(self, refutations: Sequence[Refutation]) -> None:
@@ -360,7 +359,7 @@ class Engine:
                 if self.state.tombstone_objects() != tombstones:  # subjects were erased while the source was read
                     slices = without_erased(tools.store, self.state, slices, drawn)
                     held_out = holdout_without_erased(tools.store, self.state, held_out, drawn)
-                if _readmitted(self.state) != _readmitted(before):  # readmitted subjects were left out
+                if self.state.readmitted != before.readmitted:  # readmitted subjects were left out
                     state = replace(state, inventory=())
                 events: list[Event] = []
                 if self.state.corrected and are_comparable:
@@ -569,12 +568,18 @@ class Engine:
 
     def _issue_receipts(self, request_ids: Sequence[str]) -> None:
         """Sign and log what was done for the requests; a repetition returns the same receipts."""
-        described = self._tools.described()
-        every = partial(all_requests, self._tools.store, self.state)
+        described, store = self._tools.described(), self._tools.store
+        every = partial(all_requests, store, self.state)
         owed = [statement_owed(self.state, request_id, described, every) for request_id in request_ids]
-        scan = self._scan() if None in owed else ScanEvidence(objects=0, bytes=0, findings=0)
+        scan = (
+            scan_store(self._tools.store, self.state, self._drafts)
+            if None in owed
+            else ScanEvidence(objects=0, bytes=0, findings=0)
+        )
         evidences = [
-            self._evidence(request_id, scan, described) if statement is None else statement
+            evidence_of(self._tools.store, self._ledger, request_id, scan, described)
+            if statement is None
+            else statement
             for request_id, statement in zip(request_ids, owed, strict=True)
         ]
         bundles = self._tools.registrar.issue_all(evidences)
@@ -585,26 +590,6 @@ class Engine:
             )
         )
 
-    def _evidence(self, request_id: str, scan: ScanEvidence, described: StoreEvidence) -> ErasureEvidence:
-        request = self.state.request(request_id)
-        assert request is not None
-        assert request.before is not None
-        return collect_evidence(
-            request_id,
-            decode_state(json.loads(load_object(self._tools.store, request.before))),
-            self.state,
-            manifests={"purged": self._ledger.manifest},
-            scan=scan,
-            store=described,
-        )
-
-    def _scan(self) -> ScanEvidence:
-        """Return the findings of a listing of the whole store; ``sisa verify`` also reads every object."""
-        found = list(self._tools.store.list(""))
-        left = self._drafts.without(left_over(self._tools.store, self.state))
-        findings = len(left) + sum(1 for _ in self._tools.store.unfinished(""))
-        return ScanEvidence(objects=len(found), bytes=sum(info.payload_bytes for info in found), findings=findings)
-
     def _sweep(self) -> None:
         self._is_untidy = False  # before the sweep: events that are recorded meanwhile need another one
         try:
@@ -612,16 +597,3 @@ class Engine:
         except BaseException:
             self._is_untidy = True
             raise
-
-
-def _readmitted(state: FederationState) -> int:
-    """Return the number of all readmissions."""
-    return len(state.readmissions) + state.ended.readmissions
-
-
-def _used_before(request_id: str) -> Conflict:
-    return Conflict(
-        "this request id was used before, for other subjects or data points",
-        "Choose another --request-id, or repeat the request as it was.",
-        request=request_id,
-    )

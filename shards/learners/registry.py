@@ -83,7 +83,10 @@ def check_fixed(model: ModelSettings, profile: NumericsProfile) -> None:
 
 
 def code_digest(model: ModelSettings, training: TrainingSettings) -> Sha256:
-    """Return the digest of the code that decides the constituents' bytes."""
+    """Return the digest of the code that decides the constituents' bytes, and what they answer.
+
+    Of other learners than torch, arguments are part of it: some decide answers alone.
+    """
     if model.learner == TORCH:
         return model_code_digest(model, training)
-    return digest_of({"learner": model.learner, "version": LEARNERS[model.learner].version})
+    return digest_of({**model.record(), "version": LEARNERS[model.learner].version})

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from coordinator.decisions.decide import (
-    CheckpointWritten,
-    ConstituentRefuted,
-    Ingested,
-    TrainingConfigured,
-    decide,
-)
+from coordinator.decisions.decide import decide
+from coordinator.decisions.events import CheckpointWritten, ConstituentRefuted, Ingested, TrainingConfigured
 from coordinator.requests import Refutation
 from coordinator.state import FederationState
 from shards.lineage import CheckpointRecord

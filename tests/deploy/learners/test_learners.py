@@ -213,3 +213,15 @@ def test_a_draft_for_a_learner_that_does_not_fit_is_refused(home: UserFolder) ->
     home.write("train.parquet", columns)
     words = ("init", "train.parquet", "--label", "price", "--learner", "naive_bayes", "--force")
     assert "does not predict a number" in home.refused(*words).error["message"]
+
+
+def test_arguments_that_decide_answers_alone_are_conditions_of_training(home: UserFolder) -> None:
+    """A penalty acts when coefficients are computed from the sums: another one is refused until it is trained."""
+    _specified(home, "ridge")
+    assert home.run("train").code == 0
+    home.specify(**NO_RECIPE, model__factory=None, model__learner="ridge", model__arguments={"penalty": 100.0})
+    said = home.json("predict", "train.parquet", "--out", "answers.parquet")
+    assert said.code == 4
+    assert "the learner's arguments have changed" in said.error["message"]
+    assert home.run("train").code == 0
+    assert home.json("predict", "train.parquet", "--out", "answers.parquet").code == 0
