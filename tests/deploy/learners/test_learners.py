@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 import sisa
+from cluster.config.specification import read_specification
+from cluster.ensemble.loaded import Ensemble
 from coordinator.engine.ledger import read_state
 from shards.learners.trainer import ConstituentTrainer
-from storage.errors import Invalid
+from storage.errors import Conflict, Invalid
 from tests.doubles.user_folder import MARKED, UserFolder, small_points, without
 
 LEARNERS: dict[str, dict[str, Any]] = {
@@ -216,12 +218,13 @@ def test_a_draft_for_a_learner_that_does_not_fit_is_refused(home: UserFolder) ->
 
 
 def test_arguments_that_decide_answers_alone_are_conditions_of_training(home: UserFolder) -> None:
-    """A penalty acts when coefficients are computed from the sums: another one is refused until it is trained."""
+    """A penalty acts when coefficients are computed from the sums, which fit any: another one is refused."""
     _specified(home, "ridge")
     assert home.run("train").code == 0
+    state = read_state(home.objects)
+    assert state is not None
+    assert len(Ensemble.load(home.objects, state, read_specification(home.config)).constituents) == 3
     home.specify(**NO_RECIPE, model__factory=None, model__learner="ridge", model__arguments={"penalty": 100.0})
-    said = home.json("predict", "train.parquet", "--out", "answers.parquet")
-    assert said.code == 4
-    assert "the learner's arguments have changed" in said.error["message"]
-    assert home.run("train").code == 0
-    assert home.json("predict", "train.parquet", "--out", "answers.parquet").code == 0
+    with pytest.raises(Conflict, match="the learner's arguments have changed"):
+        Ensemble.load(home.objects, state, read_specification(home.config))
+    assert home.json("predict", "train.parquet", "--out", "answers.parquet").code == 4
