@@ -27,8 +27,6 @@ _SENTENCE_WORDS: Final = 3
 _REPEATED: Final = 20
 """Texts of several words that occur so often on average are names of something, not sentences."""
 _FLAT: Final = 0.05
-_FAR: Final = 10.0
-"""Numbers so many spreads away from 0 differ little from each other."""
 _SMALL_ENOUGH: Final = 10.0
 _LARGEST: Final = 3.4e38
 """Of float32."""
@@ -114,7 +112,7 @@ def is_flat(column: ColumnDescription) -> bool:
     """Return whether a power of ten brings numbers to -1 .. 1 but leaves hardly a difference between them, as years."""
     if column.largest is None or column.deviation is None or not column.largest > _SMALL_ENOUGH:
         return False
-    if abs(column.mean or 0.0) < _FAR * column.deviation:  # near 0 a rare large value alone makes the spread small
+    if "uint8" in column.type:  # brightness, most likely: all pixels are brought to 0 .. 1 by one constant
         return False
     return 0 < column.deviation / 10.0 ** math.ceil(math.log10(column.largest)) < _FLAT
 

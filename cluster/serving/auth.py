@@ -142,7 +142,8 @@ class Gate:
         except SisaError as error:
             raise Unavailable("the register of tokens cannot be read", error.remedy or "Try again.") from error
         with self._lock:
-            self._records, self._read_at = records, at
+            if self._read_at is None or at >= self._read_at:  # another thread may have begun later and ended sooner
+                self._records, self._read_at = records, at
 
 
 def _bearer(headers: Mapping[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import count
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ import pytest
 
 from cluster.serving.auth import Gate
 from cluster.serving.http_errors import Refused
-from cluster.tokens import Role, TokenRegister
+from cluster.tokens import Role, TokenRecord, TokenRegister
 from storage.errors import Unavailable
 from storage.objects import ObjectKey, StoredObject
 from storage.stores.memory import MemoryStore
@@ -121,6 +122,35 @@ def test_a_new_token_opens_at_once() -> None:
     gate.refresh()
     made = TokenRegister(store, clock).create("audit", days=1)
     assert gate.admit({"authorization": f"bearer {made.text}"}, "audit") == made.record
+
+
+class _Overtaken(TokenRegister):
+    """A register that is slow to read once: meanwhile something else is done."""
+
+    def records(self) -> tuple[TokenRecord, ...]:
+        """Return the tokens as they were before what is done meanwhile."""
+        found = super().records()
+        meanwhile, self.meanwhile = self.meanwhile, lambda: None
+        meanwhile()
+        return found
+
+    meanwhile: Callable[[], object] = staticmethod(lambda: None)
+
+
+def test_a_slow_reading_does_not_bring_back_older_tokens() -> None:
+    """A reading that another one has overtaken is dropped: a token that has opened stays known."""
+    clock = _Still()
+    register = _Overtaken(MemoryStore(f"gate-{next(_STORES)}"), clock)
+    gate = Gate(register, clock, refresh_seconds=1.0, per_minute=100, lookups_per_minute=2)
+
+    def opens_with_a_new_token() -> None:
+        clock.seconds += 0.5
+        token = register.create("audit", days=1)
+        assert gate.admit({"authorization": f"Bearer {token.text}"}, "audit") == token.record
+
+    register.meanwhile = opens_with_a_new_token
+    gate.refresh()
+    assert [each.role for each in gate.tokens] == ["audit"]
 
 
 def test_who_guesses_tokens_keeps_the_store_from_nobody() -> None:

@@ -149,7 +149,7 @@ def test_a_request_may_be_paused_later_and_withdrawn(trained: UserFolder, monkey
     words = ("erase", "--subject", MARKED, "--request-id", "er-1")
     before = trained.json("status").digests
     with monkeypatch.context() as patch:
-        patch.setattr(Engine, "remove_points", interrupt)
+        patch.setattr(Engine, "_remove_points", interrupt)
         assert trained.json(*words).code == 1
     refused = trained.refused(*words, "--hold", "too late", code=4)
     assert "submitted before, without a pause" in refused.error["message"]
@@ -327,7 +327,7 @@ def test_expected_cost_stands_beside_the_real_one(trained: UserFolder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("owner", "name", "state"), [(Engine, "remove_points", "accepted"), (LocalWorkers, "train", "quarantined")]
+    ("owner", "name", "state"), [(Engine, "_remove_points", "accepted"), (LocalWorkers, "train", "quarantined")]
 )
 def test_an_interrupted_erasure_is_accepted_all_the_same(
     owner: type, name: str, state: str, trained: UserFolder, monkeypatch: pytest.MonkeyPatch

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import cluster.training.workers
+from cluster.serving import auth
 from tests.doubles.workers.local_workers import LocalWorkers
 from tests.sites.near.served import Served, served
 from tests.sites.near.site_folders import SiteFolders
@@ -16,8 +17,14 @@ from tests.sites.near.site_folders import SiteFolders
 @pytest.fixture(autouse=True)
 def near_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Train without Ray."""
-    monkeypatch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
-    monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
+    _patch(monkeypatch)
+
+
+def _patch(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
+    patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
+    # Tests make and guess more tokens a second than people: a gate that read its register too often knows no new one.
+    patch.setattr(auth, "_HASTY_READS", 1_000_000)
 
 
 @pytest.fixture
@@ -30,8 +37,7 @@ def site_folders(tmp_path: Path) -> SiteFolders:
 def still_sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """Three served sites that no test changes, apart from their boundaries."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
-        patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
+        _patch(patch)
         with served(SiteFolders(tmp_path_factory.mktemp("still")).fill()) as made:
             yield made
 
