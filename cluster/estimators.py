@@ -49,7 +49,7 @@ from shards.data.arrays import (
 )
 from shards.data.inventory import inventory
 from shards.data.sources import table_source
-from shards.learner_kinds import TORCH
+from shards.learner_kinds.kinds import TORCH
 from shards.learners.trainer import SliceLearned
 from shards.specification import DataSettings, TrainingSettings
 from storage.errors import Invalid

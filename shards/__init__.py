@@ -18,12 +18,12 @@ Sources: Bourtoule et al., Machine Unlearning, IEEE S&P 2021 (SISA), sections IV
     routing        keyed digests of names; which slice of which shard
     ordering       order and random streams that do not depend on a point's position
     schedule       how many epochs each slice gets
-    learner_kinds  the learners there are, and their arguments
     cost           what training and erasing cost, in formulas
     lineage        what a checkpoint was trained on
     tombstones     keyed digests of erased subjects and data points
     models         the networks that come with the system
     data/          from files and tables to arrays
+    learner_kinds/ the learners there are, and their arguments
     recipe/        what [training] may say: optimizers, learning rates
     slices/        from arrays to slice files
     learners/      from slices to checkpoints

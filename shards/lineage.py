@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Final
 
-from shards.learner_kinds import LEARNERS
+from shards.learner_kinds.kinds import LEARNERS
 from shards.slices.files import SliceRecord
 from shards.specification import SHIPPED_FACTORIES, ShardId, SliceIndex
 from storage.digests import Json, Sha256, digest_of

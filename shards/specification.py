@@ -15,7 +15,7 @@ from typing import Any, Final, NewType
 
 from shards.encoders import ImageEncoder, TokensEncoder
 from shards.encoding import Encoding, InputShape, encoding_of
-from shards.learner_kinds import LEARNERS, TORCH, LearnerArguments, arguments_record, read_arguments
+from shards.learner_kinds.kinds import LEARNERS, TORCH, LearnerArguments, arguments_record, read_arguments
 from shards.recipe.learning_rate import schedule_problems
 from shards.recipe.optimizers import OPTIMIZERS, argument_problems, belongs_to
 from shards.schedule import minimum_epochs

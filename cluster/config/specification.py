@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from cluster.config.serve import ServeSettings
 from cluster.config.toml import TOP, Problems, parse_file, read_table
 from coordinator.settings import AggregationSettings, ErasureSettings, ReceiptSettings
-from shards.learner_kinds import TORCH
+from shards.learner_kinds.kinds import TORCH
 from shards.specification import (
     DataSettings,
     ModelSettings,

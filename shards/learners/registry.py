@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from shards.encoding import InputShape
-from shards.learner_kinds import LEARNERS, TORCH
+from shards.learner_kinds.kinds import LEARNERS, TORCH
 from shards.learners.forest.learner import Forest
 from shards.learners.protocol import Learner
 from shards.learners.summation.naive_bayes import NaiveBayes

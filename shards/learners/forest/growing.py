@@ -17,7 +17,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from shards.learner_kinds import ForestArguments
+from shards.learner_kinds.forest import ForestArguments
 from shards.learners.fixed_point import Integers
 from shards.learners.forest.trees import ROOT, Candidates, Node, Tree
 from shards.ordering import mixed

@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from shards.learner_kinds import ForestArguments
+from shards.learner_kinds.forest import ForestArguments
 from shards.learners.fixed_point import UNIT, fixed
 from shards.learners.forest.growing import Grower, Rows
 from shards.learners.forest.trees import Tree

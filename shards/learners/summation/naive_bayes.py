@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from shards.learner_kinds import NaiveBayesArguments
+from shards.learner_kinds.summation import NaiveBayesArguments
 from shards.learners.fixed_point import UNIT, Integers, fixed, square_sums, whole
 from shards.learners.summation.learner import SummationLearner
 from storage.errors import Invalid

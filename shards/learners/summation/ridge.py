@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shards.learner_kinds import RidgeArguments
+from shards.learner_kinds.summation import RidgeArguments
 from shards.learners.fixed_point import UNIT, Integers, fixed, product_sums, whole
 from shards.learners.summation.learner import SummationLearner
 from shards.targets import Class

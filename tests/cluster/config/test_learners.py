@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cluster.config.specification import bit_settings, settings_record
-from shards.learner_kinds import LEARNERS
+from shards.learner_kinds.kinds import LEARNERS
 from tests.cluster.config.test_specification import GOOD, read, refusal
 
 RECIPE = "epochs = 20\nbatch_size = 16\nlearning_rate = 0.05\n"

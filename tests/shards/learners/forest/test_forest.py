@@ -11,7 +11,7 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.metrics import r2_score, roc_auc_score
 
-from shards.learner_kinds import ForestArguments
+from shards.learner_kinds.forest import ForestArguments
 from shards.learners.forest.growing import Grower, Rows
 from shards.learners.forest.learner import Forest, Grown
 from shards.learners.forest.trees import Candidates, Node, Tree

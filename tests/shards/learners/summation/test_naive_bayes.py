@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 from sklearn.naive_bayes import BernoulliNB, CategoricalNB, GaussianNB, MultinomialNB
 
-from shards.learner_kinds import NaiveBayesArguments
+from shards.learner_kinds.summation import NaiveBayesArguments
 from shards.learners.summation.naive_bayes import NaiveBayes
 from storage.errors import Invalid
 from tests.shards.learners.direct import chosen, learned, moved, points_of

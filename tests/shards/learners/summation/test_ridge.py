@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import Ridge as Reference
 
-from shards.learner_kinds import RidgeArguments
+from shards.learner_kinds.summation import RidgeArguments
 from shards.learners.summation.ridge import Ridge
 from tests.shards.learners.direct import chosen, learned, moved, points_of
 

@@ -1,0 +1,90 @@
+"""The learners that ``[model] learner`` may name: what each can predict, and the arguments that it takes."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final
+
+from shards.learner_kinds.forest import ForestArguments
+from shards.learner_kinds.summation import NaiveBayesArguments, RidgeArguments
+from shards.targets import Class, MultiLabel, Number
+
+TORCH: Final = "torch"
+
+LearnerArguments = NaiveBayesArguments | RidgeArguments | ForestArguments
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LearnerKind:
+    """A learner: what may be asked of it."""
+
+    targets: tuple[str, ...]
+    """The targets that it serves."""
+    arguments: type[LearnerArguments] | None
+    """None: the arguments are the factory's."""
+    whole: bool
+    """Whether it learns all slices of a shard at once, with a single checkpoint; slices remain the unit of storage."""
+    version: int = 1
+    """Raised whenever our code of the learner arrives at other bytes."""
+
+
+LEARNERS: Final[Mapping[str, LearnerKind]] = {
+    TORCH: LearnerKind(targets=(Class.kind, Number.kind, MultiLabel.kind), arguments=None, whole=False),
+    "forest": LearnerKind(targets=(Class.kind, Number.kind), arguments=ForestArguments, whole=True),
+    "naive_bayes": LearnerKind(targets=(Class.kind,), arguments=NaiveBayesArguments, whole=True),
+    "ridge": LearnerKind(targets=(Class.kind, Number.kind), arguments=RidgeArguments, whole=True),
+}
+"""By the name in ``[model] learner``."""
+
+
+def read_arguments(learner: str, given: Mapping[str, Any]) -> tuple[LearnerArguments | None, list[str]]:
+    """Return the arguments of a learner other than torch, and what is wrong with ``given``.
+
+    >>> read_arguments("ridge", {"penalty": 2})
+    (RidgeArguments(penalty=2.0), [])
+    >>> read_arguments("ridge", {"alpha": 2.0})
+    (None, ['arguments.alpha is not an argument of ridge; it takes penalty'])
+    """
+    form = LEARNERS[learner].arguments
+    assert form is not None
+    known = {each.name: each.default for each in fields(form)}
+    problems, values = [], dict[str, Any]()
+    for name, value in given.items():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            takes = f"did you mean {close[0]}?" if close else f"it takes {', '.join(known)}"
+            problems.append(f"arguments.{name} is not an argument of {learner}; {takes}")
+        elif (fitting := _fitting(known[name], value)) is None:
+            problems.append(f"arguments.{name} must be {_EXPECTED[type(known[name])]}, got {value!r}")
+        else:
+            values[name] = fitting
+    if problems:
+        return None, problems
+    made = form(**values)
+    problems = [f"arguments.{problem}" for problem in made.problems()]
+    return (None if problems else made), problems
+
+
+def arguments_record(learner: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return valid arguments as a record has them: with the defaults, so that it does not matter who wrote them."""
+    made, _ = read_arguments(learner, given)
+    assert made is not None
+    return asdict(made)
+
+
+_EXPECTED: Final[Mapping[type, str]] = {
+    float: "a number",
+    int: "a whole number",
+    str: "a text",
+    bool: "true or false",
+    tuple: "a list",
+}
+
+
+def _fitting(default: Any, value: Any) -> Any:
+    """Return the value in the type of the default; None: it is of another type."""
+    if isinstance(default, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    return value if type(value) is type(default) else None

@@ -1,0 +1,48 @@
+"""The arguments of naive Bayes and ridge."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+FORMS: Final = ("gaussian", "bernoulli", "multinomial", "categorical")
+"""What naive Bayes assumes about features within a class."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NaiveBayesArguments:
+    """The arguments of ``naive_bayes``."""
+
+    form: str = "gaussian"
+    """One of ``FORMS``. Bernoulli: a feature above 0.5 is present; multinomial: features are counts, 0 or more;
+    categorical: features are codes 0 .. ``values`` - 1."""
+    smoothing: float = 1.0
+    """Added to every count; gaussian adds it, times 1e-9 and the largest variance of a feature, to each variance."""
+    values: int = 0
+    """How many codes a categorical feature may have: declared, never learned."""
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with them."""
+        problems = []
+        if self.form not in FORMS:
+            problems.append(f"form must be one of {', '.join(FORMS)}, got {self.form!r}")
+        if not 0 < self.smoothing < math.inf:
+            problems.append(f"smoothing must be above 0, got {self.smoothing}")
+        if self.form == "categorical" and not 2 <= self.values <= 65536:
+            problems.append(f"values must be 2 .. 65536 for the form categorical, got {self.values}")
+        if self.form != "categorical" and self.values:
+            problems.append("values belongs to the form categorical: leave it out")
+        return problems
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RidgeArguments:
+    """The arguments of ``ridge``."""
+
+    penalty: float = 1.0
+    """The weight of the squared coefficients, as scikit-learn's ``alpha``; the intercept is not penalised."""
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with them."""
+        return [] if 0 < self.penalty < math.inf else [f"penalty must be above 0, got {self.penalty}"]
