@@ -22,7 +22,7 @@ SOAK_SEEDS ?= 1000000
 ROOMS := storage shards coordinator cluster deploy tests
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test ray multinode lint check coverage soak bench hashes clean
+.PHONY: help venv demo test ray multinode lint mypy pyright contracts check coverage soak bench hashes clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -53,10 +53,17 @@ multinode: venv ## lose nodes, heads and coordinators of a Ray cluster of severa
 lint: venv ## style, format, types, import contracts, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/pyright
-	$(BIN)/lint-imports --no-logo
 	$(BIN)/codespell
+	$(MAKE) --no-print-directory -j 2 --output-sync=target mypy pyright contracts
+
+mypy: venv
+	$(BIN)/mypy
+
+pyright: venv
+	$(BIN)/pyright
+
+contracts: venv
+	$(BIN)/lint-imports --no-logo
 
 check: lint coverage ## lint, coverage of the coordinator, and the fast tests
 	$(BIN)/python -m pytest -q $(TWO) -m "not slow and not s3 and $(PARALLEL)"
