@@ -191,7 +191,8 @@ def draft_correction(setup: WriterSetup, source: Source, name: str, *, request_i
 
 
 def correction_reader(setup: WriterSetup, source: Source) -> RowReader:
-    """Return the reader of the rows in ``source``. Raises as ``draft`` does when nothing is trained."""
+    """Return the reader of the rows in ``source``. Raises as ``draft`` and ``writing`` do."""
+    setup.workers.check_own_place()  # a coordinator elsewhere does not check where its callers read slices
     specification = setup.specification
     if specification.data.holdout is not None:
         raise Invalid(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from deploy.commands.shared import CHOICE, DEFAULT_CONFIG, AsJson, Config, HoldReason, RequestId, Wait, with_federation
+from deploy.commands.shared import DEFAULT_CONFIG, AsJson, Config, HoldReason, RequestId, Wait, with_federation
 from deploy.views.output import Outcome
 
 if TYPE_CHECKING:
@@ -33,31 +33,25 @@ def rectify(
 
     The values are checked and stored, encrypted, before the request is accepted. It is carried out like an erasure,
     and 'sisa request' pauses, extends or withdraws it. Correct the source, too: until then training keeps the corrected
-    values and says so.
+    values and says so. Of several sites each corrects the data points of its own people ('sisa --site NAME rectify').
     """
 
     def action(federation: Federation) -> Outcome:
         from deploy.views.erasure import check_given
         from deploy.views.rectification import correction_price, rectify
 
-        if CHOICE.get().site is not None:
-            _refuse_sites()
         check_given(request_id, hold)
         if dry_run:
             return correction_price(federation.price_correction(file), file)
         return rectify(federation, file, request_id=request_id, hold=hold, wait=wait)
 
-    def together(_: SiteFederation) -> Outcome:
-        _refuse_sites()
+    def together(_: SiteFederation) -> NoReturn:
+        from storage.errors import Invalid
+
+        raise Invalid(
+            "the file holds values of people, which do not leave their site: each site carries out its own corrections",
+            "Run 'sisa --site NAME rectify' for each site, where its store is, with the rows of its own people alone."
+            " An id means a data point of that site only.",
+        )
 
     with_federation(action, config, as_json, together)
-
-
-def _refuse_sites() -> NoReturn:
-    from storage.errors import Invalid
-
-    raise Invalid(
-        "a federation of several sites cannot carry out corrections",
-        "Correct the rows in the site's source and run 'sisa train' there, or erase the data points with 'sisa erase"
-        " --id' and add them under new ids.",
-    )
