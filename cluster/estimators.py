@@ -418,16 +418,31 @@ class Regressor(_Estimator):
     def predict(self, X: Any, *, return_std: bool = False) -> Any:
         """Return the number of each data point, shape (N,) or (N, W).
 
-        With ``return_std`` return also the standard deviation over the constituents, in the same shape.
+        With ``return_std`` return also the standard deviation over the constituents, in the same shape; of learners
+        that give intervals, the standard deviation of what is predicted.
         """
         answers = self.federation.predict(self._checked(X))
         table = answers.table()
         columns = [table[name].to_numpy().astype(np.float64) for name, _ in answers.target.columns]
         width = len(answers.target.names)
         means, spreads = (
-            np.stack(part, axis=1) if width > 1 else part[0] for part in (columns[:width], columns[width:])
+            np.stack(part, axis=1) if width > 1 else part[0] for part in (columns[:width], columns[width : 2 * width])
         )
         return (means, spreads) if return_std else means
+
+    def predict_interval(self, X: Any) -> npt.NDArray[np.float64]:
+        """Return the ends of each answer's interval, shape (N, 2) or (N, W, 2), of a learner that gives intervals."""
+        answers = self.federation.predict(self._checked(X))
+        if not answers.target.interval:
+            raise Invalid(
+                f"answers of the learner {self.learner} have no intervals",
+                'Take a learner that gives some, such as learner="bayesian_linear".',
+            )
+        table = answers.table()
+        names = [name for name, _ in answers.target.columns][2 * len(answers.target.names) :]
+        ends_N2W = np.stack([table[name].to_numpy().astype(np.float64) for name in names], axis=1)
+        ends_NW2 = ends_N2W.reshape(len(ends_N2W), 2, -1).swapaxes(1, 2)
+        return ends_NW2 if len(answers.target.names) > 1 else ends_NW2[:, 0]
 
     def score(self, X: Any, y: Any) -> float:
         """Return R², the mean over the numbers; NaN where all values of one are equal."""

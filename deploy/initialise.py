@@ -354,6 +354,7 @@ seed = 7  # of all draws; there is no recipe
         "forest": 'trees = 100, depth = 12, min_leaf = 5, thresholds = "pivot"',
         "naive_bayes": 'form = "gaussian", smoothing = 1.0',
         "ridge": "penalty = 1.0",
+        "bayesian_linear": "penalty = 1.0, interval = 0.9",
     }.items()
 }
 

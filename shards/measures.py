@@ -8,7 +8,7 @@ Shape legend: N points, C classes, W columns of labels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Self
 
 import numpy as np
@@ -112,6 +112,20 @@ def number_measures(names: Sequence[str], truth_NW: _Floats, predicted_NW: _Floa
         metrics={name: float(np.mean(values)) for name, values in raw.items() if not np.isnan(values).any()},
         undefined={"r2": f"all data points have the same value of {_some(same)}"} if same else {},
         breakdown=_breakdown(names, **raw) if len(names) > 1 else {},
+    )
+
+
+def interval_measures(
+    found: Measures, names: Sequence[str], truth_NW: _Floats, low_NW: _Floats, high_NW: _Floats
+) -> Measures:
+    """Return the measures with the share of the numbers that are in their intervals, and the mean width of these."""
+    raw = {"coverage": ((low_NW <= truth_NW) & (truth_NW <= high_NW)).mean(axis=0)}
+    raw["interval_width"] = (high_NW - low_NW).mean(axis=0)
+    own = _breakdown(names, **raw)
+    return replace(
+        found,
+        metrics={**found.metrics, **{name: float(np.mean(values_W)) for name, values_W in raw.items()}},
+        breakdown={name: {**each, **own[name]} for name, each in found.breakdown.items()},
     )
 
 

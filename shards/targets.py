@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from shards.measures import Measures, class_measures, label_measures, number_measures
+from shards.measures import Measures, class_measures, interval_measures, label_measures, number_measures
 from storage.errors import Invalid
 
 LabelArray = npt.NDArray[np.int32] | npt.NDArray[np.float32]
@@ -23,8 +23,13 @@ LabelArray = npt.NDArray[np.int32] | npt.NDArray[np.float32]
 
 ColumnKind = Literal["text", "texts", "number"]
 
+Interval = Literal["", "predictive", "credible"]
+"""What an answer's interval is of: of the label of a data point; of the rate or probability that is predicted. Empty:
+answers have none."""
+
 _ROUNDING: Final = 1e-3
 """Largest deviation of a sum of float32 probabilities from 1."""
+_ENDS: Final = ("low", "high")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,9 @@ class Target(ABC):
     """What is predicted; ``names`` has a name for each output of the model."""
 
     names: tuple[str, ...]
+    interval: Interval = field(default="", kw_only=True)
+    """Follows from the learner. Of several constituents the answer's interval is the hull of theirs: it holds at least
+    as much of the mean of their distributions as each holds of its own."""
     kind: ClassVar[str]
     losses: ClassVar[tuple[str, ...]]
     """The losses there are; the first one is the default."""
@@ -119,18 +127,27 @@ class Class(Target):
     @property
     def columns(self) -> tuple[tuple[str, ColumnKind], ...]:
         """See ``Target.columns``."""
-        return (("prediction", "text"), *((f"probability_{name}", "number") for name in self.names))
+        parts = ("probability", *_ENDS) if self.interval else ("probability",)
+        return (("prediction", "text"), *((f"{part}_{name}", "number") for part in parts for name in self.names))
 
     def aggregate(self, outputs_KNW: npt.NDArray[np.float64], rule: str) -> npt.NDArray[np.float64]:
         """Return mean probabilities, or shares of votes; each line sums to 1. Ties go to the class declared first."""
-        if rule != "majority_vote":
-            return _mean(outputs_KNW)
-        votes_KN = outputs_KNW.argmax(axis=2)
-        return _mean(np.eye(outputs_KNW.shape[2], dtype=np.float64)[votes_KN])
+        wide = len(self.names)
+        likely_KNC, ends_KN = outputs_KNW[:, :, :wide], outputs_KNW[:, :, wide:]
+        if rule == "majority_vote":
+            likely_KNC = np.eye(wide, dtype=np.float64)[likely_KNC.argmax(axis=2)]
+        return np.concatenate([_mean(likely_KNC), _hull(ends_KN)], axis=1)
+
+    def combine(self, scores: Sequence[npt.NDArray[np.floating[Any]]], counts: Sequence[int], rule: str) -> Any:
+        """See ``Target.combine``."""
+        wide = len(self.names)
+        ends_KN = np.stack([each[:, wide:].astype(np.float64) for each in scores])
+        shares_NC = super().combine([each[:, :wide] for each in scores], counts, rule)
+        return np.concatenate([shares_NC, _hull(ends_KN)], axis=1)
 
     def texts(self, scores_NS: npt.NDArray[np.floating[Any]]) -> Sequence[str]:
         """Return the names of the predicted classes."""
-        return [self.names[position] for position in scores_NS.argmax(axis=1)]
+        return [self.names[position] for position in scores_NS[:, : len(self.names)].argmax(axis=1)]
 
     def facts(self) -> dict[str, Any]:
         """Return the order of the probabilities."""
@@ -138,13 +155,18 @@ class Class(Target):
 
     def objects(self, scores_NS: npt.NDArray[np.floating[Any]]) -> Iterator[dict[str, Any]]:
         """See ``Target.objects``."""
-        rows = zip(self.texts(scores_NS), scores_NS.astype(np.float32).tolist(), strict=True)
-        return ({"prediction": name, "probabilities": row} for name, row in rows)
+        wide = len(self.names)
+        for name, row in zip(self.texts(scores_NS), scores_NS.astype(np.float32).tolist(), strict=True):
+            ends = zip(_ENDS, (row[wide : 2 * wide], row[2 * wide :]), strict=True)
+            yield {"prediction": name, "probabilities": row[:wide]} | (dict(ends) if self.interval else {})
 
     def fault(self, scores_NS: npt.NDArray[np.floating[Any]]) -> str | None:
         """See ``Target.fault``."""
-        sums_N = scores_NS.sum(axis=1, dtype=np.float64)
-        return "it has numbers that are not probabilities" if _strange(scores_NS) or _off(sums_N) else None
+        wide = len(self.names)
+        sums_N = scores_NS[:, :wide].sum(axis=1, dtype=np.float64)
+        if _strange(scores_NS) or _off(sums_N):
+            return "it has numbers that are not probabilities"
+        return _turned(scores_NS[:, wide:])
 
     def made_up(self, index_N: npt.NDArray[np.uint64]) -> Any:
         """Return each class in turn."""
@@ -152,12 +174,15 @@ class Class(Target):
 
     def measures(self, labels: npt.NDArray[np.int32], scores_NS: npt.NDArray[np.float64]) -> Measures:
         """See ``Target.measures``."""
-        return class_measures(self.names, labels, scores_NS)
+        return class_measures(self.names, labels, scores_NS[:, : len(self.names)])
 
 
 @dataclass(frozen=True, slots=True)
 class Number(Target):
     """One number, or several. The spread over the constituents is an answer's uncertainty.
+
+    Of learners whose answers have intervals, the spread is the standard deviation of the mean of the constituents'
+    distributions: that within the constituents and that between them.
 
     Models learn ``(number - shift) / scale``, and answers are numbers again.
     """
@@ -174,13 +199,23 @@ class Number(Target):
     def columns(self) -> tuple[tuple[str, ColumnKind], ...]:
         """See ``Target.columns``."""
         ends = ("",) if len(self.names) == 1 else tuple(f"_{name}" for name in self.names)
-        return tuple((f"{what}{end}", "number") for what in ("prediction", "spread") for end in ends)
+        return tuple((f"{what}{end}", "number") for what in self._parts for end in ends)
+
+    @property
+    def _parts(self) -> tuple[str, ...]:
+        return ("prediction", "spread", *_ENDS) if self.interval else ("prediction", "spread")
 
     def aggregate(self, outputs_KNW: npt.NDArray[np.float64], rule: str) -> npt.NDArray[np.float64]:
-        """Return the constituents' mean and their standard deviation from it (0 of a single one)."""
-        del rule
-        numbers_KNW = self._numbers(outputs_KNW)
-        return np.concatenate([numbers_KNW.mean(axis=0), numbers_KNW.std(axis=0)], axis=1)
+        """Return the constituents' mean and their standard deviation from it (0 of a single one).
+
+        With intervals, outputs are means, standard deviations and both ends.
+        """
+        if not self.interval:
+            numbers_KNW = self._numbers(outputs_KNW)
+            return np.concatenate([numbers_KNW.mean(axis=0), numbers_KNW.std(axis=0)], axis=1)
+        means, spreads, low, high = np.split(outputs_KNW, 4, axis=2)
+        parts = [self._numbers(means), spreads * self.scale, self._numbers(low), self._numbers(high)]
+        return np.asarray(self.combine(list(np.concatenate(parts, axis=2)), [1] * len(outputs_KNW), rule))
 
     def learned(self, labels_NW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """See ``Target.learned``."""
@@ -198,16 +233,16 @@ class Number(Target):
         wide = len(self.names)
         shares_K = np.array(counts, dtype=np.float64)[:, None, None] / sum(counts)
         all_KNS = np.stack([each.astype(np.float64) for each in scores])
-        means_KNW, spreads_KNW = all_KNS[:, :, :wide], all_KNS[:, :, wide:]
+        means_KNW, spreads_KNW = all_KNS[:, :, :wide], all_KNS[:, :, wide : 2 * wide]
         mean_NW = (shares_K * means_KNW).sum(axis=0)
         variance_NW = (shares_K * (spreads_KNW**2 + (means_KNW - mean_NW) ** 2)).sum(axis=0)
-        return np.concatenate([mean_NW, np.sqrt(variance_NW)], axis=1)
+        return np.concatenate([mean_NW, np.sqrt(variance_NW), _hull(all_KNS[:, :, 2 * wide :])], axis=1)
 
     def objects(self, scores_NS: npt.NDArray[np.floating[Any]]) -> Iterator[dict[str, Any]]:
         """See ``Target.objects``; with several labels an object by their names in place of each number."""
         wide = len(self.names)
         for row in scores_NS.astype(np.float32).tolist():
-            parts = {"prediction": row[:wide], "spread": row[wide:]}
+            parts = {what: row[place * wide : (place + 1) * wide] for place, what in enumerate(self._parts)}
             yield {
                 what: values[0] if wide == 1 else dict(zip(self.names, values, strict=True))
                 for what, values in parts.items()
@@ -215,9 +250,10 @@ class Number(Target):
 
     def fault(self, scores_NS: npt.NDArray[np.floating[Any]]) -> str | None:
         """See ``Target.fault``."""
-        if not np.isfinite(scores_NS).all() or (scores_NS[:, len(self.names) :] < 0).any():
+        wide = len(self.names)
+        if not np.isfinite(scores_NS).all() or (scores_NS[:, wide : 2 * wide] < 0).any():
             return "it has numbers that are not finite, or a spread below 0"
-        return None
+        return _turned(scores_NS[:, 2 * wide :])
 
     def made_up(self, index_N: npt.NDArray[np.uint64]) -> Any:
         """Return numbers from 0 to 1."""
@@ -225,8 +261,13 @@ class Number(Target):
         return ((mixed_NW >> np.uint64(40)) / 2.0**24).astype(np.float32)
 
     def measures(self, labels: npt.NDArray[np.float32], scores_NS: npt.NDArray[np.float64]) -> Measures:
-        """See ``Target.measures``; the spread is not measured."""
-        return number_measures(self.names, self._numbers(labels), scores_NS[:, : len(self.names)])
+        """See ``Target.measures``; the spread is not measured, and of intervals those of labels."""
+        numbers_NW = self._numbers(labels)
+        found = number_measures(self.names, numbers_NW, scores_NS[:, : len(self.names)])
+        if self.interval != "predictive":
+            return found
+        _, _, low_NW, high_NW = np.split(scores_NS, 4, axis=1)
+        return interval_measures(found, self.names, numbers_NW, low_NW, high_NW)
 
 
 class MultiLabel(Target):
@@ -284,6 +325,17 @@ def outputs_of(kind: str, outputs: int) -> Target:
 def _mean(values_KNW: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     means_NW: npt.NDArray[np.float64] = values_KNW.mean(axis=0)
     return means_NW
+
+
+def _hull(ends_KNE: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the lowest of the low ends and the highest of the high ones; without ends there are none."""
+    low_KNW, high_KNW = np.split(ends_KNE, 2, axis=2)
+    return np.concatenate([low_KNW.min(axis=0), high_KNW.max(axis=0)], axis=1)
+
+
+def _turned(ends_NE: npt.NDArray[np.floating[Any]]) -> str | None:
+    low_NW, high_NW = np.split(ends_NE, 2, axis=1)
+    return "it has an interval whose low end is above its high one" if (low_NW > high_NW).any() else None
 
 
 def _strange(scores_NS: npt.NDArray[np.floating[Any]]) -> bool:

@@ -214,7 +214,7 @@ def read_sites(path: Path) -> SitesSpecification:
         folder=common.folder,
         sites=sites,
         aggregation=common.aggregation,
-        target=common.data.predicted,
+        target=common.predicted,
         id_column=common.data.id,
         settings=settings,
         serve=serve,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from cluster.config.serve import ServeSettings
 from cluster.config.toml import TOP, Problems, parse_file, read_table
 from coordinator.settings import AggregationSettings, ErasureSettings, ReceiptSettings
-from shards.learner_kinds.kinds import TORCH
+from shards.learner_kinds.kinds import LEARNERS, TORCH
 from shards.specification import (
     DataSettings,
     ModelSettings,
@@ -24,7 +24,7 @@ from shards.specification import (
     check_loss,
     check_schedule,
 )
-from shards.targets import Class
+from shards.targets import Class, Target
 from storage.digests import Json, Sha256, canonical_json, digest_of
 from storage.errors import Invalid
 from storage.location import PROFILE_RULE, is_on_s3, is_profile
@@ -160,6 +160,11 @@ class FederationSpecification:
     credentials: str | None = None
     receipts: ReceiptSettings = field(default_factory=ReceiptSettings)
     serve: ServeSettings = field(default_factory=ServeSettings)
+
+    @property
+    def predicted(self) -> Target:
+        """What is predicted; with intervals if the learner gives some."""
+        return replace(self.data.predicted, interval=LEARNERS[self.model.learner].interval)
 
     @property
     def data_endpoint(self) -> str | None:

@@ -137,7 +137,7 @@ class Ensemble:
             learner=learner,
             constituents=constituents,
             rule=specification.aggregation.rule,
-            target=specification.data.predicted,
+            target=specification.predicted,
             checkpoints=checkpoints,
         )
 

@@ -171,7 +171,7 @@ class Reading:
         features = asked_about(self._specification, state, data, labelled=False, remark=self._remark)
         return Answers(
             **ensemble.answered_by.facts,
-            target=self._specification.data.predicted,
+            target=self._specification.predicted,
             id_column=self._specification.data.id,
             asked=data,
             batches=(
@@ -186,7 +186,7 @@ class Reading:
         Without ``data`` these are the hold-out points. Raises ``Invalid`` also when there are none.
         """
         state, ensemble = self._load()
-        settings, evaluated = self._specification.data, Evaluated(self.trained()[1])
+        target, evaluated = self._specification.predicted, Evaluated(self.trained()[1])
         if data is None:
             if not state.held_out:
                 raise Invalid(
@@ -194,7 +194,7 @@ class Reading:
                 )
             held = self._answered(ensemble, self._still_held(state))
             pairs = ((batch.labels_N, scores_NS) for batch, scores_NS in held if batch.labels_N is not None)
-            return evaluation_of(pairs, settings.predicted, ensemble.answered_by)
+            return evaluation_of(pairs, target, ensemble.answered_by)
         features = asked_about(self._specification, state, data, labelled=True, remark=self._remark)
 
         def counted() -> Iterator[tuple[LabelArray, npt.NDArray[np.float64]]]:
@@ -205,9 +205,9 @@ class Reading:
 
         def trained_on(state: FederationState) -> TrainedOn | None:
             slices = (record for shard in state.shards for record in shard.slices)
-            return evaluated.trained_on(self._store, slices, settings.scale)
+            return evaluated.trained_on(self._store, slices, self._specification.data.scale)
 
-        found = evaluation_of(counted(), settings.predicted, ensemble.answered_by)
+        found = evaluation_of(counted(), target, ensemble.answered_by)
         try:
             return replace(found, trained_on=self._steadily(trained_on))
         except Corrupt as error:  # answers need no slices, and 'sisa verify' is there to find damage

@@ -149,10 +149,17 @@ class _Endpoints(Endpoints):
         asked = await self.predictions.handle(len(payload), lambda: reader.read(payload, media_type))
         answer = await asyncio.wrap_future(self._service.answering.ask(asked.features_NF))
         note(request.scope, points=len(asked.features_NF), generation=answer.generation)
-        data = self._service.specification.data
+        specification = self._service.specification
         body = await self.predictions.handle(
             len(payload),
-            lambda: answer_body(answer.facts, answer.scores_NS, asked, data.predicted, data.id, answer_type),
+            lambda: answer_body(
+                answer.facts,
+                answer.scores_NS,
+                asked,
+                specification.predicted,
+                specification.data.id,
+                answer_type,
+            ),
         )
         return Response(body, media_type=answer_type)
 

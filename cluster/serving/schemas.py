@@ -65,8 +65,16 @@ class Prediction(_Shape):
         description="The class; or the number, or one for each label column. Absent with the target multi_label.",
     )
     spread: float | dict[str, float] | None = Field(
-        default=None, description="Numbers only: the constituents' standard deviation from their mean."
+        default=None,
+        description="Numbers only: the constituents' standard deviation from their mean, and with intervals that of"
+        " the number that is predicted.",
     )
+    low: float | list[float] | dict[str, float] | None = Field(
+        default=None,
+        description="The lower end of the interval of a number, or of each class's probability, if the learner gives"
+        " intervals.",
+    )
+    high: float | list[float] | dict[str, float] | None = Field(default=None, description="Its upper end.")
     labels: list[str] | None = Field(default=None, description="Target multi_label only: the labels that are given.")
     probabilities: list[float] | dict[str, float] | None = Field(
         default=None,

@@ -219,7 +219,7 @@ class RemoteSite:
         _check_facts(found)
         return SiteAnswer(
             **found.facts,
-            scores_NS=scores_of_table(found.table, self._site.specification.data.predicted, len(features_NF)),
+            scores_NS=scores_of_table(found.table, self._site.specification.predicted, len(features_NF)),
         )
 
     def _pieces(self, features_NF: npt.NDArray[np.float32]) -> Iterator[npt.NDArray[np.float32]]:

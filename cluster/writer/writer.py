@@ -522,7 +522,7 @@ def _measured(setup: WriterSetup, state: FederationState) -> Measures:
         holdout=state.holdout,
         width=_width(state),
         scale=specification.data.scale,
-        target=specification.data.predicted,
+        target=specification.predicted,
         rule=specification.aggregation.rule,
         configuration=stored,
     )

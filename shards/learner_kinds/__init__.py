@@ -1,6 +1,7 @@
 """The learners that ``[model] learner`` may name.
 
 kinds      what each can predict, and its arguments
+bayesian   the arguments of Bayesian linear regression and the conjugate families
 forest     the arguments of forests
 summation  the arguments of naive Bayes and ridge
 """

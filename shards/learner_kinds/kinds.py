@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
+from shards.learner_kinds.bayesian import BayesianLinearArguments
 from shards.learner_kinds.forest import ForestArguments
 from shards.learner_kinds.summation import NaiveBayesArguments, RidgeArguments
-from shards.targets import Class, MultiLabel, Number
+from shards.targets import Class, Interval, MultiLabel, Number
 
 TORCH: Final = "torch"
 
-LearnerArguments = NaiveBayesArguments | RidgeArguments | ForestArguments
+LearnerArguments = NaiveBayesArguments | RidgeArguments | ForestArguments | BayesianLinearArguments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,8 @@ class LearnerKind:
     """None: the arguments are the factory's."""
     whole: bool
     """Whether it learns all slices of a shard at once, with a single checkpoint; slices remain the unit of storage."""
+    interval: Interval = ""
+    """What the intervals of its answers are of; empty: there are none."""
     version: int = 1
     """Raised whenever our code of the learner arrives at other bytes."""
 
@@ -35,6 +38,9 @@ LEARNERS: Final[Mapping[str, LearnerKind]] = {
     "forest": LearnerKind(targets=(Class.kind, Number.kind), arguments=ForestArguments, whole=True),
     "naive_bayes": LearnerKind(targets=(Class.kind,), arguments=NaiveBayesArguments, whole=True),
     "ridge": LearnerKind(targets=(Class.kind, Number.kind), arguments=RidgeArguments, whole=True),
+    "bayesian_linear": LearnerKind(
+        targets=(Number.kind,), arguments=BayesianLinearArguments, whole=True, interval="predictive"
+    ),
 }
 """By the name in ``[model] learner``."""
 

@@ -10,6 +10,7 @@ from shards.encoding import InputShape
 from shards.learner_kinds.kinds import LEARNERS, TORCH
 from shards.learners.forest.learner import Forest
 from shards.learners.protocol import Learner
+from shards.learners.summation.bayesian_linear import BayesianLinear
 from shards.learners.summation.naive_bayes import NaiveBayes
 from shards.learners.summation.ridge import Ridge
 from shards.learners.torch.learner import TorchLearner
@@ -25,6 +26,7 @@ _MADE_BY: Final[Mapping[str, Callable[[Any, int, int, str, int], Learner[Any]]]]
     "naive_bayes": NaiveBayes,
     "forest": Forest,
     "ridge": Ridge,
+    "bayesian_linear": BayesianLinear,
 }
 """The learners that come with this system, made from their arguments, features, outputs, target and seed."""
 

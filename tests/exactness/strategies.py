@@ -75,6 +75,7 @@ LEARNERS: list[tuple[str, str, dict[str, Any]]] = [
     ("forest", "number", {"trees": 2, "min_leaf": 2, "candidates": 5}),
     ("ridge", "class", {}),
     ("ridge", "number", {"penalty": 0.1}),
+    ("bayesian_linear", "number", {"interval": 0.5}),
 ]
 """Learners other than torch, with a target that they serve, and arguments."""
 

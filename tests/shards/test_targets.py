@@ -69,6 +69,58 @@ def test_sites_together_answer_as_one_ensemble(kind: str, data: st.DataObject) -
     assert together == pytest.approx(target.aggregate(outputs, "mean_probability"), abs=1e-3)
 
 
+INTERVALS_KNW = np.array([[[1.0, 0.3, 0.5, 1.5]], [[2.0, 0.4, 1.0, 3.0]]])
+"""Mean, spread, low and high end of two constituents."""
+
+
+def test_an_interval_is_the_hull_of_the_constituents() -> None:
+    """The spread is that of the mean of their distributions: within them, and between them."""
+    target = Number(("price",), interval="predictive")
+    scores = target.aggregate(INTERVALS_KNW, "mean_probability")
+    variance = (0.3**2 + 0.4**2) / 2 + 0.5**2
+    assert scores == pytest.approx(np.array([[1.5, np.sqrt(variance), 0.5, 3.0]]))
+    assert [name for name, _ in target.columns] == ["prediction", "spread", "low", "high"]
+    (answer,) = target.objects(scores)
+    assert answer == pytest.approx({"prediction": 1.5, "spread": np.sqrt(variance), "low": 0.5, "high": 3.0})
+    scaled = Number(("price",), shift=10.0, scale=2.0, interval="predictive")
+    assert scaled.aggregate(INTERVALS_KNW, "mean_probability") == pytest.approx(scores * 2 + [[10.0, 0.0, 10.0, 10.0]])
+
+
+def test_intervals_of_several_numbers_and_classes_have_names() -> None:
+    """Columns end in the label's name, and JSON has the same form as the predictions."""
+    numbers = Number(("a", "b"), interval="predictive")
+    assert [name for name, _ in numbers.columns][4:] == ["low_a", "low_b", "high_a", "high_b"]
+    (answer,) = numbers.objects(np.array([[1.0, 2.0, 0.5, 0.5, 0.0, 1.0, 2.0, 3.0]]))
+    assert (answer["low"], answer["high"]) == ({"a": 0.0, "b": 1.0}, {"a": 2.0, "b": 3.0})
+    classes = Class(("a", "b"), interval="credible")
+    outputs_KNW = np.array([[[0.25, 0.75, 0.0, 0.5, 0.5, 1.0]], [[0.5, 0.5, 0.25, 0.25, 0.75, 0.75]]])
+    scores = classes.aggregate(outputs_KNW, "mean_probability")
+    (answer,) = classes.objects(scores)
+    assert answer == {"prediction": "b", "probabilities": [0.375, 0.625], "low": [0.0, 0.25], "high": [0.75, 1.0]}
+    assert classes.aggregate(outputs_KNW, "majority_vote")[0, :2].tolist() == [0.5, 0.5]
+    assert classes.measures(np.array([1], dtype=np.int32), scores).metrics["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("target", [Number(("a", "b"), interval="predictive"), Class(("a", "b"), interval="credible")])
+@given(data=st.data())
+def test_intervals_of_sites_together_are_those_of_one_ensemble(target: Target, data: st.DataObject) -> None:
+    """The hull of hulls is the hull; all parts of scores go with their own."""
+    parts = 4 if isinstance(target, Number) else 3
+    shape = (data.draw(st.integers(2, 5)), data.draw(st.integers(1, 4)), 2 * parts)
+    outputs = data.draw(arrays(np.float64, shape, elements=st.floats(0, 1, width=32)))
+    together = _combined(target, outputs, data.draw(st.integers(1, shape[0] - 1)))
+    assert together == pytest.approx(target.aggregate(outputs, "mean_probability"), abs=1e-3)
+
+
+def test_how_many_labels_are_in_their_intervals_is_measured() -> None:
+    """The share of them, and the width; not of intervals that are of a rate."""
+    scores = np.array([[1.0, 0.5, 0.0, 2.0], [1.0, 0.5, 0.0, 4.0]])
+    labels = np.array([[2.0], [5.0]], dtype=np.float32)
+    found = Number(("price",), interval="predictive").measure([(labels, scores)])
+    assert (found.metrics["coverage"], found.metrics["interval_width"]) == (0.5, 3.0)
+    assert "coverage" not in Number(("price",), interval="credible").measure([(labels, scores)]).metrics
+
+
 @pytest.mark.parametrize(
     ("target", "scores", "fault"),
     [
@@ -78,6 +130,9 @@ def test_sites_together_answer_as_one_ensemble(kind: str, data: st.DataObject) -
         (Number(("a",)), [[-3.0, 1.0]], None),
         (Number(("a",)), [[0.0, -1.0]], "a spread below 0"),
         (Number(("a",)), [[np.inf, 1.0]], "not finite"),
+        (Number(("a",), interval="predictive"), [[0.0, 1.0, 2.0, 1.0]], "whose low end is above its high one"),
+        (Class(("a", "b"), interval="credible"), [[0.5, 0.5, 0.4, 0.4, 0.6, 0.6]], None),
+        (Class(("a", "b"), interval="credible"), [[0.5, 0.5, 0.4, 0.7, 0.6, 0.6]], "whose low end is above its high"),
     ],
 )
 def test_impossible_scores_are_noticed(target: Target, scores: list[list[float]], fault: str | None) -> None:

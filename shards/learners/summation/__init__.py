@@ -1,6 +1,8 @@
 """Learners whose constituent is a few sums over its data points (Cao & Yang 2015): a point is subtracted again.
 
-learner       what these learners have in common
-naive_bayes   naive Bayes: gaussian, bernoulli, multinomial, categorical
-ridge         ridge regression, and classification by regression on the classes
+learner          what these learners have in common
+naive_bayes      naive Bayes: gaussian, bernoulli, multinomial, categorical
+ridge            ridge regression, and classification by regression on the classes
+bayesian_linear  linear regression with intervals
+quantiles        the ends of intervals, by SciPy
 """

@@ -38,8 +38,7 @@ class Ridge(SummationLearner[Coefficients]):
 
     def sums(self, features_NF: npt.NDArray[np.float32], labels_N: npt.NDArray[Any]) -> Mapping[str, Integers]:
         """See ``SummationLearner.sums``."""
-        grid = np.full((len(features_NF), self._inputs + 1), UNIT, dtype=np.int64)
-        grid[:, :-1] = fixed(features_NF, "feature")
+        grid = with_ones(features_NF)
         if self._is_class:
             labels_NW = (labels_N[:, None] == np.arange(self._outputs)) * np.int64(UNIT)
         else:
@@ -66,3 +65,10 @@ class Ridge(SummationLearner[Coefficients]):
             total_N1 > 0, cut_NW / np.where(total_N1 > 0, total_N1, 1), 1 / self._outputs
         )
         return shares_NW
+
+
+def with_ones(features_NF: npt.NDArray[np.float32]) -> Integers:
+    """Return the features on the grid, with a last column that is 1 for the intercept."""
+    grid = np.full((len(features_NF), features_NF.shape[1] + 1), UNIT, dtype=np.int64)
+    grid[:, :-1] = fixed(features_NF, "feature")
+    return grid

@@ -12,14 +12,21 @@ from tests.cluster.config.test_specification import GOOD, read, refusal
 
 RECIPE = "epochs = 20\nbatch_size = 16\nlearning_rate = 0.05\n"
 PLAIN = GOOD.replace(f"[training]\n{RECIPE}", "")
+NUMBER = PLAIN.replace('classes  = ["0", "1"]', 'target = "number"')
+
+_OF_NUMBERS = " or ".join(name for name, kind in LEARNERS.items() if "number" in kind.targets)
 
 
 def _with(model: str, text: str = PLAIN) -> str:
     return f"{text}\n[model]\n{model}\n"
 
 
+def _number(learner: str, arguments: str) -> str:
+    return _with(f'learner = "{learner}"\narguments = {{ {arguments} }}', NUMBER)
+
+
 MISTAKES = [
-    (_with('learner = "trees"'), "[model] learner must be one of torch, forest, naive_bayes, ridge, got 'trees'"),
+    (_with('learner = "trees"'), f"[model] learner must be one of {', '.join(LEARNERS)}, got 'trees'"),
     (
         _with('learner = "forest"\nfactory = "net:build"'),
         "[model] factory belongs to the learner torch, learner is forest",
@@ -44,9 +51,12 @@ MISTAKES = [
     ),
     (_with('learner = "naive_bayes"\narguments = { values = 3 }'), "values belongs to the form categorical"),
     (
-        _with('learner = "naive_bayes"', PLAIN.replace('classes  = ["0", "1"]', 'target = "number"')),
-        "[model] learner = 'naive_bayes' does not serve the target number, only class. Take torch or forest or ridge.",
+        _with('learner = "naive_bayes"', NUMBER),
+        f"[model] learner = 'naive_bayes' does not serve the target number, only class. Take {_OF_NUMBERS}.",
     ),
+    (_number("bayesian_linear", "alpha = 1"), "arguments.alpha must be above 1, got 1.0: the spread"),
+    (_number("bayesian_linear", "interval = 1.0"), "arguments.interval must be above 0 and below 1, got 1.0"),
+    (_number("bayesian_linear", "beta = 0.0"), "arguments.beta must be above 0, got 0.0"),
     (
         _with('learner = "forest"') + "[data.encode]\nx1 = { tokens = 4 }\n",
         "[model] learner = 'forest' takes a row of numbers, and x1 is an image or a sequence. Leave the column out",
@@ -89,5 +99,6 @@ def test_the_usual_learner_is_left_out_of_records(tmp_path: Path) -> None:
 @pytest.mark.parametrize("learner", sorted(LEARNERS.keys() - {"torch"}))
 def test_a_learner_needs_no_further_setting(learner: str, tmp_path: Path) -> None:
     """The defaults do, and the seed may be set."""
-    text = _with(f'learner = "{learner}"') + "[training]\nseed = 5\n"
+    text = _with(f'learner = "{learner}"', PLAIN if "class" in LEARNERS[learner].targets else NUMBER)
+    text += "[training]\nseed = 5\n"
     assert read(tmp_path / "sisa.toml", text).training.seed == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import sisa
 from cluster.config.specification import read_specification
 from cluster.ensemble.loaded import Ensemble
 from coordinator.engine.ledger import read_state
+from shards.learner_kinds.kinds import LEARNERS as KINDS
 from shards.learners.trainer import ConstituentTrainer
 from storage.errors import Conflict, Invalid
 from tests.doubles.user_folder import MARKED, UserFolder, small_points, without
@@ -20,13 +22,33 @@ LEARNERS: dict[str, dict[str, Any]] = {
     "forest": {"trees": 5, "min_leaf": 2},
     "naive_bayes": {},
     "ridge": {"penalty": 0.5},
+    "bayesian_linear": {"interval": 0.95},
 }
+NUMBERS: dict[str, Callable[[int], float]] = {"bayesian_linear": float}
+"""Learners that predict numbers, and the label of a data point with this value of x00."""
 NO_RECIPE = {"training__epochs": None, "training__batch_size": None, "training__learning_rate": None}
 
 
 def _specified(home: UserFolder, learner: str, **changes: object) -> UserFolder:
     changes |= {"model__learner": learner, "model__factory": None, "model__arguments": LEARNERS[learner]}
-    return home.fill(changes.pop("columns", None), **NO_RECIPE, **changes)  # type: ignore[arg-type]
+    columns = _columns(learner, changes.pop("columns", None))
+    if learner in NUMBERS:
+        changes |= {"data__target": "number", "data__classes": None, "data__label": "amount"}
+    return home.fill(columns, **NO_RECIPE, **changes)
+
+
+def _columns(learner: str, columns: Any = None) -> dict[str, list[Any]]:
+    """Return data points; with numbers to predict if the learner predicts numbers."""
+    found = columns or small_points()
+    if learner in NUMBERS:
+        found = found | {"amount": [NUMBERS[learner](value) for value in found["x00"]]}
+    return found
+
+
+def _measured(home: UserFolder) -> float:
+    """Return the accuracy, or the share of labels in their intervals, on the training data."""
+    found = home.json("evaluate", "train.parquet").data
+    return float(found["accuracy"] if found["target"] == "class" else found["metrics"]["coverage"])
 
 
 @pytest.fixture
@@ -67,7 +89,7 @@ def test_a_person_is_taken_out_directly(learner: str, home: UserFolder, direct: 
     assert home.run("train").code == 0
     before = home.json("status")
     assert [len(each["slice_digests"]) for each in before.data["constituents"]] == [1, 1, 1]
-    assert home.json("evaluate", "train.parquet").data["accuracy"] > 0.4
+    assert _measured(home) > 0.4
     erased = home.json("erase", "--subject", MARKED, "--wait", "--request-id", "r-1")
     assert (erased.code, erased.data["state"], erased.data["points"]) == (0, "complete", 4)
     assert direct == [4]
@@ -175,6 +197,27 @@ def test_a_regressor_with_a_forest(home: UserFolder) -> None:
         sisa.Regressor(learner="forest", epochs=3, store="other").fit(X_NF, y_N)
 
 
+def test_a_regressor_with_intervals(home: UserFolder) -> None:
+    """The interval of each answer is around it, and holds as many labels as declared; forests have none."""
+    assert home.folder == Path.cwd()
+    generator = np.random.default_rng(7)
+    X_NF = generator.normal(size=(300, 3)).astype(np.float32)
+    y_NW = X_NF[:, :2] + generator.normal(size=(300, 2))
+    arguments = {"interval": 0.8}
+    with sisa.Regressor(learner="bayesian_linear", arguments=arguments, shards=1, slices=2, store="own") as model:
+        model.fit(X_NF, y_NW)
+        ends_NW2 = model.predict_interval(X_NF)
+        means_NW, spreads_NW = model.predict(X_NF, return_std=True)
+        inside = (ends_NW2[..., 0] < y_NW) & (y_NW < ends_NW2[..., 1])
+        assert inside.mean() == pytest.approx(0.8, abs=0.06)
+        assert ends_NW2.mean(axis=2) == pytest.approx(means_NW, abs=1e-5)
+        assert spreads_NW == pytest.approx(1, abs=0.2)
+    with sisa.Regressor(learner="forest", arguments={"trees": 2}, shards=1, slices=2, store="other") as model:
+        assert model.fit(X_NF, y_NW[:, 0]).predict(X_NF).shape == (300,)
+        with pytest.raises(Invalid, match="answers of the learner forest have no intervals"):
+            model.predict_interval(X_NF)
+
+
 def test_codes_of_categories_are_features(home: UserFolder, direct: list[int]) -> None:
     """A categorical naive Bayes counts the codes that an encoder gives each category."""
     columns = small_points()
@@ -199,17 +242,19 @@ def test_codes_of_categories_are_features(home: UserFolder, direct: list[int]) -
 @pytest.mark.parametrize("learner", LEARNERS)
 def test_a_draft_for_the_learner_trains(learner: str, home: UserFolder) -> None:
     """``sisa init --learner`` writes a specification that trains as it is, on one shard."""
-    assert home.run("init", "train.parquet", "--label", "label", "--learner", learner, "--force").code == 0
+    home.write("train.parquet", _columns(learner))
+    label = "amount" if learner in NUMBERS else "label"
+    assert home.run("init", "train.parquet", "--label", label, "--learner", learner, "--force").code == 0
     assert home.run("train").code == 0
     status = home.json("status").data
     assert len(status["constituents"]) == 1
-    assert home.json("evaluate", "train.parquet").data["accuracy"] > 0.4
+    assert _measured(home) > 0.4
 
 
 def test_a_draft_for_a_learner_that_does_not_fit_is_refused(home: UserFolder) -> None:
     """One that there is not, and one that does not predict what the label is."""
     unknown = home.refused("init", "train.parquet", "--label", "label", "--learner", "trees", "--force")
-    assert unknown.error["remedy"] == "Take one of torch, forest, naive_bayes, ridge."
+    assert unknown.error["remedy"] == f"Take one of {', '.join(KINDS)}."
     columns = small_points()
     columns["price"] = [float(number) * 1.5 for number in range(len(columns["id"]))]
     home.write("train.parquet", columns)

@@ -78,6 +78,21 @@ def test_several_numbers_are_answered_and_measured(
         assert evaluation.trained_on.points == 120
 
 
+def test_intervals_are_answered_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTTP answers the ends that ``predict`` does; the evaluation says how many labels are between them."""
+    direct = {"training__epochs": None, "training__batch_size": None, "training__learning_rate": None}
+    direct |= {"model__factory": None, "model__learner": "bayesian_linear", "model__arguments": {"interval": 0.8}}
+    with served(tmp_path, monkeypatch, data__target="number", data__label=["price", "rent"], **direct) as world:
+        lines, evaluation = near(world)
+        for line, answer in zip(lines, answered(world), strict=False):
+            for part in ("prediction", "spread", "low", "high"):
+                expected = {name: line[f"{part}_{name}"] for name in ("price", "rent")}
+                assert answer[part] == pytest.approx(expected, rel=1e-5)
+        truth = labelled()["price"]
+        inside = [line["low_price"] <= value <= line["high_price"] for line, value in zip(lines, truth, strict=True)]
+        assert evaluation.breakdown["price"]["coverage"] == sum(inside) / len(inside) > 0.8
+
+
 def test_several_labels_are_answered_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """HTTP answers what ``predict`` does; the accuracy is the share of data points with all labels right."""
     with served(tmp_path, monkeypatch, data__target="multi_label", data__label=["dear", "large"]) as world:

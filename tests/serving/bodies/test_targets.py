@@ -26,6 +26,18 @@ FACTS = {"generation": 3, "constituents": 2, "shards": 2}
             {"prediction": {"low": 1.0, "high": 2.0}, "spread": {"low": 0.0, "high": 0.5}},
         ),
         (
+            Number(("price",), interval="predictive"),
+            [1.5, 0.25, 1.0, 2.0],
+            {},
+            {"prediction": 1.5, "spread": 0.25, "low": 1.0, "high": 2.0},
+        ),
+        (
+            Class(("no", "yes"), interval="credible"),
+            [0.25, 0.75, 0.0, 0.5, 0.5, 1.0],
+            {"classes": ["no", "yes"]},
+            {"prediction": "yes", "probabilities": [0.25, 0.75], "low": [0.0, 0.5], "high": [0.5, 1.0]},
+        ),
+        (
             MultiLabel(("red", "round")),
             [0.5, 0.25],
             {},

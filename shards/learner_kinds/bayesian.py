@@ -1,0 +1,38 @@
+"""The arguments of Bayesian linear regression and the conjugate families."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BayesianLinearArguments:
+    """The arguments of ``bayesian_linear``."""
+
+    penalty: float = 1.0
+    """The prior precision of the coefficients, as a multiple of the noise's: what ``penalty`` is to ridge. The
+    intercept has a flat prior."""
+    alpha: float = 2.0
+    """The prior's shape: of the noise's variance, which has an inverse gamma distribution."""
+    beta: float = 0.01
+    """The prior's scale. The prior mean of the noise's variance is beta / (alpha - 1), in squared units of the label,
+    after ``label_scale``."""
+    interval: float = 0.9
+    """The probability that the label of a data point is in the interval of its answer."""
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with them."""
+        problems = []
+        if not 0 < self.penalty < math.inf:
+            problems.append(f"penalty must be above 0, got {self.penalty}")
+        if not 1 < self.alpha < math.inf:
+            problems.append(f"alpha must be above 1, got {self.alpha}: the spread of answers would be infinite")
+        if not 0 < self.beta < math.inf:
+            problems.append(f"beta must be above 0, got {self.beta}")
+        return problems + interval_problems(self.interval)
+
+
+def interval_problems(interval: float) -> list[str]:
+    """Return what is wrong with the probability of intervals."""
+    return [] if 0 < interval < 1 else [f"interval must be above 0 and below 1, got {interval}"]
