@@ -38,18 +38,20 @@ def changed_points(
         was, now = (
             [read_part(store, part) for part in each.parts if part.key not in shared] for each in (before, after)
         )
-        contents = [
-            np.concatenate([content_digests(b) for b in blocks] or [np.empty(0, dtype=f"S{DIGEST_BYTES}")])
-            for blocks in (was, now)
-        ]
-        gone += _outside(was, contents[1])
-        added += _outside(now, contents[0])
+        contents = [[content_digests(block) for block in blocks] for blocks in (was, now)]
+        gone += _outside(was, contents[0], contents[1])
+        added += _outside(now, contents[1], contents[0])
     return _as_shard(gone, width, scale), _as_shard(added, width, scale)
 
 
-def _outside(blocks: Sequence[PointBlock], contents: npt.NDArray[np.bytes_]) -> list[PointBlock]:
-    """Return the points whose content is not among ``contents``."""
-    return [block.take(~np.isin(content_digests(block), contents)) for block in blocks]
+_Contents = Sequence[npt.NDArray[np.bytes_]]
+"""Digests of contents, an array for each block."""
+
+
+def _outside(blocks: Sequence[PointBlock], own: _Contents, others: _Contents) -> list[PointBlock]:
+    """Return the points whose content is not among the ``others``."""
+    known = np.concatenate([np.empty(0, dtype=f"S{DIGEST_BYTES}"), *others])
+    return [block.take(~np.isin(contents, known)) for block, contents in zip(blocks, own, strict=True)]
 
 
 def _as_shard(blocks: Sequence[PointBlock], width: int, scale: float | tuple[float, ...]) -> ShardPoints:
