@@ -80,7 +80,7 @@ def test_several_numbers_are_answered_and_measured(
 
 def test_intervals_are_answered_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """HTTP answers the ends that ``predict`` does; the evaluation says how many labels are between them."""
-    direct = {"training__epochs": None, "training__batch_size": None, "training__learning_rate": None}
+    direct: dict[str, Any] = {"training__epochs": None, "training__batch_size": None, "training__learning_rate": None}
     direct |= {"model__factory": None, "model__learner": "bayesian_linear", "model__arguments": {"interval": 0.8}}
     with served(tmp_path, monkeypatch, data__target="number", data__label=["price", "rent"], **direct) as world:
         lines, evaluation = near(world)
