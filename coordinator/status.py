@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
 from coordinator.decisions.batching import plan_batch, retrain_start
 from coordinator.decisions.plan import trained_epochs
@@ -102,6 +102,9 @@ class RequestStatus:
     """The expected cost of retraining for this request alone; None until its points are removed."""
     spent: Cost
     """Its cost so far; work that is shared with other requests counts in full for each."""
+
+
+_OfRequest = TypeVar("_OfRequest", bound=RequestStatus)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,6 +235,21 @@ def for_the_public(status: FederationStatus) -> FederationStatus:
         forgotten=(),
         clock_behind_seconds=0.0,
     )
+
+
+def without_effects(status: FederationStatus) -> FederationStatus:
+    """Return a status without the measures around each request: they say how the erased people were recognised."""
+    return replace(status, requests=tuple(without_effect(each) for each in status.requests))
+
+
+def without_effect(status: _OfRequest) -> _OfRequest:
+    """Return a request's status without the measures before and after it."""
+    return replace(status, effect=None, alarms=())
+
+
+def for_the_federation(status: FederationStatus) -> FederationStatus:
+    """Return the parts of a site's status that its federation may see: all but what was measured on hold-out points."""
+    return replace(without_effects(status), measure=None, is_measured=False)
 
 
 def describe_request(request: ErasureRequest, now: datetime) -> RequestStatus:

@@ -47,7 +47,7 @@ from cluster.serving.service import Service
 from cluster.tokens import TokenRecord
 from coordinator.interventions import Cancel, Extend, Hold, Intervention, Release
 from coordinator.requests import check_request_id
-from coordinator.status import for_the_public
+from coordinator.status import for_the_federation, for_the_public, without_effects
 from storage.errors import Invalid
 
 OCTETS: Final = "application/octet-stream"
@@ -263,13 +263,13 @@ class _Endpoints(Endpoints):
         """Return how the federation stands.
 
         For the role predict, the answer leaves out erasure requests and the store's place, and for each constituent
-        'points', 'digest' and 'slice_digests' are null. Roles: predict, audit, officer, federate.
+        'points', 'digest' and 'slice_digests' are null. For the role federate it leaves out 'measure', and for every
+        role the measures before and after a request. Roles: predict, audit, officer, federate.
         """
         token = await self.admit(request, "predict", "audit", "officer", "federate")
         status = await self.call(self._service.standing.reading.status)
-        if token.role == "predict":
-            status = for_the_public(status)
-        return json_answer(asdict(status))
+        seen_by = {"predict": for_the_public, "federate": for_the_federation}.get(token.role, without_effects)
+        return json_answer(asdict(seen_by(status)))
 
     async def standing(self, request: Request) -> Response:
         """Return how this site stands, for the federation that it is a site of. Roles: federate."""

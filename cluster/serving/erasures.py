@@ -15,7 +15,7 @@ from coordinator.decisions.times import latest_time
 from coordinator.engine.ended import find_readmission, find_request
 from coordinator.interventions import Intervention
 from coordinator.requests import ErasureRequest
-from coordinator.status import RequestStatus, describe_request
+from coordinator.status import RequestStatus, describe_request, without_effect
 from shards.tombstones import DigestSet
 from storage.errors import Conflict, Invalid, ObjectMissing, Unavailable
 
@@ -144,7 +144,7 @@ class Erasures:
 
     def _described(self, request: ErasureRequest) -> RequestStatus:
         # Measures are for those who run the federation: they would say more about a person's data than a receipt does.
-        return replace(describe_request(request, self._setup.clock.now()), effect=None, alarms=())
+        return without_effect(describe_request(request, self._setup.clock.now()))
 
 
 def _is_anothers(token: TokenRecord, request: ErasureRequest) -> bool:

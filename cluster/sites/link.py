@@ -20,7 +20,7 @@ from cluster.sites.site_server import Desk
 from cluster.writer.stores import open_objects
 from coordinator.ports import Clock, Listener
 from coordinator.sites import SiteAnswer, SiteStanding
-from coordinator.status import FederationStatus, RequestStatus
+from coordinator.status import FederationStatus, RequestStatus, for_the_federation, without_effect
 
 
 class SiteLink(Protocol):
@@ -90,7 +90,10 @@ class SiteLink(Protocol):
 
 
 class NearSite:
-    """A site whose store this process can reach, such as a folder when a federation is tried on one machine."""
+    """A site whose store this process can reach, such as a folder when a federation is tried on one machine.
+
+    As over any other link, nothing that was measured on the site's hold-out points crosses it.
+    """
 
     def __init__(self, site: ListedSite, listener: Listener, clock: Clock | None = None) -> None:
         """Read nothing yet."""
@@ -119,7 +122,7 @@ class NearSite:
     def train(self) -> FederationStatus:
         """See ``SiteLink.train``."""
         with self._federation() as federation:
-            return federation.train()
+            return for_the_federation(federation.train())
 
     def erase(
         self,
@@ -133,19 +136,21 @@ class NearSite:
     ) -> ErasureAnswer:
         """See ``SiteLink.erase``."""
         with self._federation() as federation:
-            return federation.erase(
-                subjects=subjects,
-                ids=ids,
-                request_id=request_id,
-                held=held,
-                wait=wait,
-                include_similar=include_similar,
+            return without_effect(
+                federation.erase(
+                    subjects=subjects,
+                    ids=ids,
+                    request_id=request_id,
+                    held=held,
+                    wait=wait,
+                    include_similar=include_similar,
+                )
             )
 
     def erase_everyone(self, request_id: str) -> RequestStatus:
         """See ``SiteLink.erase_everyone``."""
         with self._federation() as federation:
-            return federation.erase_everyone(request_id)
+            return without_effect(federation.erase_everyone(request_id))
 
     def lookup(self, subjects: Iterable[str | int]) -> tuple[SubjectFound, ...]:
         """See ``SiteLink.lookup``."""
@@ -154,7 +159,7 @@ class NearSite:
     def request(self, request_id: str) -> RequestStatus:
         """See ``SiteLink.request``."""
         with self._federation() as federation:
-            return federation.request(request_id)
+            return without_effect(federation.request(request_id))
 
     def receipt(self, request_id: str) -> bytes:
         """See ``SiteLink.receipt``."""
@@ -164,7 +169,7 @@ class NearSite:
     def status(self) -> FederationStatus:
         """See ``SiteLink.status``."""
         with self._federation() as federation:
-            return federation.status()
+            return for_the_federation(federation.status())
 
     def verify(self, *, everything: bool = False) -> Verification:
         """See ``SiteLink.verify``."""

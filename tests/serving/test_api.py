@@ -10,13 +10,14 @@ import pyarrow as pa
 import pytest
 
 import cluster
+from cluster.config.specification import read_specification
 from cluster.release import API, SITES, own_release
 from coordinator.receipts.bundles import bundle_from_bytes
 from deploy.views.output import ExitCode
 from deploy.views.receipts import check_receipt
 from shards.data.messages import ARROW_STREAM, facts_of, stream_of, table_of_stream
-from tests.doubles.user_folder import FEATURES, MARKED, MARKER, as_table, small_points, without
-from tests.serving.world import World, error_of, points, rows
+from tests.doubles.user_folder import FEATURES, MARKED, MARKER, UserFolder, as_table, small_points, without
+from tests.serving.world import World, coordinator_of, error_of, open_world, points, rows
 
 
 def test_predictions_are_those_of_the_command(still_world: World) -> None:
@@ -85,6 +86,29 @@ def test_an_erasure_from_request_to_receipt(world: World, tmp_path: Path) -> Non
     (tmp_path / "operator.keys").write_text(world.get("/v1/keys").text, encoding="utf-8")
     assert check_receipt(tmp_path / "receipt.json", [tmp_path / "operator.keys"]).problem is None
     assert world.resident.verify(None).holds
+
+
+def test_no_answer_says_how_erased_people_were_recognised(home: UserFolder) -> None:
+    """Measures before and after a request are in no answer; a generation's measure is not for callers from outside."""
+    home.specify(data__holdout=0.4, erasure__batch_window_seconds=0.0, erasure__alarm_margin=1e-9)
+    resident = coordinator_of(read_specification(home.config))
+    world = open_world(home, resident)
+    try:
+        world.erase(MARKED, "secret-person-001", key="er-1")
+        world.until_idle()
+        state = resident.state()
+        assert state is not None
+        assert state.is_measured
+        assert [each.effect is not None for each in state.requests] == [True]
+        for role in ("audit", "officer", "federate"):
+            status = world.get("/v1/status", role).json()
+            assert [(each["effect"], each["alarms"]) for each in status["requests"]] == [(None, [])]
+            assert (status["measure"] is None) == (role == "federate")
+        assert world.get("/v1/status", "predict").json()["measure"] is None
+        assert world.get("/v1/erasures/er-1").json()["effect"] is None
+    finally:
+        world.service.close()
+        resident.stop()
 
 
 def test_a_request_without_an_id_gets_one(world: World) -> None:
