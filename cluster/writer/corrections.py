@@ -6,7 +6,6 @@ The drafts are written under a name that the writer has reserved, before the req
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -20,7 +19,7 @@ from cluster.writer.identity import trained
 from cluster.writer.writer import WriterSetup
 from coordinator.decisions.times import latest_time
 from coordinator.delays import check_reason
-from coordinator.engine.corrections import reading_of
+from coordinator.engine.corrections import held_out_of, reading_of
 from coordinator.engine.ended import find_request
 from coordinator.engine.ledger import read_state
 from coordinator.receipts.statements import Commitment
@@ -29,11 +28,11 @@ from coordinator.state import FederationState
 from shards.data.columns import MissingName, choose_columns, read_texts
 from shards.data.sources import Batch, Source
 from shards.points import PointBlock
-from shards.routing import PartitionKey, PointDigest, SliceId, slice_numbers
-from shards.slices.corrections import named_identities
+from shards.routing import PartitionKey, PointDigest, SliceId
+from shards.slices.corrections import by_place, concatenated, named_identities
 from shards.slices.files import SliceRecord, content_digests, record_slice
 from shards.slices.ingest import Intake, blocks_of, buffer_within, counted, gather, places_of, repeated_id
-from shards.specification import DataSettings, PartitionSettings, ShardId, SliceIndex
+from shards.specification import DataSettings, PartitionSettings
 from shards.tombstones import NOTHING, DigestSet, sortable
 from storage.digests import Sha256, sha256
 from storage.errors import Invalid
@@ -111,13 +110,15 @@ class RowReader:
             points_N = np.sort(sortable(np.frombuffer(b"".join(rows.points), dtype="V16")))
             repeat = PointDigest(points_N[1:][points_N[1:] == points_N[:-1]][:1].tobytes())
             raise repeated_id(self.intake.data.id, places_of(self.source, self.intake.data.id, self.intake.key, repeat))
-        present = named_identities(self.store, self._slices(), names)
+        trained = named_identities(self.store, self._slices(), names)
+        held_out = named_identities(self.store, self.state.holdout, names)
+        here = [block for block in (trained, held_out) if block is not None]
+        present = concatenated(here) if here else None
         rows.check_people(present, self.intake.data)
-        places = Counter[SliceId]()
-        if present is not None:
-            shards, slices = self.intake.partition.shards, self.intake.partition.slices
-            for number in slice_numbers(present.subjects_N, shards, slices, self.state.naming).tolist():
-                places[SliceId(ShardId(number // slices), SliceIndex(number % slices + 1))] += 1
+        places = {} if trained is None else {place: len(block) for place, block in self._by_slice(trained)}
+        for home, block in () if held_out is None else self._by_slice(held_out):
+            (place,) = held_out_of(self.state, home)
+            places[place] = places.get(place, 0) + len(block)
         return GivenRows(
             names=names,
             ids=b"".join(rows.points),
@@ -149,6 +150,9 @@ class RowReader:
 
     def _slices(self) -> Iterator[SliceRecord]:
         return (record for shard in self.state.shards for record in shard.slices)
+
+    def _by_slice(self, block: PointBlock) -> Iterator[tuple[SliceId, PointBlock]]:
+        return by_place(block, self.intake.partition.shards, self.intake.partition.slices, self.state.naming)
 
 
 def draft_correction(setup: WriterSetup, source: Source, name: str, *, request_id: str, held: str = "") -> RequestDraft:
@@ -194,11 +198,6 @@ def correction_reader(setup: WriterSetup, source: Source) -> RowReader:
     """Return the reader of the rows in ``source``. Raises as ``draft`` and ``writing`` do."""
     setup.workers.check_own_place()  # a coordinator elsewhere does not check where its callers read slices
     specification = setup.specification
-    if specification.data.holdout is not None:
-        raise Invalid(
-            "data points cannot be corrected by request where [data] holdout is set",
-            "Correct them in the source and run 'sisa train', which retrains their shards.",
-        )
     state, key = trained(read_state(setup.store), setup.store, specification)
     setup.clock.saw(latest_time(state))
     return RowReader.of(setup.store, state, source, specification.data, specification.partition, key)

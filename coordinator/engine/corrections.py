@@ -13,14 +13,14 @@ from coordinator.decisions.events import ValuesKept
 from coordinator.engine.lookup import is_intact
 from coordinator.requests import ErasureRequest, PlacedRows
 from coordinator.state import FederationState
+from shards.points import PointBlock
 from shards.routing import SliceId
-from shards.slices.corrections import CorrectedRows, concatenated, keep_corrected
-from shards.slices.files import EMPTY_SLICE, SliceRecord, read_part, rewrite_slice
+from shards.slices.corrections import CorrectedRows, by_place, concatenated, keep_corrected, remember
+from shards.slices.files import EMPTY_SLICE, PartRecord, SliceRecord, read_part, rewrite_slice
 from shards.slices.ingest import FeatureLayout
-from shards.specification import DataSettings
 from shards.tombstones import NOTHING, DigestSet
 from storage.digests import Sha256, canonical_json, sha256
-from storage.errors import Conflict, Corrupt, Invalid
+from storage.errors import Conflict, Corrupt
 from storage.objects import NewName, ObjectStore
 
 NOTHING_TO_CORRECT: Final = (
@@ -69,12 +69,12 @@ class Corrections:
                 result = Corrected(is_read_otherwise=request.correction.read_as != reading)
                 made.results[request.request_id] = result
         fitting = [each for each in batch if each.drafts and not made.results[each.request_id].is_read_otherwise]
-        for place in sorted({rows.place for request in fitting for rows in request.drafts}):
+        homes = {rows.place for request in fitting for rows in request.drafts}
+        for place in sorted(homes | {held_out for home in homes for held_out in held_out_of(state, home)}):
             drafts = {
-                request.request_id: concatenated([read_part(store, part) for part in rows.record.parts])
+                request.request_id: concatenated([read_part(store, part) for part in parts])
                 for request in fitting
-                for rows in request.drafts
-                if rows.place == place
+                if (parts := _parts_for(state, place, request.drafts))
             }
             named = NOTHING.union(*map(DigestSet.points_of, drafts.values()))
             present = CorrectedRows.of(store, state.slice(place), named)
@@ -116,11 +116,12 @@ class Corrections:
         ``gone`` has the erased data points, and all names of the batch's erasures.
         """
         remembered = {rows.place: rows.record for rows in state.corrected}
+        contents = self._contents(state)
         corrected = []
-        for place in sorted(remembered.keys() | self.rows.keys()):
+        for place in sorted(remembered.keys() | contents.keys()):
             record = remembered.get(place, EMPTY_SLICE)
-            if place in self.rows:
-                record = self.rows[place].remembered(store, record, gone, place, new_name)
+            if place in contents:
+                record = remember(store, record, *contents[place], gone, place, new_name)
             elif len(gone):
                 record = rewrite_slice(store, record, gone, place, new_name).record
             if record.parts:
@@ -129,6 +130,17 @@ class Corrections:
         if tuple(corrected) == state.corrected and not drafts:
             return None
         return ValuesKept(corrected=tuple(corrected), drafts=drafts)
+
+    def _contents(self, state: FederationState) -> dict[SliceId, tuple[list[PointBlock], list[PointBlock]]]:
+        """Return digests of the replaced and of the present contents, by the slice that their subjects belong to."""
+        shards, slices = len(state.shards), len(state.shards[0].slices)
+        found: dict[SliceId, tuple[list[PointBlock], list[PointBlock]]] = {}
+        for rows in self.rows.values():
+            for kind, blocks in enumerate(rows.contents()):
+                for block in blocks:
+                    for home, here in by_place(block, shards, slices, state.naming):
+                        found.setdefault(home, ([], []))[kind].append(here)
+        return found
 
     def _drafts(
         self,
@@ -183,7 +195,27 @@ def reading_of(state: FederationState) -> Sha256:
     if state.data is None:
         return sha256(b"")
     layout = state.data.layout
-    return sha256(canonical_json([dict(state.data.taken), list(layout.features), layout.width]))
+    return sha256(canonical_json([_read_by(state.data.taken), list(layout.features), layout.width]))
+
+
+def _read_by(taken: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings by which values are read; which data points are held out does not change them."""
+    return {name: value for name, value in taken.items() if name != "holdout"}
+
+
+def held_out_of(state: FederationState, home: SliceId) -> tuple[SliceId, ...]:
+    """Return the hold-out slice of the people who belong to this slice of a shard; empty if nothing is held out."""
+    return (SliceId(state.shard_of_holdout, home.slice),) if state.holdout else ()
+
+
+def _parts_for(state: FederationState, place: SliceId, drafts: Iterable[PlacedRows]) -> list[PartRecord]:
+    """Return the objects with new values for data points that may be in the slice."""
+    return [part for rows in drafts if _may_be_in(state, rows.place, place) for part in rows.record.parts]
+
+
+def _may_be_in(state: FederationState, home: SliceId, place: SliceId) -> bool:
+    """Return whether data points of people who belong to ``home`` may be in the slice ``place``."""
+    return place == home or (place.shard == state.shard_of_holdout and place.slice == home.slice)
 
 
 def check_comparable(state: FederationState, layout: FeatureLayout, taken: Mapping[str, Any]) -> bool:
@@ -195,7 +227,8 @@ def check_comparable(state: FederationState, layout: FeatureLayout, taken: Mappi
     was = state.data
     if was is None or not state.corrected:
         return True
-    if (was.taken, was.layout.features, was.layout.width) == (taken, layout.features, layout.width):
+    now = (_read_by(taken), layout.features, layout.width)
+    if (_read_by(was.taken), was.layout.features, was.layout.width) == now:
         return True
     if was.inventory and not was.outdated:
         return False
@@ -206,16 +239,6 @@ def check_comparable(state: FederationState, layout: FeatureLayout, taken: Mappi
     )
 
 
-def check_holdout(state: FederationState, data: DataSettings) -> None:
-    """Raise ``Invalid`` if data points would be held out where some were corrected, or are to be."""
-    if data.holdout is not None and (state.corrected or any(request.drafts for request in state.requests)):
-        raise Invalid(
-            "data points were corrected here, or will be, and corrected values cannot be kept among hold-out points",
-            "Leave out [data] holdout, or use a new store with a source that has the corrected values. A correction"
-            " that is not carried out yet can be withdrawn with 'sisa request cancel'.",
-        )
-
-
 def with_corrected(
     store: ObjectStore,
     state: FederationState,
@@ -223,13 +246,18 @@ def with_corrected(
     lost: Collection[SliceId],
     new_name: NewName,
 ) -> tuple[dict[SliceId, SliceRecord], int]:
-    """Return the slices of a source with corrected values in place of old ones, and how many data points that are."""
+    """Return the slices of a source with corrected values in place of old ones, and how many data points that are.
+
+    A data point's corrected values may be in the hold-out slice while the source has it in a shard, and the other way
+    round: the source, or another share, may have moved it.
+    """
     kept, outdated = dict(slices), 0
-    for rows in state.corrected:
-        place = rows.place
-        present = EMPTY_SLICE if place in lost else state.slice(place)
-        found = keep_corrected(store, slices[place], rows.record, present, place, new_name)
-        if place in lost and found.left_out:
+    for place in sorted(slices):
+        old = [rows for rows in state.corrected if _may_be_in(state, rows.place, place)]
+        holders = {each for rows in old for each in (rows.place, *held_out_of(state, rows.place))}
+        present = [state.slice(each) for each in sorted(holders.difference(lost))]
+        found = keep_corrected(store, slices[place], [rows.record for rows in old], present, place, new_name)
+        if found.left_out and not holders.isdisjoint(lost):
             raise Corrupt(
                 f"a slice is damaged, and {found.left_out} of its data points were corrected by request: the source has"
                 " their old values",

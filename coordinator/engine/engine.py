@@ -40,7 +40,6 @@ from coordinator.effects import HoldoutMeasure
 from coordinator.engine.corrections import (
     are_intact,
     check_comparable,
-    check_holdout,
     drafts_without,
     lost,
     with_corrected,
@@ -48,7 +47,7 @@ from coordinator.engine.corrections import (
 from coordinator.engine.ended import all_requests, find_known, keep_ended, used_before
 from coordinator.engine.evidence import evidence_of, scan_store
 from coordinator.engine.history import keep_old
-from coordinator.engine.intake import holdout_of, holdout_without_erased, read_sources, without_erased
+from coordinator.engine.intake import by_slice, holdout_of, holdout_without_erased, read_sources, without_erased
 from coordinator.engine.ledger import Ledger
 from coordinator.engine.lookup import is_intact, load_digests, load_tombstones
 from coordinator.engine.removal import (
@@ -308,7 +307,6 @@ class Engine:
         tools = self._tools
         self._is_untidy = True
         before = self.state  # read once: an erasure or readmission between two reads would be missed by both
-        check_holdout(before, data)
         tombstones = before.tombstone_objects()
         # The ingest has drafts of its own, because erasures continue while the source is read. Sweeps do not: the same
         # thread ingests and sweeps, so these objects need no protection from a sweep. Objects that other processes
@@ -351,7 +349,6 @@ class Engine:
             held_out = holdout_of(result, task)
             with self._drafts as drawn:
                 try:  # with the present state: data points may have been corrected while the source was read
-                    check_holdout(self.state, data)
                     are_comparable = check_comparable(self.state, result.layout, state.taken)
                 except SisaError:
                     drafts.tidy()
@@ -363,8 +360,10 @@ class Engine:
                     state = replace(state, inventory=())
                 events: list[Event] = []
                 if self.state.corrected and are_comparable:
-                    kept, outdated = with_corrected(tools.store, self.state, slices, lost, drawn)
-                    slices, state = kept, replace(state, outdated=outdated)
+                    every = slices | by_slice(self.state, held_out)
+                    every, outdated = with_corrected(tools.store, self.state, every, lost, drawn)
+                    slices, held_out = {each: every[each] for each in slices}, tuple(every.values())[len(slices) :]
+                    state = replace(state, outdated=outdated)
                 elif self.state.corrected:  # the source has the corrected values, which are now read in another way
                     events.append(ValuesKept(corrected=(), drafts={}))
                 self.record(Ingested(data=state, slices=slices, holdout=held_out, lost=lost, at=self.now()), *events)

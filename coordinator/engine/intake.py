@@ -94,7 +94,9 @@ def holdout_without_erased(
     store: ObjectStore, state: FederationState, holdout: tuple[SliceRecord, ...], new_name: NewName
 ) -> tuple[SliceRecord, ...]:
     """Return the slices of hold-out points, as ``without_erased`` does."""
-    places = {
-        SliceId(state.shard_of_holdout, SliceIndex(index)): record for index, record in enumerate(holdout, start=1)
-    }
-    return tuple(without_erased(store, state, places, new_name).values())
+    return tuple(without_erased(store, state, by_slice(state, holdout), new_name).values())
+
+
+def by_slice(state: FederationState, holdout: tuple[SliceRecord, ...]) -> dict[SliceId, SliceRecord]:
+    """Return slices of hold-out points by the names that they have among all slices, in their order."""
+    return {SliceId(state.shard_of_holdout, SliceIndex(index)): record for index, record in enumerate(holdout, start=1)}

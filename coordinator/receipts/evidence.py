@@ -116,10 +116,10 @@ class ShardEvidence:
 class HoldoutEvidence:
     """The hold-out points, before and after. No constituent was trained on them."""
 
-    erased: int
-    """Erased data points of the request that were hold-out points."""
+    points: int
+    """Data points that the request erased or corrected and that were hold-out points."""
     slices: tuple[SliceIndex, ...]
-    """Slices that lost data points."""
+    """Slices that lost data points, or have other values."""
     points_before: int
     points_after: int
 
@@ -184,7 +184,7 @@ class ErasureEvidence:
     """Number of other requests carried out meanwhile: the shards' differences include their data points."""
     shards: tuple[ShardEvidence, ...]
     holdout: HoldoutEvidence | None = None
-    """None: it erased no hold-out point."""
+    """None: no hold-out point was among its data points."""
     purged: tuple[ObjectEvidence, ...]
     keyrings: tuple[KeyringEvidence, ...] = ()
     generation: int
@@ -286,6 +286,7 @@ def statement(evidence: Evidence, issued_at: str) -> bytes:
 
 
 def _predicate(evidence: ErasureEvidence, issued_at: str) -> dict[str, Any]:
+    done = "rectified" if evidence.is_rectification else "erased"
     opening = {"commitment": evidence.commitment, "commitment_is": RECIPE} if evidence.commitment else {}
     return {
         "format_version": FORMAT_VERSION,
@@ -305,12 +306,12 @@ def _predicate(evidence: ErasureEvidence, issued_at: str) -> dict[str, Any]:
             "due_at": evidence.due_at,
             "times": dict(evidence.times),
         },
-        "rectified" if evidence.is_rectification else "erased": {
+        done: {
             "points": evidence.points,
             "other_requests_in_between": evidence.shared_with,
         },
         "shards": [asdict(each) for each in evidence.shards],
-        **({"holdout": asdict(evidence.holdout)} if evidence.holdout else {}),
+        **({"holdout": _held_out(done, evidence.holdout)} if evidence.holdout else {}),
         "purged": [asdict(each) for each in evidence.purged],
         "keyrings": [asdict(each) for each in evidence.keyrings],
         "generation": evidence.generation,
@@ -320,6 +321,11 @@ def _predicate(evidence: ErasureEvidence, issued_at: str) -> dict[str, Any]:
         "scan": asdict(evidence.scan),
         "store": {"kind": evidence.store.kind, "properties": dict(evidence.store.properties)},
     }
+
+
+def _held_out(done: str, evidence: HoldoutEvidence) -> dict[str, Any]:
+    facts = asdict(evidence)
+    return {done: facts.pop("points"), **facts}
 
 
 def _shard_evidence(number: ShardId, before: FederationState, after: FederationState) -> ShardEvidence:
@@ -342,14 +348,14 @@ def _shard_evidence(number: ShardId, before: FederationState, after: FederationS
     )
 
 
-def _holdout_evidence(erased: int, before: FederationState, after: FederationState) -> HoldoutEvidence:
+def _holdout_evidence(points: int, before: FederationState, after: FederationState) -> HoldoutEvidence:
     now = dict(enumerate(after.holdout, start=1))  # without any if hold-out points were given up meanwhile
     return HoldoutEvidence(
-        erased=erased,
+        points=points,
         slices=tuple(
             SliceIndex(index)
             for index, old in enumerate(before.holdout, start=1)
-            if index not in now or now[index].points_digest != old.points_digest
+            if index not in now or now[index].content_digest != old.content_digest
         ),
         points_before=before.held_out,
         points_after=after.held_out,

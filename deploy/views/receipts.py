@@ -180,13 +180,15 @@ def _facts_text(kind: object, predicate: dict[str, Any], request: dict[str, Any]
             *_times_text(request),
         ]
     is_correction = kind == RECTIFICATION_TYPE
-    erased = _record(predicate.get("rectified" if is_correction else "erased"))
+    kind_of_fact = "rectified" if is_correction else "erased"
+    erased, held_out = (_record(each) for each in (predicate.get(kind_of_fact), predicate.get("holdout")))
+    of_them = f", of which hold-out points: {_shown(held_out.get(kind_of_fact))}" if held_out else ""
     return [
         "receipt for a request to correct data points" if is_correction else "receipt for erasure request",
         f"{named}; {_shown(request.get('unknown'))} of them have nothing here",
         digest,
         *([f"{to_names} {_shown(request['commitment'])}"] if "commitment" in request else []),
-        f"  {'corrected' if is_correction else 'erased'}: {_shown(erased.get('points'))} data points",
+        f"  {'corrected' if is_correction else 'erased'}: {_shown(erased.get('points'))} data points{of_them}",
         *_times_text(request),
         *_models_text(predicate),
         *_store_text(predicate),

@@ -11,7 +11,7 @@ from coordinator.requests import RequestState
 from coordinator.status import RequestStatus
 from deploy.views.erasure import carried_out, listed, refuse_late_hold, request_if_known
 from deploy.views.output import Outcome, json_value
-from deploy.views.text import plan_table
+from deploy.views.text import held_out_text, plan_table
 from storage.objects import new_name
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ def correction_price(found: Search, file: Path) -> Outcome:
         "plan": json_value(plan) | {"fraction": plan.fraction},
     }
     first = (
-        f"{plan.points} data points would be corrected, retraining {plan.fraction:.1%} of the federation's work;"
-        " those that have these values already cost nothing"
+        f"{plan.points} data points would be corrected{held_out_text(plan.held_out)}, retraining {plan.fraction:.1%} of"
+        " the federation's work; those that have these values already cost nothing"
         if plan.points
         else "nothing to correct: none of these data points is in the federation"
     )

@@ -118,7 +118,7 @@ def plan_text(plan: RetrainPlan) -> str:
     if not plan.points:
         return "nothing to erase: no data point of these subjects or ids is in the federation"
     would = (
-        f"{plan.points} data points would be erased{_held_out_text(plan.held_out)}, retraining {plan.fraction:.1%} of"
+        f"{plan.points} data points would be erased{held_out_text(plan.held_out)}, retraining {plan.fraction:.1%} of"
         " the federation's work"
     )
     return f"{would}\n{plan_table(plan)}"
@@ -147,7 +147,7 @@ def erasure_text(request: RequestStatus, status: FederationStatus | None = None)
     retrained = "shards retrained" if request.state == RequestState.COMPLETE.value else "shards to retrain"
     done = "corrected" if is_correction else "erased"
     done = (
-        f"{request.points} data points {done}{_held_out_text(request.held_out)}, {retrained}:"
+        f"{request.points} data points {done}{held_out_text(request.held_out)}, {retrained}:"
         f" {', '.join(map(str, request.shards)) or 'none'}"
     )
     if request.unknown:
@@ -161,7 +161,8 @@ def erasure_text(request: RequestStatus, status: FederationStatus | None = None)
     return "\n".join(["; ".join([begins, done, *similar_text(request.similar)]), *costs, sources])
 
 
-def _held_out_text(held_out: int) -> str:
+def held_out_text(held_out: int) -> str:
+    """Return how many of the data points just mentioned are hold-out points; empty if none of them is."""
     return f" ({held_out} of them hold-out points)" if held_out else ""
 
 

@@ -8,14 +8,14 @@ Shape legend: N points, F features, K further subjects.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from shards.points import PointBlock
-from shards.routing import DIGEST_BYTES, SliceId
+from shards.routing import DIGEST_BYTES, Naming, SliceId, slice_numbers
 from shards.slices.files import (
     EMPTY_SLICE,
     SliceRecord,
@@ -26,6 +26,7 @@ from shards.slices.files import (
     rewrite_slice,
     write_part,
 )
+from shards.specification import ShardId, SliceIndex
 from shards.tombstones import NOTHING, DigestSet, sortable
 from storage.objects import NewName, ObjectStore
 
@@ -44,7 +45,7 @@ class CorrectedRows:
     @classmethod
     def of(cls, store: ObjectStore, record: SliceRecord, named: DigestSet) -> CorrectedRows:
         """Return those of the slice's data points that are ``named``."""
-        return cls(read_rows(store, record, named))
+        return cls(read_rows(store, [record], named))
 
     def erase(self, gone: DigestSet) -> None:
         """Take out data points that a request erases."""
@@ -80,29 +81,39 @@ class CorrectedRows:
         old = self._changed.union(gone)
         return rewrite_slice(store, record, old, place, new_name, added=self._corrected(gone)).record
 
-    def remembered(
-        self, store: ObjectStore, kept: SliceRecord, gone: DigestSet, place: SliceId, new_name: NewName
-    ) -> SliceRecord:
-        """Write the digests of all old contents, those in ``kept`` among them.
-
-        Left out are those of data points that are ``gone``, and of contents that are the present ones again.
-        """
-        present = self._corrected(gone)
-        blocks = [read_part(store, part) for part in kept.parts] + self._old
-        every = concatenated(blocks)
-        is_old = ~gone.contains(every)
-        if present is not None:
-            is_old &= ~np.isin(_digests(every), content_digests(present))
-        _, first = np.unique(_digests(every), return_index=True)
-        is_old &= np.isin(np.arange(len(every)), first)
-        left = every.take(is_old)
-        return record_slice(store, [write_part(store, left, place, new_name)]) if len(left) else EMPTY_SLICE
+    def contents(self) -> tuple[list[PointBlock], list[PointBlock]]:
+        """Return digests of the contents that were replaced, and those of the present ones of these data points."""
+        present = self._corrected(NOTHING)
+        return self._old, [] if present is None else [_contents(present)]
 
     def _corrected(self, gone: DigestSet) -> PointBlock | None:
         """Return the data points with other values than before."""
         if self._rows is None:
             return None
         return self._rows.take(self._changed.contains(self._rows) & ~gone.contains(self._rows))
+
+
+def remember(
+    store: ObjectStore,
+    kept: SliceRecord,
+    old: Iterable[PointBlock],
+    present: Iterable[PointBlock],
+    gone: DigestSet,
+    place: SliceId,
+    new_name: NewName,
+) -> SliceRecord:
+    """Write the digests of all old contents: those in ``kept``, and those in ``old``.
+
+    Left out are those of data points that are ``gone``, and of contents that are the ``present`` ones again.
+    """
+    every = concatenated([*(read_part(store, part) for part in kept.parts), *old])
+    is_old = ~gone.contains(every)
+    for block in present:
+        is_old &= ~np.isin(_digests(every), _digests(block))
+    _, first = np.unique(_digests(every), return_index=True)
+    is_old &= np.isin(np.arange(len(every)), first)
+    left = every.take(is_old)
+    return record_slice(store, [write_part(store, left, place, new_name)]) if len(left) else EMPTY_SLICE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,10 +128,15 @@ class Kept:
 
 
 def keep_corrected(
-    store: ObjectStore, given: SliceRecord, old: SliceRecord, present: SliceRecord, place: SliceId, new_name: NewName
+    store: ObjectStore,
+    given: SliceRecord,
+    old: Iterable[SliceRecord],
+    present: Iterable[SliceRecord],
+    place: SliceId,
+    new_name: NewName,
 ) -> Kept:
     """Return the slice ``given`` by a source without the contents in ``old``, and with those of ``present`` instead."""
-    contents = [_digests(read_part(store, part)) for part in old.parts]
+    contents = [_digests(read_part(store, part)) for record in old for part in record.parts]
     stale: list[PointBlock] = []
     for part in given.parts if contents else ():
         block = read_part(store, part)
@@ -139,10 +155,10 @@ def keep_corrected(
     return Kept(record=record, replaced=replaced, left_out=len(rows) - replaced)
 
 
-def read_rows(store: ObjectStore, record: SliceRecord, named: DigestSet) -> PointBlock | None:
-    """Return those data points of the slice that are ``named``; None: there are none."""
+def read_rows(store: ObjectStore, records: Iterable[SliceRecord], named: DigestSet) -> PointBlock | None:
+    """Return those data points of the slices that are ``named``; None: there are none."""
     found = []
-    for part in record.parts:
+    for part in (part for record in records for part in record.parts):
         block = read_part(store, part)
         if (here := named.contains(block)).any():
             found.append(block.take(here))
@@ -154,6 +170,13 @@ def named_identities(store: ObjectStore, records: Iterable[SliceRecord], named: 
     blocks = (block for record in records for block in identities(store, record))
     found = [block.take(here) for block in blocks if (here := named.contains(block)).any()]
     return concatenated(found) if found else None
+
+
+def by_place(block: PointBlock, shards: int, slices: int, naming: Naming) -> Iterator[tuple[SliceId, PointBlock]]:
+    """Yield each slice that subjects of the data points belong to if they are not held out, and its data points."""
+    numbers_N = slice_numbers(block.subjects_N, shards, slices, naming)
+    for number in np.unique(numbers_N).tolist():
+        yield SliceId(ShardId(number // slices), SliceIndex(number % slices + 1)), block.take(numbers_N == number)
 
 
 def matched(rows: PointBlock, draft: PointBlock) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

@@ -87,14 +87,15 @@ class Truth:
 
 
 def essence(state: FederationState) -> Essence:
-    """Return what depends only on the data points: the bytes of checkpoints, and the contents of slices."""
-    return [
+    """Return what depends only on the data points: the bytes of checkpoints, and the contents of all slices."""
+    shards: Essence = [
         (
             [(checkpoint.digest, checkpoint.lineage) for checkpoint in shard.chain],
             [_essence(record) for record in shard.slices],
         )
         for shard in state.shards
     ]
+    return [*shards, ([], [_essence(record) for record in state.holdout])]
 
 
 def _essence(record: SliceRecord) -> tuple[int, Sha256, Sha256]:

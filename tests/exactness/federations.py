@@ -127,9 +127,10 @@ def assert_exact(federation: SmallFederation[TorchState], points: Sequence[Point
     state = federation.state
     assert state.published
     assert not state.untrained()
-    assert sum(shard.points for shard in state.shards) == len(points)
+    assert sum(record.points for _, record in state.slices()) == len(points)
     if points:
         fresh = retrained(federation.specification, points)
+        assert [each.content_digest for each in fresh.state.holdout] == [each.content_digest for each in state.holdout]
         assert digests(fresh) == digests(federation)
         assert [list(map(decode_keys, chain)) for chain in checkpoints(fresh)] == [
             list(map(decode_keys, chain)) for chain in checkpoints(federation)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from typing import Literal
 
@@ -35,6 +36,8 @@ from tests.volume import spread
 
 _SLICES = 3
 _SPECIFICATION = specification_of(shards=2, slices=_SLICES)
+_HOLDING_OUT = specification_of(shards=2, slices=_SLICES, holdout=0.16)
+"""It holds out s0, s4, s5 and s6: corrections of the story name data points on both sides."""
 _STORES = count()
 _NOT_SETTLED = 2
 """The command of the story after which work is left for the next one."""
@@ -53,6 +56,7 @@ class _World:
     """One store, and a federation on it whose process may die at any write."""
 
     sealed: bool = False
+    holdout: bool = False
     objects: MemoryStore = field(init=False)
     store: CrashingStore = field(init=False)
     federation: SmallFederation[HashState] = field(init=False)
@@ -61,7 +65,7 @@ class _World:
         self.objects = MemoryStore(f"rectifications-{next(_STORES)}")
         self.store = CrashingStore(self.objects)
         self.federation = SmallFederation(
-            specification=_SPECIFICATION,
+            specification=_HOLDING_OUT if self.holdout else _SPECIFICATION,
             store=self.view(self.store),
             learners=lambda _: HashLearner(slices=_SLICES),
             conditions=lambda _: plain_conditions(_SPECIFICATION),
@@ -103,7 +107,7 @@ class _World:
         """Everything is as in a new run, and each request has ended in the same way."""
         state = self.current()
         assert state == self.federation.state
-        fresh = _fresh(tuple(_truth().present.values()))
+        fresh = _fresh(tuple(_truth().present.values()), holdout=self.holdout)
         assert essence(state) == fresh
         store = self.view(self.objects)
         assert scan_residue(store, state).found == ()
@@ -159,8 +163,8 @@ def _truth() -> Truth:
     return truth
 
 
-def _fresh(points: tuple[Point, ...]) -> object:
-    world = _World()
+def _fresh(points: tuple[Point, ...], *, holdout: bool) -> object:
+    world = _World(holdout=holdout)
     world.federation.train(points)
     return essence(world.federation.state)
 
@@ -172,33 +176,36 @@ def _remembering() -> Iterator[None]:
         yield
 
 
-def test_without_any_crash() -> None:
+@pytest.mark.parametrize("holdout", [False, True], ids=["trained on", "held out"])
+def test_without_any_crash(holdout: bool) -> None:
     """What the commands leave is what they must leave."""
-    world = _World()
+    world = _World(holdout=holdout)
     world.tell()
     world.check()
 
 
 @pytest.mark.volume
 @pytest.mark.parametrize(
-    ("sealed", "when", "error", "shift"),
+    ("world_of", "when", "error", "shift"),
     [
-        pytest.param(False, "before", Crash, 0, id="before"),
-        pytest.param(False, "after", Crash, 1, id="after"),
-        pytest.param(False, "after", OutcomeUnknown, 2, id="unknown"),
-        pytest.param(True, "before", Crash, 3, id="encrypted-before"),
-        pytest.param(True, "after", Crash, 4, id="encrypted-after"),
+        pytest.param(_World, "before", Crash, 0, id="before"),
+        pytest.param(_World, "after", Crash, 1, id="after"),
+        pytest.param(_World, "after", OutcomeUnknown, 2, id="unknown"),
+        pytest.param(partial(_World, sealed=True), "before", Crash, 3, id="encrypted-before"),
+        pytest.param(partial(_World, sealed=True), "after", Crash, 4, id="encrypted-after"),
+        pytest.param(partial(_World, holdout=True), "before", Crash, 5, id="held-out-before"),
+        pytest.param(partial(_World, holdout=True, sealed=True), "after", Crash, 6, id="held-out-after"),
     ],
 )
 def test_a_crash_at_any_write_changes_nothing(
-    sealed: bool, when: Literal["before", "after"], error: type[BaseException], shift: int
+    world_of: Callable[[], _World], when: Literal["before", "after"], error: type[BaseException], shift: int
 ) -> None:
     """A crash or an unknown outcome at any write, those of drafts among them, does not change the final state."""
-    calm = _World(sealed=sealed)
+    calm = world_of()
     calm.tell()
     calm.check()
     for number in spread(range(calm.store.writes), 67, shift):
-        world = _World(sealed=sealed)
+        world = world_of()
         world.store.plan(Fault(when=when, operation="write", nth=number + 1, error=error))
         world.tell()
         world.check()

@@ -10,10 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.config.specification import FederationSpecification
 from coordinator.interventions import Release
 from coordinator.verification import scan_residue
-from tests.coordinator.engine.test_corrections import POINTS, assert_fresh, corrected, intervene, made
+from tests.coordinator.engine.test_corrections import POINTS, corrected, intervene, made
+from tests.coordinator.engine.test_held_out_corrections import assert_fresh
 from tests.doubles.corrected import Truth
+from tests.doubles.federation import Point, specification_of
 
 _ROWS = st.dictionaries(st.integers(0, 15), st.sampled_from([1.0, 2.0, 3.0]), min_size=1, max_size=4).map(
     lambda found: [replace(POINTS[n], features=(float(n), value)) for n, value in sorted(found.items())]
@@ -26,6 +29,7 @@ _STEPS = st.lists(
         st.tuples(st.just("erase"), st.lists(st.integers(0, 7), min_size=1, max_size=1)),
         st.tuples(st.just("erase ids"), st.lists(st.integers(0, 15), min_size=1, max_size=2)),
         st.tuples(st.just("train"), _ROWS | st.just([])),
+        st.tuples(st.just("hold out"), st.sampled_from([None, 0.16, 0.2, "evens", "thirds"])),
         st.tuples(st.just("settle"), st.none()),
     ),
     min_size=2,
@@ -33,12 +37,17 @@ _STEPS = st.lists(
 )
 
 
+_HOLDOUTS = st.sampled_from([None, 0.16, "evens"])
+
+
 class _Both:
     """A federation, and what it must hold."""
 
-    def __init__(self) -> None:
-        self.federation, self.truth = made(), Truth()
-        self.federation.train(POINTS)
+    def __init__(self, holdout: float | str | None) -> None:
+        self.holdout = holdout
+        self.source = POINTS
+        self.federation, self.truth = made(specification=_specification(holdout)), Truth()
+        self.federation.train(*split(POINTS, holdout))
         self.truth.train(POINTS)
         self.waiting: dict[int, Any] = {}
         """What was accepted and is not carried out, by its number."""
@@ -64,15 +73,22 @@ class _Both:
             self.federation.accept(request_id=f"r-{number:03}", subjects=subjects, ids=ids)
             self.waiting[number] = (subjects, ids)
         elif kind == "train":
-            self._settled()
-            source = corrected(*what)
-            outdated = self.truth.train(source)
-            self.federation.train(source)
-            assert self.federation.state.data is not None
-            assert self.federation.state.data.outdated == outdated
+            self._train(corrected(*what))
+        elif kind == "hold out":
+            self.holdout = what
+            self.federation.respecify(_specification(what))
+            self._train(self.source)
         elif kind == "settle":
             self.federation.engine.settle()
             self._settled()
+
+    def _train(self, source: list[Point]) -> None:
+        self.source = source
+        self._settled()
+        outdated = self.truth.train(source)
+        self.federation.train(*split(source, self.holdout))
+        assert self.federation.state.data is not None
+        assert self.federation.state.data.outdated == outdated
 
     def _settled(self) -> None:
         for number, what in sorted(self.waiting.items()):
@@ -84,34 +100,52 @@ class _Both:
 
 
 @settings(max_examples=12)
-@given(steps=_STEPS)
-def test_any_history_ends_as_a_new_run_on_the_corrected_data(steps: list[tuple[str, Any]]) -> None:
-    """Corrections, erasures, pauses and trainings in any order, together or one by one, leave the bytes of a new run.
+@given(steps=_STEPS, holdout=_HOLDOUTS)
+def test_any_history_ends_as_a_new_run_on_the_corrected_data(
+    steps: list[tuple[str, Any]], holdout: float | str | None
+) -> None:
+    """Corrections, erasures, pauses, trainings and moves to and from hold-out points leave the bytes of a new run.
 
     Digests are kept of exactly the contents that were corrected, and drafts of exactly what is paused.
     """
-    check_steps(steps)
+    check_steps(steps, holdout)
 
 
 @pytest.mark.slow
 @pytest.mark.volume
 @settings(max_examples=100)
-@given(steps=_STEPS)
-def test_more_histories_end_as_a_new_run_on_the_corrected_data(steps: list[tuple[str, Any]]) -> None:
+@given(steps=_STEPS, holdout=_HOLDOUTS)
+def test_more_histories_end_as_a_new_run_on_the_corrected_data(
+    steps: list[tuple[str, Any]], holdout: float | str | None
+) -> None:
     """The same over more histories."""
-    check_steps(steps)
+    check_steps(steps, holdout)
 
 
-def check_steps(steps: list[tuple[str, Any]]) -> None:
+def _specification(holdout: float | str | None) -> FederationSpecification:
+    return specification_of(shards=2, slices=3, holdout=holdout)
+
+
+def split(points: list[Point], holdout: float | str | None) -> tuple[list[Point], list[Point] | None]:
+    """Return the data points of the files to train on, and those of hold-out files if there are any."""
+    if not isinstance(holdout, str):
+        return points, None
+    step = 2 if holdout == "evens" else 3
+    are_held = [int(point.id[1:]) % step == 0 for point in points]
+    pairs = list(zip(points, are_held, strict=True))
+    return [point for point, is_held in pairs if not is_held], [point for point, is_held in pairs if is_held]
+
+
+def check_steps(steps: list[tuple[str, Any]], holdout: float | str | None) -> None:
     """Do the steps, and compare with a new run."""
-    both = _Both()
+    both = _Both(holdout)
     for step in [*steps, ("settle", None)]:
         both.do(step)
     federation, truth = both.federation, both.truth
-    if truth.present:
-        assert_fresh(federation, list(truth.present.values()))
-    else:
-        assert sum(shard.points for shard in federation.state.shards) == 0
+    train, held_out = split(list(truth.present.values()), both.holdout)
+    if train and held_out != []:  # a source without any data point cannot be read
+        assert_fresh(federation, train, held_out)
+    assert sum(record.points for _, record in federation.state.slices()) == len(truth.present)
     assert sum(rows.record.points for rows in federation.state.corrected) == len(truth.old)
     drafts = [rows for request in federation.state.requests for rows in request.drafts]
     assert sum(rows.record.points for rows in drafts) == sum(map(len, truth.held.values()))

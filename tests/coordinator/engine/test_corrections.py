@@ -22,7 +22,7 @@ from coordinator.requests import ErasureRequest, RequestState
 from coordinator.settings import ErasureSettings
 from coordinator.verification import scan_residue
 from shards.routing import PartitionKey, point_digest
-from storage.errors import Conflict, Corrupt, Invalid, SisaError, Unavailable
+from storage.errors import Conflict, Corrupt, Invalid, Unavailable
 from storage.stores.memory import MemoryStore
 from tests.doubles.corrected import essence
 from tests.doubles.federation import KEY, Point, SmallFederation, plain_conditions, source_of, specification_of
@@ -33,10 +33,12 @@ _SPECIFICATION = specification_of(shards=2, slices=3)
 POINTS = [Point(id=f"p{n}", subject=f"s{n // 2}", label="ab"[n % 2], features=(float(n), 1.0)) for n in range(16)]
 
 
-def made(store: MemoryStore | None = None) -> SmallFederation[HashState]:
+def made(
+    store: MemoryStore | None = None, specification: FederationSpecification = _SPECIFICATION
+) -> SmallFederation[HashState]:
     """Return a federation that holds nothing yet."""
     return SmallFederation(
-        specification=_SPECIFICATION,
+        specification=specification,
         store=store or MemoryStore(f"corrections-{next(_STORES)}"),
         learners=lambda _: HashLearner(slices=3),
         conditions=lambda _: plain_conditions(_SPECIFICATION),
@@ -346,18 +348,11 @@ def test_a_correction_during_an_ingest_is_kept(federation: SmallFederation[HashS
     assert_fresh(federation, [*corrected(other(3)), Point(id="q", subject="t", label="a", features=(3.0, 3.0))])
 
 
-@pytest.mark.parametrize(
-    ("specification", "error"),
-    [
-        (specification_of(shards=2, slices=3, features=("x1",)), Conflict),
-        (specification_of(shards=2, slices=3, holdout=0.5), Invalid),
-    ],
-    ids=["other features", "hold-out points"],
-)
 def test_a_correction_during_an_ingest_under_other_settings_is_not_undone(
-    federation: SmallFederation[HashState], specification: FederationSpecification, error: type[SisaError]
+    federation: SmallFederation[HashState],
 ) -> None:
-    """Old values could not be recognised, or would be hold-out points: what was read is given up."""
+    """Old values could not be recognised: what was read is given up."""
+    specification = specification_of(shards=2, slices=3, features=("x1",))
 
     def correct_once(notice: Notice) -> None:
         if isinstance(notice, IngestProgress) and federation.state.request("c-1") is None:
@@ -366,23 +361,11 @@ def test_a_correction_during_an_ingest_under_other_settings_is_not_undone(
 
     federation.restart()
     federation.listener = correct_once
-    with pytest.raises(error, match="were corrected"):
+    with pytest.raises(Conflict, match="were corrected"):
         federation.engine.ingest(source_of(POINTS), specification.data, specification.partition, KEY)
     federation.engine.settle()
     assert standing(federation, "c-1").state is RequestState.COMPLETE
     assert_fresh(federation, [other(n) for n in range(16)])
-
-
-def test_nothing_is_held_out_while_a_correction_is_paused(federation: SmallFederation[HashState]) -> None:
-    """It could only be refused later, although it was acknowledged."""
-    federation.propose([other(3)], request_id="c-1", held="hold")
-    specification = specification_of(shards=2, slices=3, holdout=0.5)
-    with pytest.raises(Invalid, match="or will be") as caught:
-        federation.engine.ingest(source_of(POINTS), specification.data, specification.partition, KEY)
-    assert "sisa request cancel" in caught.value.remedy
-    intervene(federation, "c-1", Cancel(reason="to hold out"))
-    federation.engine.ingest(source_of(POINTS), specification.data, specification.partition, KEY)
-    assert federation.state.held_out
 
 
 def test_damaged_drafts_stop_no_erasure(federation: SmallFederation[HashState]) -> None:

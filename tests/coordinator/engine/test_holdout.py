@@ -253,7 +253,7 @@ def test_the_receipt_states_what_was_held_out(federation: Federation) -> None:
     ]
     held = len(HELD_OUT)
     assert facts[0].holdout == HoldoutEvidence(
-        erased=2, slices=(SliceIndex(1),), points_before=held, points_after=held - 2
+        points=2, slices=(SliceIndex(1),), points_before=held, points_after=held - 2
     )
     assert facts[0].predicate("now")["holdout"]["erased"] == 2
     assert "holdout" not in facts[1].predicate("now")

@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from shards.learners.torch.learner import TorchState
+from shards.routing import subject_digest
 from tests.doubles.corrected import Truth
-from tests.doubles.federation import Point, SmallFederation
+from tests.doubles.federation import KEY, NAMING, Point, SmallFederation
 from tests.exactness.federations import assert_exact, assert_untouched, federation_of
 from tests.exactness.strategies import LEARNERS, MODELS, OPTIMIZERS, TARGETS, History, histories, other_histories
 
+_SHARE = 0.4
 _ORDERS = st.sampled_from(["ce", "ec", "cse", "esc"])
 """``c``: correct, ``e``: erase, ``s``: carry out what was accepted."""
 
@@ -35,10 +37,17 @@ def _corrected(points: Sequence[Point], seed: int) -> list[Point]:
     ]
 
 
+def _held_out(points: Sequence[Point]) -> set[str]:
+    """Return the subjects that ``_SHARE`` holds out."""
+    digests = {point.subject: subject_digest(KEY, point.subject, NAMING) for point in points}
+    return {name for name, digest in digests.items() if int.from_bytes(digest[:8], "big") < _SHARE * 2**64}
+
+
 def _check(history: History, seed: int, order: str) -> None:
     """Correct some data points before, after, or together with each step's erasures, and compare every byte."""
     federation: SmallFederation[TorchState] = federation_of(history.specification)
     truth, partition = Truth(), history.specification.partition
+    held = _held_out(history.points) if history.specification.data.holdout else set()
     federation.train(history.points)
     truth.train(history.points)
     for number, step in enumerate(history.steps):
@@ -58,8 +67,9 @@ def _check(history: History, seed: int, order: str) -> None:
             else:
                 federation.engine.settle()
         federation.engine.settle()
+        trained = [point for point in touched if point.subject not in held]
         assert_untouched(
-            before, federation.state, [point.slice_id(partition.shards, partition.slices) for point in touched]
+            before, federation.state, [point.slice_id(partition.shards, partition.slices) for point in trained]
         )
         if step.train_again:
             federation.train(history.points)
@@ -75,6 +85,22 @@ def test_any_history_of_corrections_ends_in_the_bytes_of_a_full_retrain(model: s
     @given(history=histories(model, most_points=30), seed=st.integers(0, 99), order=_ORDERS)
     def check(history: History, seed: int, order: str) -> None:
         _check(history, seed, order)
+
+    check()
+
+
+@pytest.mark.parametrize("number", [None, 0, 5])
+def test_any_history_of_corrections_beside_hold_out_points(number: int | None) -> None:
+    """Constituents never see them, and their slices have the corrected values."""
+    given_ = histories("mlp", most_points=30) if number is None else other_histories(*LEARNERS[number])
+
+    @settings(max_examples=6)
+    @given(history=given_, seed=st.integers(0, 99), order=_ORDERS)
+    def check(history: History, seed: int, order: str) -> None:
+        people = {point.subject for point in history.points}
+        assume(0 < len(_held_out(history.points)) < len(people))
+        data = replace(history.specification.data, holdout=_SHARE)
+        _check(replace(history, specification=replace(history.specification, data=data)), seed, order)
 
     check()
 

@@ -166,17 +166,29 @@ def test_numbers_are_measured_as_well(home: UserFolder) -> None:
     assert measure["metrics"]["rmse"] == pytest.approx(home.json("evaluate").data["metrics"]["rmse"], abs=1e-5)
 
 
-def test_corrections_by_request_and_hold_out_points_exclude_each_other(home: UserFolder) -> None:
-    """Either is refused where the other is in use, with the way out."""
+def test_a_hold_out_point_is_corrected(home: UserFolder) -> None:
+    """Nothing is retrained, the hold-out points are measured again, and a larger share keeps the corrected value."""
     columns = small_points()
-    home.write("rows.parquet", {name: values[:1] for name, values in columns.items()} | {"label": ["c"]})
     home.specify(data__holdout=SHARE)
-    home.json("train")
-    refused = home.json("rectify", "--file", "rows.parquet")
-    assert (refused.code, "cannot be corrected by request" in refused.error["message"]) == (2, True)
-    home.specify()
-    home.json("train")
-    assert home.json("rectify", "--file", "rows.parquet").code == 0
-    home.specify(data__holdout=SHARE)
-    refused = home.json("train")
-    assert (refused.code, "data points were corrected here" in refused.error["message"]) == (2, True)
+    before = home.json("train").data
+    held = _held_out(home)
+    place = columns["user_id"].index(held[0])
+    was = columns["label"][place]
+    row = {name: values[place : place + 1] for name, values in columns.items()}
+    home.write("rows.parquet", row | {"label": ["b" if was == "a" else "a"]})
+    dry = home.run("rectify", "--file", "rows.parquet", "--dry-run").out
+    assert "1 data points would be corrected (1 of them hold-out points), retraining 0.0%" in dry
+    done = home.json("rectify", "--file", "rows.parquet", "--request-id", "c-1").data
+    assert (done["state"], done["points"], done["held_out"], done["shards"]) == ("complete", 1, 1, [])
+    after = home.json("status").data
+    assert after["generation"] == before["generation"] == done["effect"]["after"]["generation"]
+    assert after["measure"]["metrics"]["accuracy"] == pytest.approx(home.json("evaluate").data["accuracy"], abs=1e-6)
+    bundle = home.run("receipt", "c-1").out
+    receipt = json.loads(b64decode(json.loads(bundle)["envelope"]["payload"]))["predicate"]
+    assert (receipt["rectified"]["points"], receipt["holdout"]["rectified"], receipt["shards"]) == (1, 1, [])
+    (home.folder / "c-1.json").write_text(bundle)
+    assert "corrected: 1 data points, of which hold-out points: 1" in home.run("receipt", "--check", "c-1.json").out
+    home.specify(data__holdout=0.9)
+    said = home.run("train")
+    assert "the source still has the old values of 1 data point corrected by request" in said.err
+    assert home.json("verify").code == 0
