@@ -40,6 +40,7 @@ from coordinator.sites import SiteStanding, TookPart
 from coordinator.status import FederationStatus, RequestStatus
 from shards.data.frames import plain_table, table_of
 from shards.data.messages import ARROW_STREAM, facts_of, metadata_texts, stream_of, table_of_stream
+from shards.learner_kinds.guarantees import EXACT
 from storage.errors import Conflict, Corrupt, Invalid, ObjectMissing, SisaError, Unavailable
 from storage.objects import new_name
 from storage.release import RELEASE
@@ -192,6 +193,7 @@ class Client:
                 generation=facts["generation"],
                 constituents=facts["constituents"],
                 shards=facts["shards"],
+                guarantee=self._decoded(str, texts.get("guarantee", f'"{EXACT}"').encode()),
                 table=table,
                 sites=self._decoded(tuple[TookPart, ...], texts.get("sites", "[]").encode()),
                 absent=self._decoded(dict[str, str], texts.get("absent", "{}").encode()),

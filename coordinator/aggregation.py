@@ -6,12 +6,13 @@ Shape legend: K constituents that answer, N points, W outputs of the model, S sc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from shards.learner_kinds.guarantees import EXACT
 from shards.targets import Target
 from storage.errors import Invalid, Unavailable
 
@@ -30,11 +31,13 @@ class AnsweredBy:
     constituents: int
     """How many answered, of ``shards``."""
     shards: int
+    guarantee: str = str(EXACT)
+    """What the learner promises about erased data points: ``exact``, or ``certified(epsilon=1.0, delta=0.0001)``."""
 
     @property
-    def facts(self) -> dict[str, int]:
-        """The three fields by name, for JSON, HTTP and the constructors of answers."""
-        return {"generation": self.generation, "constituents": self.constituents, "shards": self.shards}
+    def facts(self) -> dict[str, Any]:
+        """The four fields by name, for JSON, HTTP and the constructors of answers."""
+        return {each.name: getattr(self, each.name) for each in fields(AnsweredBy)}
 
 
 def aggregate(outputs_KNW: npt.NDArray[np.float64], rule: Rule, target: Target) -> npt.NDArray[np.float64]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from coordinator.aggregation import AnsweredBy, Rule
 from coordinator.requests import ErasureRequest
+from shards.learner_kinds.guarantees import EXACT
 from shards.targets import Target
 from storage.digests import Sha256, digest_of
 from storage.errors import Conflict, Invalid, Unavailable
@@ -69,6 +70,8 @@ class TookPart:
     constituents: int
     """How many of them answered, of ``shards``."""
     shards: int
+    guarantee: str = str(EXACT)
+    """See ``AnsweredBy.guarantee``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,11 +151,15 @@ def set_back(site: str) -> Unavailable:
 
 
 def answered_together(parts: Sequence[TookPart]) -> AnsweredBy:
-    """Return who gave the answer of several sites; its generation is the highest of theirs, which count apart."""
+    """Return who gave the answer of several sites; its generation is the highest of theirs, which count apart.
+
+    Its guarantee is the first of theirs that is not exact.
+    """
     return AnsweredBy(
         generation=max(each.generation for each in parts),
         constituents=sum(each.constituents for each in parts),
         shards=sum(each.shards for each in parts),
+        guarantee=next((each.guarantee for each in parts if each.guarantee != str(EXACT)), str(EXACT)),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from coordinator.effects import HoldoutMeasure
 from coordinator.requests import Cost, ErasureRequest, ObjectRef, PlacedRows, Readmission, Refutation, Segment
 from shards.data.inventory import SourceFile
+from shards.learner_kinds.guarantees import EXACT, Guarantee
 from shards.lineage import Base, CheckpointRecord, Configuration, Lineage, expected_lineages
 from shards.routing import AS_GIVEN, Naming, SliceId
 from shards.slices.files import SliceRecord
@@ -242,6 +243,11 @@ class FederationState:
     def is_whole(self) -> bool:
         """Whether all slices of a shard are one portion: what is learned between two checkpoints."""
         return self.configuration is not None and self.configuration.is_whole
+
+    @property
+    def promise(self) -> Guarantee:
+        """What the learner promises about erased data points."""
+        return self.configuration.promise if self.configuration is not None else EXACT
 
     def portions(self, slices: Sequence[int]) -> tuple[int, ...]:
         """Return the data points of each portion of a shard, given those of its slices 1..R."""

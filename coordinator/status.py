@@ -16,6 +16,7 @@ from coordinator.requests import NONE_SIMILAR, Cost, ErasureRequest, Similar
 from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState, ShardState, servable
 from shards.cost import training_point_epochs
+from shards.learner_kinds.guarantees import EXACT
 from shards.lineage import unrecorded
 from shards.schedule import slice_epochs
 from shards.specification import ShardId
@@ -147,6 +148,8 @@ class FederationStatus:
     """Data points of which the last ingest read values that were corrected by request; the corrected ones stay."""
     respelt_at_ingest: int = 0
     """Data points that the last ingest accepted although their subject differs from an erased one only in spelling."""
+    guarantee: str = str(EXACT)
+    """What the learner promises about erased data points: ``exact``, or ``certified(epsilon=1.0, delta=0.0001)``."""
     subject_form: str = "exact"
     """Which spellings count as the same subject; see ``[data] subject_form``."""
     similar_subjects: int | None = None
@@ -199,6 +202,7 @@ def describe_federation(
         kept_out_by_id=state.data.by_id if state.data else 0,
         outdated_at_ingest=state.data.outdated if state.data else 0,
         respelt_at_ingest=state.data.respelt if state.data else 0,
+        guarantee=str(state.promise),
         subject_form=state.naming.form,
         similar_subjects=similar_subjects(state),
         constituents=constituents,

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Final
 
+from shards.learner_kinds.guarantees import EXACT, Certified, Guarantee
 from shards.learner_kinds.kinds import LEARNERS
 from shards.slices.files import SliceRecord
 from shards.specification import SHIPPED_FACTORIES, ShardId, SliceIndex
@@ -62,11 +63,18 @@ class Configuration:
     comes with this system, or the constituents are older than code manifests."""
     learner: str | None = None
     """The learner, as ``[model] learner`` names it; None: torch."""
+    guarantee: Certified | None = None
+    """What the learner promises about erased data points; None: exact."""
 
     @property
     def is_whole(self) -> bool:
         """Whether all slices of a shard are learned at once: then a chain is a single checkpoint."""
         return self.learner is not None and LEARNERS[self.learner].whole
+
+    @property
+    def promise(self) -> Guarantee:
+        """What is promised about erased data points."""
+        return self.guarantee or EXACT
 
     def record(self) -> dict[str, Json]:
         """Return the configuration as values for canonical JSON, without the fields older releases lack (E16)."""

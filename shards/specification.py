@@ -15,6 +15,7 @@ from typing import Any, Final, NewType
 
 from shards.encoders import ImageEncoder, TokensEncoder
 from shards.encoding import Encoding, InputShape, encoding_of
+from shards.learner_kinds.guarantees import Guarantee, guarantee_problem
 from shards.learner_kinds.kinds import LEARNERS, TORCH, LearnerArguments, arguments_record, read_arguments
 from shards.recipe.learning_rate import schedule_problems
 from shards.recipe.optimizers import OPTIMIZERS, argument_problems, belongs_to
@@ -323,6 +324,8 @@ class ModelSettings:
     specification's folder. The model may read no others."""
     learner: str = TORCH
     """How a constituent learns: ``torch``, or a learner that comes with this system (``shards.learner_kinds``)."""
+    guarantee: str = "exact"
+    """What erasures have to promise: ``exact``; ``certified`` is for learners that promise no more than that."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -333,6 +336,8 @@ class ModelSettings:
             for name in ("factory", "files"):
                 if getattr(self, name) not in {_USUAL_FACTORY, ()}:
                     problems.append(f"{name} belongs to the learner torch, learner is {self.learner}: leave it out")
+        if not problems and (refused := guarantee_problem(self.learner, self.promise, self.guarantee)):
+            problems.append(refused)
         for name in self.files:
             path = PurePosixPath(name)
             if not path.parts or path.is_absolute() or ".." in path.parts:
@@ -347,6 +352,11 @@ class ModelSettings:
     def is_whole(self) -> bool:
         """Whether all slices of a shard are learned at once."""
         return LEARNERS[self.learner].whole
+
+    @property
+    def promise(self) -> Guarantee:
+        """What the learner promises about erased data points."""
+        return LEARNERS[self.learner].promise(None if self.learner == TORCH else self.learner_arguments)
 
     @property
     def recorded_learner(self) -> str | None:

@@ -17,6 +17,7 @@ from cluster.config.specification import FederationSpecification
 from cluster.runtime.user_code import make_importable, working_in
 from coordinator.aggregation import AnsweredBy, ModelFailed, Rule, aggregate, model_failed
 from coordinator.state import FederationState, servable
+from shards.learner_kinds.guarantees import EXACT
 from shards.learners.protocol import Learner
 from shards.learners.registry import code_digest, fix_numerics, open_learner
 from shards.learners.torch.code_manifest import CodeManifest
@@ -45,11 +46,18 @@ class Ensemble:
     target: Target
     checkpoints: tuple[tuple[ShardId, Sha256], ...] = ()
     """Shard and checkpoint of each constituent."""
+    guarantee: str = str(EXACT)
+    """See ``AnsweredBy.guarantee``."""
 
     @property
     def answered_by(self) -> AnsweredBy:
         """The constituents behind its answers."""
-        return AnsweredBy(generation=self.generation, constituents=len(self.constituents), shards=self.shards)
+        return AnsweredBy(
+            generation=self.generation,
+            constituents=len(self.constituents),
+            shards=self.shards,
+            guarantee=self.guarantee,
+        )
 
     @classmethod
     def load(
@@ -139,6 +147,7 @@ class Ensemble:
             rule=specification.aggregation.rule,
             target=specification.predicted,
             checkpoints=checkpoints,
+            guarantee=str(specification.model.promise),
         )
 
     def answer(self, features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:

@@ -18,6 +18,7 @@ from coordinator.status import RequestStatus
 from coordinator.verification import Residue, ShardProof
 from shards.data.frames import frame_like
 from shards.data.prediction_files import PredictionBatch, predictions_table, write_predictions
+from shards.learner_kinds.guarantees import EXACT
 from shards.measures import Measures
 from shards.slices.overlap import TrainedOn
 from shards.targets import LabelArray, Target
@@ -65,6 +66,8 @@ class Evaluation(Measures):
     generation: int
     constituents: int
     shards: int
+    guarantee: str = str(EXACT)
+    """What the learner promises about erased data points; see ``AnsweredBy.guarantee``."""
     trained_on: TrainedOn | None = None
     """How many of the data points were trained on; None where that is not looked up: without ids, or by sites."""
 
@@ -166,6 +169,8 @@ class Verification:
     shards: tuple[ShardProof, ...]
     residue: Residue
     receipts: ReceiptsCheck
+    guarantee: str = str(EXACT)
+    """What was proved of the constituents; see ``AnsweredBy.guarantee``."""
 
     @property
     def exact(self) -> bool:
@@ -192,6 +197,4 @@ def evaluation_of(
     if not found.points:
         raise Invalid("there is no data point to evaluate on", "Name a file that holds labelled data points.")
     measures: dict[str, Any] = {each.name: getattr(found, each.name) for each in fields(Measures)}
-    return Evaluation(
-        target=target.kind, generation=by.generation, constituents=by.constituents, shards=by.shards, **measures
-    )
+    return Evaluation(target=target.kind, **by.facts, **measures)

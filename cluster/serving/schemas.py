@@ -88,6 +88,9 @@ class Predictions(_Shape):
     generation: int = Field(description="The ensemble that answered: at or above the erasure floor when it did.")
     constituents: int = Field(description="How many constituents answered, of 'shards'.")
     shards: int
+    guarantee: str = Field(
+        description="What the learner promises about erased data points: exact, or certified(epsilon=…, delta=…)."
+    )
     classes: list[str] | None = Field(default=None, description="With the target class.")
     predictions: list[Prediction]
 
@@ -99,6 +102,7 @@ class Site(_Shape):
     generation: int
     constituents: int = Field(description="How many of them answered, of 'shards'.")
     shards: int
+    guarantee: str = Field(description="What its learner promises about erased data points.")
 
 
 class SitesPredictions(Predictions):

@@ -22,6 +22,7 @@ from cluster.runtime.process import leave_no_core
 from cluster.runtime.user_code import make_importable
 from coordinator.engine.tasks import check_configuration, revised_task
 from shards.encoding import InputShape
+from shards.learner_kinds.guarantees import recorded_guarantee
 from shards.learners.measuring import MeasureTask, measure
 from shards.learners.protocol import Learner
 from shards.learners.registry import check_fixed, code_digest, fix_numerics, open_learner
@@ -100,6 +101,7 @@ class Worker:
             seed=self._setup.training.seed,
             profile=self._profile,
             learner=self._setup.model.recorded_learner,
+            guarantee=recorded_guarantee(self._setup.model.promise),
         )
         if stored is None or stored.code_manifest is None:
             return present

@@ -437,7 +437,7 @@ class Writer:
         self._engine.refuse_superseded()  # else another writer's changes could look like differences
         if wrong := [proof.refutation for proof in proofs if proof.refutation is not None]:
             self._engine.refute(wrong)
-        return Verification(shards=proofs, residue=residue, receipts=receipts)
+        return Verification(shards=proofs, residue=residue, receipts=receipts, guarantee=str(state.promise))
 
     def _sources(self, given: Source | None) -> tuple[Source | None, Source | None]:
         """Return the source, ``given`` or named, and that of the hold-out points, if it is another one.

@@ -94,6 +94,7 @@ _SINCE_5: Final[Mapping[type, Mapping[str, Any]]] = {
 
 _SINCE_6: Final[Mapping[type, Mapping[str, Any]]] = {
     FederationState: {"holdout": [], "measure": None, "is_measured": False},
+    Configuration: {"guarantee": None},
     ErasureRequest: {"effect": None},
     Found: {"held_out": 0},
     Ingested: {"holdout": []},

@@ -16,6 +16,7 @@ from coordinator.receipts.kinds import PREDICATE_TYPE, RECTIFICATION_TYPE, STATE
 from coordinator.receipts.openings import RECIPE
 from coordinator.requests import ErasureRequest, ObjectRef, RequestState
 from coordinator.state import FederationState, ShardState
+from shards.learner_kinds.guarantees import Certified
 from shards.lineage import CheckpointRecord, NumericsProfile
 from shards.specification import ShardId, SliceIndex
 from storage.digests import Json, Sha256, canonical_json
@@ -34,6 +35,14 @@ PROVES_CORRECTION: Final = (
     "be compared with the objects in the store, and the constituents' digests with a training run that never saw the "
     "values that were corrected."
 )
+PROVES_CERTIFIED: Final = (
+    "The operator stated these facts, at this place of an append-only log, and has not changed them since. Digests can "
+    "be compared with the objects in the store. The constituents are not equal to those of a training run that never "
+    "saw the erased data points: nobody who does not know the noise in them can tell them from such ones, up to the "
+    "epsilon and delta of the guarantee."
+)
+"""As ``PROVES``, for a learner whose guarantee is certified."""
+PROVES_CERTIFIED_CORRECTION: Final = PROVES_CERTIFIED.replace("the erased data points", "the corrected values")
 DOES_NOT_PROVE: Final = (
     "It does not prove that no copy exists elsewhere, nor that the facts are true: it binds the operator to them. It "
     "names nobody; who stands behind the request's digest can be told only with the federation's partition key."
@@ -192,6 +201,8 @@ class ErasureEvidence:
     floor: int
     """No older generation is served, ever."""
     profile: NumericsProfile | None
+    guarantee: Certified | None = None
+    """What the learner promises about erased data points; None: exact."""
     manifests: Mapping[str, int]
     """Numbers of the manifests that committed each step: ``quarantined``, ``published``, ``purged``."""
     scan: ScanEvidence
@@ -262,6 +273,7 @@ def collect_evidence(
         generation=after.generation,
         floor=after.floor,
         profile=after.configuration.profile if after.configuration else None,
+        guarantee=after.configuration.guarantee if after.configuration else None,
         manifests=dict(manifests),
         scan=scan,
         store=store,
@@ -290,7 +302,7 @@ def _predicate(evidence: ErasureEvidence, issued_at: str) -> dict[str, Any]:
     opening = {"commitment": evidence.commitment, "commitment_is": RECIPE} if evidence.commitment else {}
     return {
         "format_version": FORMAT_VERSION,
-        "proves": PROVES_CORRECTION if evidence.is_rectification else PROVES,
+        "proves": _proves(evidence),
         "does_not_prove": DOES_NOT_PROVE_TO_OTHERS if opening else DOES_NOT_PROVE,
         "exceptions": list(evidence.exceptions),
         "issued_at": issued_at,
@@ -317,6 +329,7 @@ def _predicate(evidence: ErasureEvidence, issued_at: str) -> dict[str, Any]:
         "generation": evidence.generation,
         "erasure_floor": evidence.floor,
         "numerics_profile": evidence.profile.record() if evidence.profile else None,
+        **({"guarantee": asdict(evidence.guarantee)} if evidence.guarantee else {}),
         "manifests": dict(evidence.manifests),
         "scan": asdict(evidence.scan),
         "store": {"kind": evidence.store.kind, "properties": dict(evidence.store.properties)},
@@ -326,6 +339,12 @@ def _predicate(evidence: ErasureEvidence, issued_at: str) -> dict[str, Any]:
 def _held_out(done: str, evidence: HoldoutEvidence) -> dict[str, Any]:
     facts = asdict(evidence)
     return {done: facts.pop("points"), **facts}
+
+
+def _proves(evidence: ErasureEvidence) -> str:
+    if evidence.guarantee is not None:
+        return PROVES_CERTIFIED_CORRECTION if evidence.is_rectification else PROVES_CERTIFIED
+    return PROVES_CORRECTION if evidence.is_rectification else PROVES
 
 
 def _shard_evidence(number: ShardId, before: FederationState, after: FederationState) -> ShardEvidence:

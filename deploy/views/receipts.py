@@ -243,9 +243,11 @@ def _models_text(predicate: dict[str, Any]) -> list[str]:
         for shard in shards
     ]
     generation, floor = _shown(predicate.get("generation")), _shown(predicate.get("erasure_floor"))
+    promised = [f"{_shown(name)} {_shown(value)}" for name, value in _record(predicate.get("guarantee")).items()]
     return [
         *table(("shard", "slices", "data points", "checkpoints superseded", "constituent"), lines).splitlines(),
         f"  generation {generation} took over; none below {floor} is ever served",
+        *([f"  guarantee: {', '.join(promised)}"] if promised else []),
     ]
 
 

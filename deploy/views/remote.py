@@ -198,5 +198,6 @@ def _ensembles(found: Iterable[RemoteAnswers]) -> dict[str, Any]:
         "generations": generations,
         "constituents": min(each.constituents for each in answers),
         "shards": answers[0].shards,
+        "guarantee": answers[0].guarantee,
         **(who(answers[-1].sites, answers[-1].absent) if answers[-1].sites else {}),
     }

@@ -29,7 +29,7 @@ def status_text(status: FederationStatus) -> str:
             f"{status.points:,} data points in {status.shards} shards × {status.slices} slices"
             f"{'' if status.held_out is None else f', and {status.held_out:,} hold-out points'}; "
             f"generation {status.generation} (erasure floor {status.floor}), "
-            f"{status.serving} of {status.shards} constituents answer"
+            f"{status.serving} of {status.shards} constituents answer; guarantee: {status.guarantee}"
         ),
         table(
             ("shard", "points", "state", "serves slice", "slices", "digest"),

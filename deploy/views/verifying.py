@@ -16,6 +16,7 @@ def verification_outcome(found: Verification) -> Outcome:
     """Return what a verification found: a failure, with all that was found, unless everything holds."""
     data = {
         "exact": found.exact,
+        "guarantee": found.guarantee,
         "shards": [_proof(json_value(proof)) for proof in found.shards],
         "residue": finding_json(json_value(found.residue)),
         "receipts": finding_json(json_value(found.receipts)),

@@ -1,7 +1,8 @@
 """The learners that ``[model] learner`` may name.
 
-kinds      what each can predict, and its arguments
-bayesian   the arguments of Bayesian linear regression and the conjugate families
-forest     the arguments of forests
-summation  the arguments of naive Bayes and ridge
+kinds       what each can predict, and its arguments
+guarantees  what each promises about erased data points
+bayesian    the arguments of Bayesian linear regression and the conjugate families
+forest      the arguments of forests
+summation   the arguments of naive Bayes and ridge
 """

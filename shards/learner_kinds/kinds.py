@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 from shards.learner_kinds.bayesian import BayesianLinearArguments
 from shards.learner_kinds.forest import ForestArguments
+from shards.learner_kinds.guarantees import EXACT, Guarantee
 from shards.learner_kinds.summation import NaiveBayesArguments, RidgeArguments
 from shards.targets import Class, Interval, MultiLabel, Number
 
@@ -31,6 +32,8 @@ class LearnerKind:
     """What the intervals of its answers are of; empty: there are none."""
     version: int = 1
     """Raised whenever our code of the learner arrives at other bytes."""
+    promise: Callable[[Any], Guarantee] = lambda _: EXACT
+    """Returns what the learner promises with these arguments (None for torch)."""
 
 
 LEARNERS: Final[Mapping[str, LearnerKind]] = {

@@ -27,6 +27,9 @@ def _number(learner: str, arguments: str) -> str:
 
 MISTAKES = [
     (_with('learner = "trees"'), f"[model] learner must be one of {', '.join(LEARNERS)}, got 'trees'"),
+    (_with('guarantee = "near"', GOOD), "[model] guarantee must be one of exact, certified, got 'near'"),
+    (_with('guarantee = "certified"', GOOD), "is weaker than what the learner torch promises, which is exact: leave"),
+    (_with('learner = "ridge"\nguarantee = "certified"'), "what the learner ridge promises, which is exact"),
     (
         _with('learner = "forest"\nfactory = "net:build"'),
         "[model] factory belongs to the learner torch, learner is forest",

@@ -47,7 +47,7 @@ SETTINGS = {
     "": "name store endpoint keys credentials",
     "data": "train id label features classes target label_shift label_scale subject subject_form scale encode"
     " holdout ingest_memory_mb endpoint credentials delimiter encoding decimal version",
-    "model": "factory arguments files learner",
+    "model": "factory arguments files learner guarantee",
     "training": "epochs batch_size learning_rate optimizer seed momentum nesterov weight_decay betas epsilon"
     " optimizer_arguments loss label_smoothing class_weights gradient_clip schedule augment step",
     "partition": "shards slices key",

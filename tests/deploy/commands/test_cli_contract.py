@@ -87,7 +87,8 @@ def test_every_command_gives_one_object(home: UserFolder) -> None:
     assert evaluated.code == 0
     assert {"accuracy", "per_class", "points"} <= evaluated.data.keys()
     predicted = home.json("predict", "train.parquet", "--out", "out.csv")
-    assert predicted.data == {"out": "out.csv", "points": 120, "generation": 1, "constituents": 3, "shards": 3}
+    by = {"generation": 1, "constituents": 3, "shards": 3, "guarantee": "exact"}
+    assert predicted.data == {"out": "out.csv", "points": 120, **by}
     dry = home.json("erase", "--subject", MARKED, "--dry-run")
     assert (dry.code, dry.data["state"], dry.data["points"], dry.data["request_id"]) == (0, "dry-run", 4, None)
     erased = home.json("erase", "--subject", MARKED, "--request-id", "er-1", "--wait")

@@ -117,6 +117,7 @@ def test_a_file_is_predicted(served: Served, stranger: Path) -> None:
             "generations": [here.generation],
             "constituents": here.constituents,
             "shards": 3,
+            "guarantee": "exact",
         }
         here.write(stranger / "here.parquet")
     assert pq.read_table("out.parquet").equals(pq.read_table("here.parquet"))

@@ -140,7 +140,7 @@ def test_programs_get_the_same_measures() -> None:
     assert json.loads(json.dumps(data)) == data
     assert set(data) == {
         *("accuracy", "per_class", "points", "target", "metrics", "points_per_class"),
-        *("generation", "constituents", "shards", "undefined", "breakdown", "confusion"),
+        *("generation", "constituents", "shards", "guarantee", "undefined", "breakdown", "confusion"),
     }
     assert data["confusion"] == {"a": {"a": 1, "b": 1}}
     assert data["breakdown"]["a"] == {"precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "points": 2}

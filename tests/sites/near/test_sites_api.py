@@ -128,8 +128,8 @@ def test_predictions_are_those_of_the_federation(still: SitesServer, tmp_path: P
     with connect_sites(still.served.site_folders.config) as federation:
         expected = federation.predict(table).table()
     found = still.predict(points(40)).json()
-    parts = [{"site": name, "generation": 1, "constituents": 2, "shards": 2} for name in SITES]
-    assert (found["sites"], found["absent"]) == (parts, {})
+    parts = [{"site": name, "generation": 1, "constituents": 2, "shards": 2, "guarantee": "exact"} for name in SITES]
+    assert (found["sites"], found["absent"], found["guarantee"]) == (parts, {}, "exact")
     assert (found["generation"], found["constituents"], found["shards"]) == (1, 6, 6)
     assert [line["id"] for line in found["predictions"]] == list(range(40))
     assert [line["prediction"] for line in found["predictions"]] == expected.column("prediction").to_pylist()

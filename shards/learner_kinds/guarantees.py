@@ -1,0 +1,90 @@
+"""What a learner promises about erased data points: its guarantee. Declared by the learner, never by the user."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, Literal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exact:
+    """A constituent's bytes are those of a run that never saw the erased data points."""
+
+    kind: Literal["exact"] = "exact"
+
+    def __str__(self) -> str:
+        return self.kind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certified:
+    """A constituent is as good as one trained again on the remaining data points, up to epsilon and delta.
+
+    Certified removal as Guo et al. define it (ICML 2020): any outcome is at most ``exp(epsilon)`` times more likely for
+    one than for the other, except with probability ``delta``.
+    """
+
+    epsilon: float
+    delta: float
+    kind: Literal["certified"] = "certified"
+
+    def __str__(self) -> str:
+        return f"certified(epsilon={self.epsilon}, delta={self.delta})"
+
+    @property
+    def constant(self) -> float:
+        """By which the noise's deviation, times epsilon, is divided to get the budget of a constituent's residual."""
+        return math.sqrt(2 * math.log(1.5 / self.delta))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approximate:
+    """Nothing is proved about a constituent: for experiments only."""
+
+    reason: str
+    """What is missing, as a fragment."""
+    kind: Literal["approximate"] = "approximate"
+
+    def __str__(self) -> str:
+        return self.kind
+
+
+Guarantee = Exact | Certified | Approximate
+
+EXACT: Final = Exact()
+
+ASKED: Final = ("exact", "certified")
+"""What ``[model] guarantee`` may ask for."""
+
+
+def guarantee_problem(learner: str, promised: Guarantee, asked: str) -> str | None:
+    """Return why a federation that asks for the guarantee ``asked`` refuses the learner; None: it does not.
+
+    >>> guarantee_problem("ridge", EXACT, "exact")
+    >>> guarantee_problem("ridge", EXACT, "certified")
+    "guarantee = 'certified' is weaker than what the learner ridge promises, which is exact: leave it out"
+    """
+    if asked not in ASKED:
+        return f"guarantee must be one of {', '.join(ASKED)}, got {asked!r}"
+    match promised:
+        case Approximate():
+            return f"the learner {learner} only approximates an erasure, {promised.reason}: take another learner"
+        case Exact() if asked != promised.kind:
+            promise = f"what the learner {learner} promises, which is exact"
+            return f"guarantee = {asked!r} is weaker than {promise}: leave it out"
+        case Certified() if asked != promised.kind:
+            return (
+                f"the learner {learner} promises no exact erasure, only a certified one: take another learner, or set"
+                " guarantee = 'certified' and read docs/guarantees.md"
+            )
+        case _:
+            return None
+
+
+def recorded_guarantee(promised: Guarantee) -> Certified | None:
+    """Return the guarantee as records have it: None for exact, since the first releases knew no other.
+
+    >>> recorded_guarantee(EXACT)
+    """
+    return promised if isinstance(promised, Certified) else None

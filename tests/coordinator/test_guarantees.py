@@ -1,0 +1,80 @@
+"""A guarantee that is not exact is part of lineages, status and receipts; an exact one leaves records as they were."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from coordinator.decisions.decide import decide
+from coordinator.decisions.events import TrainingConfigured
+from coordinator.engine.codec import decode_event, decode_state, encode_event, encode_state
+from coordinator.receipts.evidence import collect_evidence, statement
+from coordinator.sites import TookPart, answered_together
+from coordinator.status import describe_federation, for_the_public
+from shards.learner_kinds.guarantees import Certified
+from shards.routing import SliceId
+from shards.specification import ShardId, SliceIndex
+from tests.coordinator.receipts.facts import SCAN, STORE, accepted, purged, quarantined, trained
+from tests.coordinator.records import configuration, federation
+from tests.coordinator.test_state import NOW
+
+CERTIFIED = replace(configuration(), guarantee=Certified(epsilon=0.5, delta=1e-5))
+TEXT = "certified(epsilon=0.5, delta=1e-05)"
+_EXACT = configuration()
+
+
+def _configured(chosen: object) -> TrainingConfigured:
+    assert isinstance(chosen, type(CERTIFIED))
+    return TrainingConfigured(settings={"model": {}, "training": {"epochs": 4}}, configuration=chosen)
+
+
+def test_it_is_part_of_the_lineage() -> None:
+    """So that no checkpoint of another guarantee is used; without one, digests are what they were."""
+    state = federation((5, 4, 3))
+    (exact, _), (certified, _) = (decide(state, _configured(each)) for each in (_EXACT, CERTIFIED))
+    assert "guarantee" not in exact.lineages(ShardId(0))[0].record()["configuration"]  # type: ignore[operator]
+    assert exact.lineages(ShardId(0)) != certified.lineages(ShardId(0))
+
+
+@pytest.mark.parametrize(("chosen", "version"), [(_EXACT, 2), (CERTIFIED, 6)])
+def test_it_is_stored(chosen: object, version: int) -> None:
+    """In the newest format, which older releases refuse."""
+    event = _configured(chosen)
+    record = encode_event(event)
+    assert (record["format_version"], decode_event(json.loads(json.dumps(record)))) == (version, event)
+    state, _ = decide(federation((5, 4, 3)), event)
+    assert decode_state(json.loads(json.dumps(encode_state(state)))) == state
+
+
+def test_status_says_it() -> None:
+    """To everybody who may see a status."""
+    state, _ = decide(federation((5, 4, 3)), _configured(CERTIFIED))
+    status = describe_federation(state, "here", NOW)
+    assert (status.guarantee, for_the_public(status).guarantee) == (TEXT, TEXT)
+    assert describe_federation(federation((1,)), "here", NOW).guarantee == "exact"
+
+
+@pytest.mark.parametrize("chosen", [_EXACT, CERTIFIED], ids=["exact", "certified"])
+def test_a_receipt_states_it(chosen: object) -> None:
+    """A certified one must not say that digests equal those of a run that never saw the points."""
+    state, _ = decide(federation((5, 4, 3)), _configured(chosen))
+    before = accepted(trained(state), "first")
+    after = purged(trained(quarantined(before, "first", SliceId(ShardId(0), SliceIndex(2)), (900,))))
+    evidence = collect_evidence("first", before, after, manifests={}, scan=SCAN, store=STORE)
+    predicate = json.loads(statement(evidence, NOW.isoformat()))["predicate"]
+    if chosen is _EXACT:
+        assert "guarantee" not in predicate
+        assert "compared with the objects in the store, and the constituents' digests with" in predicate["proves"]
+    else:
+        assert predicate["guarantee"] == {"kind": "certified", "epsilon": 0.5, "delta": 1e-5}
+        assert "The constituents are not equal to those of a training run" in predicate["proves"]
+
+
+def test_an_answer_of_several_sites_has_the_weakest_guarantee() -> None:
+    """Exact holds only where it holds at every site."""
+    exact = TookPart(site="north", generation=3, constituents=2, shards=2)
+    certified = replace(exact, site="south", guarantee=TEXT)
+    assert answered_together((exact, exact)).guarantee == "exact"
+    assert answered_together((exact, certified)).guarantee == TEXT
