@@ -34,7 +34,7 @@ from storage.objects import ObjectStore
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,30}")
 
 OWN: Final[Mapping[str, frozenset[str] | None]] = {
-    "data": frozenset({"train", "version", "subject_form", "endpoint", "credentials", "ingest_memory_mb"}),
+    "data": frozenset({"train", "version", "holdout", "subject_form", "endpoint", "credentials", "ingest_memory_mb"}),
     "partition": frozenset({"shards", "key"}),
     "erasure": None,
     "receipts": None,
@@ -188,12 +188,6 @@ def read_sites(path: Path) -> SitesSpecification:
     )
     _refuse_shared(path, sites)
     problems = Problems(path, text)
-    if sites[0].specification.data.holdout is not None:
-        problems.add(
-            "data",
-            "holdout",
-            "holdout is not available to federations of several sites: leave it out, and evaluate on a labelled file",
-        )
     if (learner := sites[0].specification.model.recorded_learner) is not None:
         _refuse_weights(path, sites, learner)
     settings: SitesSettings = read_table(

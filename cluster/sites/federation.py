@@ -43,7 +43,7 @@ from coordinator.receipts.bundles import ReceiptBundle, bundle_from_bytes, verif
 from coordinator.receipts.issuer import Registrar
 from coordinator.receipts.site_receipts import SiteEvidence
 from coordinator.sites import SiteRecord, SiteStanding
-from coordinator.status import RequestStatus
+from coordinator.status import FederationStatus, RequestStatus
 from storage.errors import Corrupt, Invalid, ObjectMissing, SisaError, Unavailable
 from storage.objects import NewName, new_name
 
@@ -356,13 +356,13 @@ class SiteFederation:
             self._remark(f"site {site} is withdrawn; what it holds is purged when it is back: {error.fact}")
             return
         except Invalid:
-            if link.status().points:
+            if _holds_data(link.status()):
                 raise
             self.roster.note_purged(site)  # it never held anything
             return
         if status.state == "complete":
             self._linked(site, bundle_from_bytes(link.receipt(status.request_id)))
-        if status.state in {"complete", "refused"} and not link.status().points:
+        if status.state in {"complete", "refused"} and not _holds_data(link.status()):
             self.roster.note_purged(site)
 
     def _linked(self, site: str, bundle: ReceiptBundle) -> ReceiptBundle:
@@ -420,6 +420,10 @@ def _membership(record: SiteRecord | None) -> str:
     if record.is_member:
         return "member"
     return "purged" if record.purged_at else "withdrawn"
+
+
+def _holds_data(status: FederationStatus) -> bool:
+    return bool(status.points or status.held_out)
 
 
 def link_for(settings: SitesSettings, site: ListedSite, listener: Listener, clock: Clock) -> SiteLink:

@@ -178,7 +178,7 @@ def drafted_for_all(
     if earlier is None:
         names = everyone(setup.store, state)
         return request_of(setup.specification, names, request_id, setup.clock.now()), names
-    if not earlier.state.is_open and any(shard.points for shard in state.shards):
+    if not earlier.state.is_open and any(record.points for _, record in state.slices()):
         raise Conflict(
             "the request id was used before, and there are data points here", "Choose another.", id=request_id
         )

@@ -65,7 +65,10 @@ def predict_at_sites(federation: SiteFederation, data: str, out: Path) -> Outcom
 def evaluate_at_sites(federation: SiteFederation, data: str | None) -> Outcome:
     """Measure how good the federation's answers to labelled data are."""
     if data is None:
-        raise Invalid("a federation of several sites has no hold-out points", "Name a labelled file.")
+        raise Invalid(
+            "hold-out points are each site's own, and the answers of all sites together are not measured on them",
+            "Name a labelled file, or run 'sisa --site NAME evaluate' at a site.",
+        )
     found = federation.evaluate(data)
     return Outcome(
         data={**json_value(evaluation_data(found.overall)), **who(found.sites, found.absent)},
