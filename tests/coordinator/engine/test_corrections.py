@@ -23,6 +23,7 @@ from coordinator.settings import ErasureSettings
 from coordinator.verification import scan_residue
 from shards.routing import PartitionKey, point_digest
 from storage.errors import Conflict, Corrupt, Invalid, Unavailable
+from storage.objects import ObjectStore
 from storage.stores.memory import MemoryStore
 from tests.doubles.corrected import essence
 from tests.doubles.federation import KEY, Point, SmallFederation, plain_conditions, source_of, specification_of
@@ -34,7 +35,7 @@ POINTS = [Point(id=f"p{n}", subject=f"s{n // 2}", label="ab"[n % 2], features=(f
 
 
 def made(
-    store: MemoryStore | None = None, specification: FederationSpecification = _SPECIFICATION
+    store: ObjectStore | None = None, specification: FederationSpecification = _SPECIFICATION
 ) -> SmallFederation[HashState]:
     """Return a federation that holds nothing yet."""
     return SmallFederation(
