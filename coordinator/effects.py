@@ -49,7 +49,9 @@ class ErasureEffect:
     before: HoldoutMeasure | None
     """The last measure when the data points were removed; None: nothing was measured before."""
     after: HoldoutMeasure | None = None
-    """The first measure once the request was complete; None: not measured yet."""
+    """The first measure once the request was complete; None: not measured yet, or never."""
+    unmeasured: str = ""
+    """Why there will be no measure after it; empty: there is one, or may still be one."""
     margin: float = 1.0
     """The setting ``[erasure] alarm_margin`` when ``after`` was measured."""
 

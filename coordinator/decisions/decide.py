@@ -64,6 +64,7 @@ from coordinator.decisions.lifecycle import (
     hold,
     is_ready,
     is_training,
+    lacks_measure,
     mark_failed,
     release,
 )
@@ -368,7 +369,7 @@ def is_measure_due(state: FederationState) -> bool:
     """Return whether the ensemble is to be measured: it is published, and it or a request has no measure yet."""
     if not (state.published and state.held_out and any(shard.points for shard in state.shards)):
         return False
-    return not state.is_measured or any(map(_lacks_measure, state.requests))
+    return not state.is_measured or any(map(lacks_measure, state.requests))
 
 
 def _measured(state: FederationState, event: HoldoutMeasured) -> FederationState:
@@ -376,15 +377,11 @@ def _measured(state: FederationState, event: HoldoutMeasured) -> FederationState
         return state
 
     def measured(request: ErasureRequest) -> ErasureRequest:
-        if request.effect is None or not _lacks_measure(request):
+        if request.effect is None or not lacks_measure(request):
             return request
         return replace(request, effect=replace(request.effect, after=event.measure, margin=event.margin))
 
     return each_request(replace(state, measure=event.measure, is_measured=True), measured)
-
-
-def _lacks_measure(request: ErasureRequest) -> bool:
-    return request.state is RequestState.COMPLETE and request.effect is not None and request.effect.after is None
 
 
 def _receipted(state: FederationState, event: ReceiptIssued) -> FederationState:

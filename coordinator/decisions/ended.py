@@ -6,22 +6,30 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
+from coordinator.decisions.lifecycle import lacks_measure
 from coordinator.requests import Cost, ErasureRequest, ObjectRef, Readmission, RequestState
 from coordinator.state import FederationState, joined, others
 
 TOGETHER: Final = 64
 """How many leave the state at once; the state keeps fewer than twice as many ended ones."""
 
+NO_HOLDOUT: Final = "there were no hold-out points any more"
+_NOT_MEASURED: Final = "no generation could be measured until its record was closed"
+
 _Ended = ErasureRequest | Readmission
 
 
 def leaving(state: FederationState) -> tuple[_Ended, ...]:
-    """Return the requests and readmissions that leave the state now: once many have ended, those that ended first."""
+    """Return the requests and readmissions that leave the state now: once many have ended, those that ended first.
+
+    Requests that lack a measure leave after the others; those that must leave without it say why there is none.
+    """
     every: tuple[_Ended, ...] = (*state.requests, *state.readmissions)
     over = [each for each in every if _is_over(each)]
     if len(over) < 2 * TOGETHER:
         return ()
-    return tuple(sorted(over, key=_ended_at)[:TOGETHER])
+    over.sort(key=lambda each: (_lacks_measure(each), _ended_at(each)))
+    return tuple(_final(state, each) for each in over[:TOGETHER])
 
 
 def without_ended(
@@ -75,6 +83,18 @@ def _is_over(each: _Ended) -> bool:
     if isinstance(each, Readmission):
         return each.receipt is not None
     return not each.state.is_open and not is_owed_statement(each)
+
+
+def _lacks_measure(each: _Ended) -> bool:
+    return isinstance(each, ErasureRequest) and lacks_measure(each)
+
+
+def _final(state: FederationState, each: _Ended) -> _Ended:
+    """Return the request as it is recorded for good."""
+    if isinstance(each, Readmission) or each.effect is None or not lacks_measure(each):
+        return each
+    why = _NOT_MEASURED if state.held_out else NO_HOLDOUT
+    return replace(each, effect=replace(each.effect, unmeasured=why))
 
 
 def _ended_at(each: _Ended) -> str:

@@ -83,6 +83,11 @@ def is_training(request: ErasureRequest) -> bool:
     return request.state in {RequestState.QUARANTINED, RequestState.RETRAINING}
 
 
+def lacks_measure(request: ErasureRequest) -> bool:
+    """Return whether the request is complete and still to be followed by a measure on the hold-out points."""
+    return request.state is RequestState.COMPLETE and request.effect is not None and request.effect.after is None
+
+
 def advance(request: ErasureRequest, reached: RequestState, at: str, **fields: Any) -> ErasureRequest:
     """Return the request after a successful step, which clears a recorded failure."""
     return replace(request, failure=None, **fields).reach(reached, at)

@@ -26,6 +26,7 @@ from coordinator.decisions.events import (
     TrainingConfigured,
     ValuesKept,
 )
+from coordinator.effects import ErasureEffect
 from coordinator.engine.earlier_formats import grouped
 from coordinator.requests import NOTHING_FOUND, ErasureRequest, Found, Readmission
 from coordinator.state import NONE_ENDED, DataState, EndedRequests, FederationState, ShardState
@@ -96,6 +97,7 @@ _SINCE_6: Final[Mapping[type, Mapping[str, Any]]] = {
     FederationState: {"holdout": [], "measure": None, "is_measured": False},
     Configuration: {"guarantee": None},
     ErasureRequest: {"effect": None},
+    ErasureEffect: {"unmeasured": ""},
     Found: {"held_out": 0},
     Ingested: {"holdout": []},
     PointsRemoved: {"held_out": 0, "holdout": None},
@@ -235,7 +237,8 @@ def decode_event(record: Json) -> Event:
 
 def _of_request(request: dict[str, Any]) -> tuple[tuple[type, dict[str, Any]], ...]:
     """Return the parts of a request, the whole first."""
-    return (ErasureRequest, request), (Found, request["found"])
+    effect = ((ErasureEffect, request["effect"]),) if request["effect"] else ()
+    return (ErasureRequest, request), (Found, request["found"]), *effect
 
 
 def _conditions(values: Mapping[str, Any]) -> list[tuple[type, dict[str, Any]]]:

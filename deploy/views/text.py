@@ -320,6 +320,9 @@ def _effect_text(request: RequestStatus) -> list[str]:
     before, after = request.effect.before, request.effect.after
     moments = [f"{_measure_text(each)} {name}" for name, each in (("before", before), ("after", after)) if each]
     lines = [f"hold-out points: {', '.join(moments)}"] if moments else []
+    if after is None and request.state == RequestState.COMPLETE.value:
+        why = request.effect.unmeasured
+        lines.append(f"hold-out points: not measured after it{f': {why}' if why else ' yet'}")
     if before and after and request.alarms:
         shares = [
             f"{name} from {_share_of(before, name):.4f} to {_share_of(after, name):.4f}" for name in request.alarms

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from coordinator.decisions import ended
 from coordinator.decisions.decide import next_state
-from coordinator.decisions.ended import leaving, numbered, without_ended
+from coordinator.decisions.ended import NO_HOLDOUT, leaving, numbered, without_ended
 from coordinator.decisions.events import EndedKept, ErasureAccepted
 from coordinator.decisions.times import latest_time
+from coordinator.effects import ErasureEffect
 from coordinator.requests import Cost, ErasureRequest, Readmission, RequestState
 from coordinator.state import FederationState, is_within
 from storage.digests import sha256
@@ -56,6 +57,22 @@ def test_what_is_owed_a_statement_stays() -> None:
     assert [each.request_id for each in leaving(state)] == ["er-2", "er-3"]
     stated = replace(state, requests=(replace(owed, receipt=4), *over), readmissions=(replace(back, receipt=5),))
     assert [each.request_id for each in leaving(stated)] == ["back", "er-1"]
+
+
+def test_what_is_still_to_be_measured_leaves_last_and_says_why_it_was_not() -> None:
+    """A request waits for its measure while others can leave, and not for ever."""
+    lacking = replace(request(1, RequestState.COMPLETE, receipt=0), effect=ErasureEffect(before=None))
+    over = tuple(request(n, RequestState.CANCELLED) for n in range(2, 5))
+    assert leaving(holding(lacking, *over)) == over[:2]
+    many = [replace(lacking, request_id=f"er-{n}") for n in range(4)]
+    gone = leaving(holding(*many))
+    assert [each.request_id for each in gone] == ["er-0", "er-1"]
+    reasons = [each.effect.unmeasured for each in gone if isinstance(each, ErasureRequest) and each.effect]
+    assert reasons == [NO_HOLDOUT] * 2
+    state = holding(*many)
+    left = leaving(replace(state, holdout=(state.shards[0].slices[0],)))
+    (why, _) = (each.effect.unmeasured for each in left if isinstance(each, ErasureRequest) and each.effect)
+    assert "no generation could be measured" in why
 
 
 @given(st.lists(st.tuples(st.sampled_from([*OVER, RequestState.RETRAINING]), st.integers(0, 3)), max_size=40))

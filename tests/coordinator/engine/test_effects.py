@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from coordinator.decisions import ended
 from coordinator.effects import ErasureEffect, HoldoutMeasure
 from coordinator.engine.codec import decode_state, encode_state
 from coordinator.engine.ledger import read_state
-from coordinator.requests import RequestState
+from coordinator.requests import ErasureRequest, RequestState
 from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState
 from shards.measures import Measures
@@ -203,3 +204,24 @@ def test_a_margin_is_above_0() -> None:
     assert replace(ErasureSettings(), alarm_margin=1.0).alarm_margin == 1.0
     with pytest.raises(Invalid, match="alarm_margin must be above 0, got 0"):
         ErasureSettings(alarm_margin=0.0)
+
+
+def test_a_request_that_leaves_the_state_unmeasured_says_so(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While workers fail, those that ended first leave with a reason; the others get the next measure."""
+    monkeypatch.setattr(ended, "TOGETHER", 1)
+    federation = judge.federation
+    judge.error = Unavailable("no worker is here", "Start one.")
+    for number in (3, 9, 10):
+        federation.erase(subjects=[f"s{number}"], request_id=f"er-{number}")
+    judge.error = None
+    federation.erase(subjects=["s11"], request_id="er-11")
+    gone = [each for each in map(federation.engine.find, ("er-3", "er-9")) if isinstance(each, ErasureRequest)]
+    assert all(federation.state.request(each.request_id) is None for each in gone)
+    found = [each.effect for each in gone if each.effect is not None]
+    assert [each.after for each in found] == [None, None]
+    assert all("no generation could be measured" in each.unmeasured for each in found)
+    last = federation.engine.find("er-11")
+    assert isinstance(last, ErasureRequest)
+    assert last.effect is not None
+    assert last.effect.after == federation.state.measure
+    assert last.effect.unmeasured == ""
