@@ -9,8 +9,8 @@ from typing import Final
 from shards.measures import Measures
 
 _DIGITS: Final = 6
-_ERROR: Final = "rmse"
-"""The measure of a target without classes or labels that must not grow."""
+_ERRORS: Final = ("rmse", "inertia")
+"""The measures, of numbers and of clusters, that must not grow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,13 +57,15 @@ class ErasureEffect:
 
     @property
     def alarms(self) -> tuple[str, ...]:
-        """The classes or labels whose share fell by more than the margin; for numbers ``rmse`` if it grew by more."""
+        """The classes or labels whose share fell by more than the margin; ``rmse`` or ``inertia`` that grew by more."""
         if self.before is None or self.after is None or self.margin >= 1.0:
             return ()
         earlier, later = self.before.per_class, self.after.per_class
         if earlier is None or later is None:
-            was, now = self.before.metrics.get(_ERROR), self.after.metrics.get(_ERROR)
-            return (_ERROR,) if was is not None and now is not None and now > was * (1.0 + self.margin) else ()
+            was, now = self.before.metrics, self.after.metrics
+            return tuple(
+                name for name in _ERRORS if name in was and name in now and now[name] > was[name] * (1.0 + self.margin)
+            )
         return tuple(
             name
             for name, share in earlier.items()

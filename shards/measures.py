@@ -1,4 +1,4 @@
-"""How good answers are: the measures of classes, numbers and several labels, by scikit-learn.
+"""How good answers are: the measures of classes, numbers and several labels, by scikit-learn, and of clusters.
 
 Pure functions of labels and scores. scikit-learn is imported when something is measured, because it takes a second.
 A measure that the labels do not define, such as the recall of a class without a data point, is left out with a reason.
@@ -163,6 +163,18 @@ def label_measures(names: Sequence[str], truth_NW: _Flags, probabilities_NW: _Fl
         breakdown=_breakdown(
             names, areas, accuracy=right, precision=precision, recall=recall, f1=f1, points=truth_NW.sum(axis=0)
         ),
+    )
+
+
+def cluster_measures(clusters_N: npt.NDArray[np.int64], distances_N: _Floats) -> Measures:
+    """Return the mean squared distance from the nearest centroid, and the same and the size of each cluster."""
+    found, places_N, counts = np.unique(clusters_N, return_inverse=True, return_counts=True)
+    squares_N = distances_N**2
+    inertia = np.bincount(places_N, weights=squares_N) / counts
+    return Measures(
+        points=len(clusters_N),
+        metrics={"inertia": float(squares_N.mean()), "largest_cluster": int(counts.max()) / len(clusters_N)},
+        breakdown=_breakdown([str(each) for each in found], inertia=inertia, points=counts),
     )
 
 

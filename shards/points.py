@@ -22,7 +22,8 @@ class PointBlock:
     subjects_N: npt.NDArray[np.void]
     """Keyed digests of the subjects that decide the slice (dtype V16)."""
     labels_N: LabelArray
-    """Position of the label in ``classes``; for targets that are numbers the labels themselves, shape (N, W)."""
+    """Position of the label in ``classes``; for targets that are numbers the labels themselves, shape (N, W);
+    0 where the target has no labels."""
     features_NF: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
     """Raw features, not scaled; C-contiguous; uint8 when every feature column is uint8, else float32."""
     further_NK: npt.NDArray[np.void] = field(default_factory=lambda: np.empty((0, 0), dtype="V16"))

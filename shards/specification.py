@@ -21,7 +21,7 @@ from shards.recipe.learning_rate import schedule_problems
 from shards.recipe.optimizers import OPTIMIZERS, argument_problems, belongs_to
 from shards.schedule import minimum_epochs
 from shards.subjects import FORMS, SubjectForm
-from shards.targets import TARGETS, Class, Number, Target
+from shards.targets import TARGETS, Class, Cluster, Number, Target
 from storage.errors import Invalid
 from storage.location import PROFILE_RULE, is_on_s3, is_profile
 
@@ -108,15 +108,15 @@ class DataSettings:
     """File, folder or glob of Parquet, Arrow or CSV files; relative to the specification's folder, or ``s3://…``."""
     id: str
     """Column that names each data point; unique."""
-    label: str | tuple[str, ...]
-    """Column of the class; for other targets the column of the number, or a list of columns."""
+    label: str | tuple[str, ...] | None = None
+    """Column of the class; for other targets the column of the number, or a list of columns; none for ``cluster``."""
     features: tuple[str, ...]
     """Columns or globs, in order, or one fixed-size-list column."""
     classes: tuple[str, ...] = ()
     """The label set of the target ``class``, declared and never learned (E6); two or more."""
     target: str = Class.kind
     """What is predicted: a ``class``, a ``number`` (or several), or ``multi_label``, any of several labels at once,
-    each a column of 0 and 1 or false and true."""
+    each a column of 0 and 1 or false and true; or a ``cluster``, which needs no labels."""
     label_shift: float | tuple[float, ...] = 0.0
     """For the target ``number``: models learn ``(label - label_shift) / label_scale``, and answers and measures are in
     the label's own unit. One constant for all labels, or one per label."""
@@ -189,6 +189,11 @@ class DataSettings:
         constants = {"label_shift": self.label_shift, "label_scale": self.label_scale}
         if self.target != Number.kind and constants != _UNSCALED:
             return [f"label_shift and label_scale belong to the target {Number.kind}: leave them out"]
+        if not TARGETS[self.target].has_labels:
+            given = [name for name in ("label", "classes") if getattr(self, name)]
+            return [f"{name} is of no use to the target {self.target}: leave it out" for name in given]
+        if self.label is None:
+            return ["label is missing: text or a list of texts is needed"]
         if TARGETS[self.target].has_classes:
             problems = [] if len(self.classes) > 1 else [f"classes needs two or more, got {len(self.classes)}"]
             return problems + ["label is one column for the target class"] * isinstance(self.label, tuple)
@@ -213,6 +218,8 @@ class DataSettings:
     @property
     def label_columns(self) -> tuple[str, ...]:
         """The columns of labels."""
+        if self.label is None:
+            return ()
         return self.label if isinstance(self.label, tuple) else (self.label,)
 
     @property
@@ -220,6 +227,8 @@ class DataSettings:
         """What is predicted, with the names of its outputs."""
         if self.target == Number.kind:
             return Number(self.label_columns, self.label_shift, self.label_scale)
+        if self.target == Cluster.kind:
+            return Cluster()
         kind = TARGETS[self.target]
         return kind(self.classes if kind.has_classes else self.label_columns)
 
@@ -267,7 +276,7 @@ class DataSettings:
 
     def _encoding_problems(self) -> list[str]:
         encoding, problems = encoding_of(self.encode)
-        for name in (self.id, self.label, *self.subject_columns):
+        for name in (self.id, *self.label_columns, *self.subject_columns):
             if name in self.encode:
                 problems.append(f"encode {name}: it is the id, subject or label column, which is not a feature")
         are_images = all(isinstance(each, ImageEncoder) for each in encoding.encoders.values())
@@ -575,6 +584,8 @@ def check_learner(model: ModelSettings, data: DataSettings) -> None:
 def check_loss(training: TrainingSettings, data: DataSettings) -> None:
     """Raise ``Invalid`` when the target does not have the loss."""
     losses = data.predicted.losses
+    if not losses:
+        return  # ``check_learner`` refuses the learner torch
     loss = training.loss or losses[0]
     if ":" not in loss and loss not in losses:
         raise Invalid(

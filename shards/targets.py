@@ -1,4 +1,4 @@
-"""Targets: what a federation predicts. A class, numbers, or several labels at once; nothing else asks which it is.
+"""Targets: what a federation predicts. A class, numbers, several labels at once, or a cluster; nothing else asks which.
 
 A target owns the labels' form, the losses, how constituents' answers become one, the columns of answers, and which
 measures there are. Scores are an answer's numbers, in the order of its columns.
@@ -15,13 +15,21 @@ from typing import Any, ClassVar, Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from shards.measures import Measures, class_measures, interval_measures, label_measures, number_measures
+from shards.measures import (
+    Measures,
+    class_measures,
+    cluster_measures,
+    interval_measures,
+    label_measures,
+    number_measures,
+)
 from storage.errors import Invalid
 
 LabelArray = npt.NDArray[np.int32] | npt.NDArray[np.float32]
-"""Positions of classes, shape (N,), or numbers, shape (N, W)."""
+"""Positions of classes, shape (N,), or numbers, shape (N, W); zeros, shape (N,), where there are no labels."""
 
-ColumnKind = Literal["text", "texts", "number"]
+ColumnKind = Literal["text", "texts", "number", "index"]
+"""An index is a number, too: a whole one."""
 
 Interval = Literal["", "predictive", "credible"]
 """What an answer's interval is of: of the label of a data point; of the rate or probability that is predicted. Empty:
@@ -47,6 +55,8 @@ class Target(ABC):
     """The rules of aggregation that may be declared."""
     has_classes: ClassVar[bool] = False
     """Whether labels are positions in declared classes; else they are numbers, one from each label column."""
+    has_labels: ClassVar[bool] = True
+    """Whether there are labels at all."""
 
     @property
     @abstractmethod
@@ -67,7 +77,10 @@ class Target(ABC):
     def values(self, scores_NS: npt.NDArray[np.floating[Any]]) -> list[Sequence[Any]]:
         """Return the answer's columns, in the order of ``columns``; numbers in float32."""
         numbers = iter(scores_NS.astype(np.float32).T.copy())
-        return [next(numbers) if kind == "number" else self.texts(scores_NS) for _, kind in self.columns]
+        return [
+            next(numbers).astype(_DTYPES[kind]) if kind in _DTYPES else self.texts(scores_NS)
+            for _, kind in self.columns
+        ]
 
     def texts(self, scores_NS: npt.NDArray[np.floating[Any]]) -> Sequence[Any]:
         """Return the column that is not numbers; there is none here."""
@@ -310,10 +323,60 @@ class MultiLabel(Target):
         return label_measures(self.names, labels >= _GIVEN, scores_NS, scores_NS >= _GIVEN)
 
 
+@dataclass(frozen=True, slots=True)
+class Cluster(Target):
+    """The cluster whose centroid is nearest, and the distance from it. There are no labels.
+
+    Constituents do not answer one by one: what a cluster's number means is one constituent's own affair. Their learner
+    makes one set of clusters out of theirs (``shards.learners.protocol.AnswersTogether``).
+    """
+
+    names: tuple[str, ...] = ("prediction", "distance")
+    kind = "cluster"
+    losses = ()
+    rules = ("mean_probability",)
+    # Of no consequence: a single answer is aggregated.
+    has_labels = False
+
+    @property
+    def columns(self) -> tuple[tuple[str, ColumnKind], ...]:
+        """See ``Target.columns``."""
+        return (("prediction", "index"), ("distance", "number"))
+
+    def aggregate(self, outputs_KNW: npt.NDArray[np.float64], rule: str) -> npt.NDArray[np.float64]:
+        """Return the only answer."""
+        del rule
+        scores_NS: npt.NDArray[np.float64]
+        (scores_NS,) = outputs_KNW
+        return scores_NS
+
+    def objects(self, scores_NS: npt.NDArray[np.floating[Any]]) -> Iterator[dict[str, Any]]:
+        """See ``Target.objects``."""
+        rows = scores_NS.astype(np.float32).tolist()
+        return ({"prediction": int(place), "distance": distance} for place, distance in rows)
+
+    def fault(self, scores_NS: npt.NDArray[np.floating[Any]]) -> str | None:
+        """See ``Target.fault``."""
+        is_wrong = not np.isfinite(scores_NS).all() or (scores_NS < 0).any()
+        return "it has numbers that are not finite, or below 0" if is_wrong else None
+
+    def made_up(self, index_N: npt.NDArray[np.uint64]) -> Any:
+        """Return zeros."""
+        return np.zeros(len(index_N), dtype=np.int64)
+
+    def measures(self, labels: npt.NDArray[np.int32], scores_NS: npt.NDArray[np.float64]) -> Measures:
+        """See ``Target.measures``."""
+        del labels
+        return cluster_measures(scores_NS[:, 0].astype(np.int64), scores_NS[:, 1])
+
+
+_DTYPES: Final[Mapping[ColumnKind, Any]] = {"number": np.float32, "index": np.int32}
+"""Of the columns that are scores."""
+
 _GIVEN: Final = 0.5
 """Least probability, or share of votes, of a label that is given."""
 
-TARGETS: Final[Mapping[str, type[Target]]] = {each.kind: each for each in (Class, Number, MultiLabel)}
+TARGETS: Final[Mapping[str, type[Target]]] = {each.kind: each for each in (Class, Number, MultiLabel, Cluster)}
 """By the name in ``[data] target``."""
 
 

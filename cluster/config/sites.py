@@ -188,7 +188,14 @@ def read_sites(path: Path) -> SitesSpecification:
     )
     _refuse_shared(path, sites)
     problems = Problems(path, text)
-    if (learner := sites[0].specification.model.recorded_learner) is not None:
+    if not sites[0].specification.data.predicted.has_labels:
+        problems.add(
+            "data",
+            "target",
+            "target cluster is not available to federations of several sites: their clusters can only be put together"
+            " from centroids and sizes, which are sums of data points and would have to leave the sites",
+        )
+    elif (learner := sites[0].specification.model.recorded_learner) is not None:
         _refuse_weights(path, sites, learner)
     settings: SitesSettings = read_table(
         {**TABLES, "sites": SitesSettings}, "sites", document.get("sites", {}), problems

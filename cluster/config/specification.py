@@ -332,6 +332,8 @@ def settings_record(specification: FederationSpecification) -> dict[str, Any]:
     data |= specification.data.label_record
     if specification.data.encode:
         data["encode"] = specification.data.encoders.record()
+    if data["label"] is None:
+        del data["label"]
     if data["target"] == Class.kind:
         del data["target"]  # releases before this one knew no other
     subjects = specification.data.subject_columns

@@ -18,7 +18,7 @@ from cluster.runtime.user_code import make_importable, working_in
 from coordinator.aggregation import AnsweredBy, ModelFailed, Rule, aggregate, model_failed
 from coordinator.state import FederationState, servable
 from shards.learner_kinds.guarantees import EXACT
-from shards.learners.protocol import Learner
+from shards.learners.protocol import Learner, answering
 from shards.learners.registry import code_digest, fix_numerics, open_learner
 from shards.learners.torch.code_manifest import CodeManifest
 from shards.learners.torch.rehearsal import recorded_manifest
@@ -44,6 +44,8 @@ class Ensemble:
     """The learner's states, one per constituent."""
     rule: Rule
     target: Target
+    answering: tuple[Any, ...] = field(repr=False)
+    """The states that are asked: the constituents, or one made of them all."""
     checkpoints: tuple[tuple[ShardId, Sha256], ...] = ()
     """Shard and checkpoint of each constituent."""
     guarantee: str = str(EXACT)
@@ -144,6 +146,7 @@ class Ensemble:
             shards=shards,
             learner=learner,
             constituents=constituents,
+            answering=answering(learner, constituents),
             rule=specification.aggregation.rule,
             target=specification.predicted,
             checkpoints=checkpoints,
@@ -170,7 +173,7 @@ class Ensemble:
         return aggregate(outputs_KNW, self.rule, self.target)
 
     def _outputs(self, features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        return np.stack([self.learner.probabilities(state, features_NF) for state in self.constituents])
+        return np.stack([self.learner.probabilities(state, features_NF) for state in self.answering])
 
     def _failed(self, features_NF: npt.NDArray[np.float32], fact: str) -> ModelFailed:
         """Return the error for data points one of which the model fails on; the halving below finds it."""

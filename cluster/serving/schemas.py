@@ -60,9 +60,10 @@ class Prediction(_Shape):
     """One answer."""
 
     id: Name | None = None
-    prediction: str | float | dict[str, float] | None = Field(
+    prediction: str | int | float | dict[str, float] | None = Field(
         default=None,
-        description="The class; or the number, or one for each label column. Absent with the target multi_label.",
+        description="The class; the number, or one for each label column; or the number of the nearest cluster, from 0."
+        " Absent with the target multi_label.",
     )
     spread: float | dict[str, float] | None = Field(
         default=None,
@@ -75,10 +76,12 @@ class Prediction(_Shape):
         " intervals.",
     )
     high: float | list[float] | dict[str, float] | None = Field(default=None, description="Its upper end.")
+    distance: float | None = Field(default=None, description="Clusters only: the distance from the nearest centroid.")
     labels: list[str] | None = Field(default=None, description="Target multi_label only: the labels that are given.")
     probabilities: list[float] | dict[str, float] | None = Field(
         default=None,
-        description="Mean probability, or share of votes: in the order of 'classes', or by label. Absent with numbers.",
+        description="Mean probability, or share of votes: in the order of 'classes', or by label. Absent with numbers"
+        " and clusters.",
     )
 
 

@@ -17,13 +17,14 @@ _FIRST: Final[Mapping[str, tuple[str, ...]]] = {
     "class": ("accuracy",),
     "number": ("mae", "rmse", "r2"),
     "multi_label": ("accuracy", "micro_f1"),
+    "cluster": ("inertia",),
 }
 """The metrics on the first line, by target; the others are in a table."""
 _NO_BETTER: Final[Mapping[str, str]] = {
     "class": "to predict the largest class always",
     "multi_label": "to give the most frequent set of labels always",
 }
-_PARTS: Final[Mapping[str, str]] = {"class": "class", "number": "column", "multi_label": "label"}
+_PARTS: Final[Mapping[str, str]] = {"class": "class", "number": "column", "multi_label": "label", "cluster": "cluster"}
 _MOST_CONFUSED: Final = 3
 
 

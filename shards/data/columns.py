@@ -184,7 +184,12 @@ def are_numbers(batch: Batch, column: str) -> bool:
 
 
 def labels_of(batch: Batch, data: DataSettings) -> LabelArray:
-    """Return the labels of a batch as the target has them: see ``read_labels`` and ``read_numeric_labels``."""
+    """Return the labels of a batch as the target has them: see ``read_labels`` and ``read_numeric_labels``.
+
+    Zeros where the target has no labels.
+    """
+    if not data.predicted.has_labels:
+        return np.zeros(batch.columns.num_rows, dtype=np.int32)
     if data.predicted.has_classes:
         return read_labels(batch, data.label_columns[0], data.classes, data.decimal)
     numbers_NW = read_numeric_labels(batch, data.label_columns, flags=data.target == MultiLabel.kind)

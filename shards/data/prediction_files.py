@@ -127,6 +127,7 @@ _TYPES: Mapping[ColumnKind, pa.DataType] = {
     "text": pa.string(),
     "texts": pa.list_(pa.string()),
     "number": pa.float32(),
+    "index": pa.int32(),
 }
 _SEPARATOR = "|"
 """Between texts in a CSV file, which has no lists."""

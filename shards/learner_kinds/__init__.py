@@ -4,5 +4,6 @@ kinds       what each can predict, and its arguments
 guarantees  what each promises about erased data points
 bayesian    the arguments of Bayesian linear regression and the conjugate families
 forest      the arguments of forests
+k_means     the arguments of k-means
 summation   the arguments of naive Bayes and ridge
 """

@@ -10,12 +10,13 @@ from typing import Any, Final
 from shards.learner_kinds.bayesian import BayesianLinearArguments
 from shards.learner_kinds.forest import ForestArguments
 from shards.learner_kinds.guarantees import EXACT, Guarantee
+from shards.learner_kinds.k_means import KMeansArguments
 from shards.learner_kinds.summation import NaiveBayesArguments, RidgeArguments
-from shards.targets import Class, Interval, MultiLabel, Number
+from shards.targets import Class, Cluster, Interval, MultiLabel, Number
 
 TORCH: Final = "torch"
 
-LearnerArguments = NaiveBayesArguments | RidgeArguments | ForestArguments | BayesianLinearArguments
+LearnerArguments = NaiveBayesArguments | RidgeArguments | ForestArguments | BayesianLinearArguments | KMeansArguments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +40,7 @@ class LearnerKind:
 LEARNERS: Final[Mapping[str, LearnerKind]] = {
     TORCH: LearnerKind(targets=(Class.kind, Number.kind, MultiLabel.kind), arguments=None, whole=False),
     "forest": LearnerKind(targets=(Class.kind, Number.kind), arguments=ForestArguments, whole=True),
+    "k_means": LearnerKind(targets=(Cluster.kind,), arguments=KMeansArguments, whole=True),
     "naive_bayes": LearnerKind(targets=(Class.kind,), arguments=NaiveBayesArguments, whole=True),
     "ridge": LearnerKind(targets=(Class.kind, Number.kind), arguments=RidgeArguments, whole=True),
     "bayesian_linear": LearnerKind(

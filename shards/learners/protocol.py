@@ -5,7 +5,7 @@ Shape legend: N points, F features, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -48,6 +48,15 @@ class Unlearner(Protocol[State]):
         ...
 
 
+@runtime_checkable
+class AnswersTogether(Protocol[State]):
+    """A learner whose constituents do not answer one by one."""
+
+    def together(self, states: Sequence[State]) -> State:
+        """Return what answers for all constituents: a function of them alone, which is not stored."""
+        ...
+
+
 class Learner(Protocol[State]):
     """Learns one constituent, slice after slice, reproducibly.
 
@@ -86,3 +95,8 @@ class Learner(Protocol[State]):
     def from_bytes(self, payload: bytes, shard: ShardId) -> State:
         """Return the state in a checkpoint. Raises ``Corrupt`` when ``payload`` is not a checkpoint of this learner."""
         ...
+
+
+def answering(learner: Learner[State], states: Sequence[State]) -> tuple[State, ...]:
+    """Return the states whose outputs are aggregated: those of the constituents, or one for all of them."""
+    return (learner.together(states),) if isinstance(learner, AnswersTogether) else tuple(states)

@@ -9,6 +9,7 @@ from typing import Any, Final
 from shards.encoding import InputShape
 from shards.learner_kinds.kinds import LEARNERS, TORCH
 from shards.learners.forest.learner import Forest
+from shards.learners.k_means.learner import KMeans
 from shards.learners.protocol import Learner
 from shards.learners.summation.bayesian_linear import BayesianLinear
 from shards.learners.summation.naive_bayes import NaiveBayes
@@ -25,6 +26,7 @@ from storage.digests import Sha256, digest_of
 _MADE_BY: Final[Mapping[str, Callable[[Any, int, int, str, int], Learner[Any]]]] = {
     "naive_bayes": NaiveBayes,
     "forest": Forest,
+    "k_means": KMeans,
     "ridge": Ridge,
     "bayesian_linear": BayesianLinear,
 }

@@ -488,8 +488,9 @@ def feature_width(source: Source, data: DataSettings, columns: ChosenColumns | N
 
 def taken_from(data: DataSettings) -> dict[str, Json]:
     """Return the settings that define what the stored data points mean; with other settings they would mean others."""
+    label: Json = list(data.label) if isinstance(data.label, tuple) else data.label
     taken: dict[str, Json] = {
-        "label": data.label if isinstance(data.label, str) else list(data.label),
+        **({} if label is None else {"label": label}),
         "features": list(data.features),
         "classes": list(data.classes),
     }

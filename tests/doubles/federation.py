@@ -106,7 +106,11 @@ def specification_of(
             train="table",
             id="id",
             subject=("who", *(f"who{number}" for number in range(further))),
-            label="label" if target == "class" else tuple(f"label{number}" for number in range(labels)),
+            label=None
+            if target == "cluster"
+            else "label"
+            if target == "class"
+            else tuple(f"label{number}" for number in range(labels)),
             target=target,
             features=features,
             classes=tuple(classes) if target == "class" else (),

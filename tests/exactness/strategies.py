@@ -73,6 +73,8 @@ LEARNERS: list[tuple[str, str, dict[str, Any]]] = [
     ("forest", "class", {"trees": 4, "min_leaf": 2, "candidates": 4, "thresholds": "box", "low": -3.0, "high": 3.0}),
     ("forest", "class", {"trees": 5, "min_leaf": 1, "candidates": 4, "share": 0.4}),
     ("forest", "number", {"trees": 2, "min_leaf": 2, "candidates": 5}),
+    ("k_means", "cluster", {"clusters": 2, "pivots": 1, "iterations": 3, "step": 1.0}),
+    ("k_means", "cluster", {"clusters": 3, "pivots": 2, "iterations": 2, "balance": 0.0, "step": 4.0}),
     ("ridge", "class", {}),
     ("ridge", "number", {"penalty": 0.1}),
     ("bayesian_linear", "number", {"interval": 0.5}),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from shards.targets import TARGETS, Class, MultiLabel, Number, Target, outputs_of
+from shards.targets import TARGETS, Class, Cluster, MultiLabel, Number, Target, outputs_of
 
 OUTPUTS = np.array([[[1.0], [4.0]], [[3.0], [4.0]]])
 """Of two constituents, for two data points."""
@@ -58,7 +58,7 @@ def test_several_labels_are_those_of_at_least_a_half() -> None:
     assert votes.tolist() == [[1 / 3, 1 / 3]]
 
 
-@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("kind", sorted(TARGETS.keys() - {"cluster"}))
 @given(data=st.data())
 def test_sites_together_answer_as_one_ensemble(kind: str, data: st.DataObject) -> None:
     """Every constituent counts the same, wherever it is, in means and in spreads."""
@@ -184,19 +184,33 @@ def test_nothing_to_measure_has_no_metrics(kind: str) -> None:
 def test_answers_survive_json(kind: str) -> None:
     """JSON objects hold plain values, one object a data point."""
     target = outputs_of(kind, 2)
-    scores = target.aggregate(np.full((2, 3, 2), 0.5), "mean_probability")
+    scores = target.aggregate(np.full((1 if kind == "cluster" else 2, 3, 2), 0.5), "mean_probability")
     objects = list(target.objects(scores))
     assert json.loads(json.dumps(objects)) == objects
     assert len(objects) == 3
     assert [len(column) for column in target.values(scores)] == [3] * len(target.columns)
 
 
-@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("kind", sorted(TARGETS.keys() - {"cluster"}))
 def test_made_up_labels_are_of_the_target(kind: str) -> None:
     """They have the shape and type that training reads from slices, and are not all equal."""
     labels = outputs_of(kind, 2).made_up(np.arange(10, dtype=np.uint64))
     assert (labels.dtype, labels.shape) == ((np.int64, (10,)) if kind == "class" else (np.float32, (10, 2)))
     assert len(np.unique(labels)) > 1
+
+
+def test_a_cluster_is_a_whole_number_with_a_distance() -> None:
+    """In files and JSON; the mean squared distance is measured, and each cluster's beside its size."""
+    target, scores = Cluster(), np.array([[3.0, 2.0], [0.0, 0.0], [3.0, 4.0]])
+    assert [column.dtype for column in target.values(scores)] == [np.int32, np.float32]  # type: ignore[attr-defined]
+    assert next(target.objects(scores)) == {"prediction": 3, "distance": 2.0}
+    found = target.measure([(target.made_up(np.arange(3, dtype=np.uint64)), scores)])
+    assert found.metrics == pytest.approx({"inertia": 20 / 3, "largest_cluster": 2 / 3})
+    assert found.breakdown == {"0": {"inertia": 0.0, "points": 1}, "3": {"inertia": 10.0, "points": 2}}
+    assert target.fault(-scores) is not None
+    assert target.fault(scores) is None
+    with pytest.raises(ValueError, match="too many values"):
+        target.aggregate(np.stack([scores, scores]), "mean_probability")
 
 
 def test_numbers_are_learned_in_declared_units() -> None:

@@ -12,6 +12,7 @@ from tests.cluster.config.test_specification import GOOD, read, refusal
 
 RECIPE = "epochs = 20\nbatch_size = 16\nlearning_rate = 0.05\n"
 PLAIN = GOOD.replace(f"[training]\n{RECIPE}", "")
+CLUSTERS = PLAIN.replace('label    = "label"\n', "").replace('classes  = ["0", "1"]', 'target = "cluster"')
 NUMBER = PLAIN.replace('classes  = ["0", "1"]', 'target = "number"')
 
 _OF_NUMBERS = " or ".join(name for name, kind in LEARNERS.items() if "number" in kind.targets)
@@ -47,6 +48,38 @@ MISTAKES = [
     (_with('learner = "forest"\narguments = { low = 2.0 }'), "arguments.low must be below high, got 2.0 and 1.0"),
     (_with('learner = "forest"\narguments = { share = 1.5 }'), "arguments.share must be above 0 and at most 1"),
     (_with('learner = "ridge"\narguments = { penalty = 0 }'), "arguments.penalty must be above 0, got 0.0"),
+    (
+        _with('learner = "k_means"\narguments = { clusters = 1 }', CLUSTERS),
+        "arguments.clusters must be 2 .. 10000, got 1",
+    ),
+    (
+        _with('learner = "k_means"\narguments = { step = 0.0 }', CLUSTERS),
+        "arguments.step must be 2**-16 .. 1024, got 0.0",
+    ),
+    (
+        _with('learner = "k_means"\narguments = { balance = 1.5 }', CLUSTERS),
+        "arguments.balance must be 0 .. 1, got 1.5",
+    ),
+    (
+        _with('learner = "k_means"'),
+        "learner = 'k_means' does not serve the target class, only cluster. Take torch or forest or ",
+    ),
+    (
+        _with('learner = "k_means"', CLUSTERS.replace("target", 'label = "label"\ntarget')),
+        "[data] label is of no use to the target cluster: leave it out",
+    ),
+    (
+        _with('learner = "k_means"', CLUSTERS.replace("target", 'classes = ["0", "1"]\ntarget')),
+        "[data] classes is of no use to the target cluster: leave it out",
+    ),
+    (
+        _with('learner = "torch"', f"{CLUSTERS}\n[training]\n{RECIPE}"),
+        "learner = 'torch' does not serve the target cluster, only class, number, multi_label. Take k_means.",
+    ),
+    (
+        _with('learner = "k_means"', CLUSTERS + '[aggregation]\nrule = "majority_vote"\n'),
+        "rule = 'majority_vote' is not one of the target cluster: leave it out",
+    ),
     (_with('learner = "naive_bayes"\narguments = { form = "beta" }'), "arguments.form must be one of gaussian"),
     (
         _with('learner = "naive_bayes"\narguments = { form = "categorical" }'),
@@ -102,6 +135,7 @@ def test_the_usual_learner_is_left_out_of_records(tmp_path: Path) -> None:
 @pytest.mark.parametrize("learner", sorted(LEARNERS.keys() - {"torch"}))
 def test_a_learner_needs_no_further_setting(learner: str, tmp_path: Path) -> None:
     """The defaults do, and the seed may be set."""
-    text = _with(f'learner = "{learner}"', PLAIN if "class" in LEARNERS[learner].targets else NUMBER)
+    texts = {"class": PLAIN, "number": NUMBER, "cluster": CLUSTERS}
+    text = _with(f'learner = "{learner}"', texts[LEARNERS[learner].targets[0]])
     text += "[training]\nseed = 5\n"
     assert read(tmp_path / "sisa.toml", text).training.seed == 5

@@ -1,4 +1,4 @@
-"""Numbers and several labels, from training to evaluation and answers over HTTP."""
+"""Numbers, several labels and clusters, from training to evaluation and answers over HTTP."""
 
 from __future__ import annotations
 
@@ -108,5 +108,23 @@ def test_several_labels_are_answered_and_measured(tmp_path: Path, monkeypatch: p
         right = sum(line["labels"] == given for line, given in zip(lines, truth, strict=True))
         assert evaluation.accuracy == right / len(lines)
         assert evaluation.breakdown["dear"]["points"] == sum(columns["dear"])
+        assert evaluation.trained_on is not None
+        assert evaluation.trained_on.points == 120
+
+
+def test_clusters_are_answered_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTTP answers what ``predict`` does, without labels: the number of the cluster, and the distance from it."""
+    recipe = dict.fromkeys(("training__epochs", "training__batch_size", "training__learning_rate", "data__label"))
+    model = {"model__learner": "k_means", "model__factory": None, "model__arguments": {"clusters": 3, "pivots": 4}}
+    with served(tmp_path, monkeypatch, data__target="cluster", **recipe, **model) as world:
+        lines, evaluation = near(world)
+        for line, answer in zip(lines, answered(world), strict=False):
+            assert answer.keys() == {"id", "prediction", "distance"}
+            assert answer["prediction"] == line["prediction"]
+            assert answer["distance"] == pytest.approx(line["distance"], rel=1e-5)
+        assert {line["prediction"] for line in lines} == {0, 1, 2}
+        inertia = sum(line["distance"] ** 2 for line in lines) / len(lines)
+        assert evaluation.metrics["inertia"] == pytest.approx(inertia, rel=1e-5)
+        assert sum(each["points"] for each in evaluation.breakdown.values()) == 120
         assert evaluation.trained_on is not None
         assert evaluation.trained_on.points == 120

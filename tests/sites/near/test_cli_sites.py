@@ -189,6 +189,19 @@ def test_sites_with_a_learner_that_forgets_directly(site_folders: SiteFolders) -
     assert "site 'south': leaves = 'weights', and constituents of the learner forest hold" in said.error["message"]
 
 
+@pytest.mark.parametrize("leaves", ["predictions", "weights"])
+def test_sites_have_no_clusters_together(leaves: str, site_folders: SiteFolders) -> None:
+    """Centroids and sizes are sums of data points, which must not leave; a cluster's number alone says nothing."""
+    text = site_folders.config.read_text().replace(RECIPE, "").replace("arguments = { hidden = [6] }", "")
+    assert all(line in text for line in ('label = "label"\n', 'classes = ["a", "b", "c"]\n'))
+    text = text.replace('label = "label"\n', "").replace('classes = ["a", "b", "c"]', 'target = "cluster"')
+    text = text.replace('name = "south"', f'name = "south"\nleaves = "{leaves}"')
+    site_folders.config.write_text(text.replace("[model]", '[model]\nlearner = "k_means"'))
+    said = site_folders.json("status")
+    assert said.code == 2
+    assert "target cluster is not available to federations of several sites" in said.error["message"]
+
+
 def test_a_choice_without_sites(tmp_path: Path) -> None:
     """--site is refused for a federation without sites."""
     file = tmp_path / "sisa.toml"
