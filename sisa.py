@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cluster import Federation, connect, launch
     from cluster.client import Client
+    from cluster.clusterer import Clusterer
     from cluster.config.serve import ServeSettings
     from cluster.config.specification import ClusterSettings
     from cluster.config.specification import FederationSpecification as Specification
@@ -30,6 +31,7 @@ __all__ = [
     "Classifier",
     "Client",
     "ClusterSettings",
+    "Clusterer",
     "DataSettings",
     "ErasureSettings",
     "Federation",
@@ -77,6 +79,10 @@ if not TYPE_CHECKING:  # which would take every name for one of these
             from cluster import estimators  # noqa: PLC0415
 
             return getattr(estimators, name)
+        if name == "Clusterer":
+            from cluster.clusterer import Clusterer  # noqa: PLC0415
+
+            return Clusterer
         if name not in __all__:
             raise AttributeError(f"module 'sisa' has no attribute {name!r}")
         if name == "Specification" or name.endswith("Settings"):

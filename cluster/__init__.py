@@ -11,7 +11,8 @@ Owns the words: worker, federation.
         federation.erase(subjects=["person-17"])
 
     federation          a federation as a Python object: launch, connect
-    estimators          federations in the manner of scikit-learn
+    estimators          federations in the manner of scikit-learn that classify, or predict numbers
+    clusterer           one that clusters
     client              the HTTP API from Python
     sources             faults in the source data, and rows of erased people that it still holds
     doctor              checks before work starts

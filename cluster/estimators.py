@@ -69,7 +69,7 @@ _TABLE_OF: Final[Mapping[str, str]] = {
 """For each flat setting the table that holds it."""
 
 
-class _Estimator:
+class Estimator:
     """What estimators have in common: parameters, the federation behind them, and what is done to it."""
 
     _type: ClassVar[str]
@@ -126,13 +126,13 @@ class _Estimator:
         """Return what scikit-learn asks of an estimator; called by it alone."""
         from sklearn.utils import ClassifierTags, RegressorTags, Tags, TargetTags  # noqa: PLC0415  the caller has it
 
-        is_classifier = self._type == "classifier"
+        is_classifier, is_regressor = (self._type == each for each in ("classifier", "regressor"))
         return Tags(
             estimator_type=self._type,
-            target_tags=TargetTags(required=True, multi_output=not is_classifier),
+            target_tags=TargetTags(required=is_classifier or is_regressor, multi_output=is_regressor),
             transformer_tags=None,
             classifier_tags=ClassifierTags() if is_classifier else None,
-            regressor_tags=None if is_classifier else RegressorTags(),
+            regressor_tags=RegressorTags() if is_regressor else None,
             non_deterministic="key" not in self._settings,  # drawn with each new store
             requires_fit=False,  # the store may hold what another process has trained
         )
@@ -186,8 +186,7 @@ class _Estimator:
     def _evaluate(self, X: Any, labels: Sequence[Any]) -> Mapping[str, float]:
         """Return the metrics of predictions for these data points; ``labels`` are columns in the order of training."""
         table = self._checked(X)
-        names = self.federation.specification.data.label
-        for name, column in zip([names] if isinstance(names, str) else names, labels, strict=True):
+        for name, column in zip(self.federation.specification.data.label_columns, labels, strict=True):
             table = table.append_column(name, column)
         return self.federation.evaluate(table).metrics
 
@@ -228,7 +227,8 @@ class _Estimator:
             if (kind := stored.data.taken.get("target", "class")) != self._target:
                 raise Invalid(
                     f"the store holds a federation that predicts a {kind}, and this is a {type(self).__name__}",
-                    "Use sisa.Classifier for a class, sisa.Regressor for a number, or sisa.connect.",
+                    "Use sisa.Classifier for a class, sisa.Regressor for a number, sisa.Clusterer for a cluster, or"
+                    " sisa.connect.",
                     store=str(self.store),
                 )
             self._open(self._stored_tables(stored))
@@ -251,7 +251,8 @@ class _Estimator:
 
     def _stored(self) -> FederationState | None:
         """Return the state that the store holds; None: it holds no federation."""
-        unknown = {"id": "id", "label": "label", "features": ["x"], "target": self._target}
+        unknown = {"id": "id", "features": ["x"], "target": self._target}
+        unknown |= {} if self._target == "cluster" else {"label": "label"}
         unknown |= {"classes": ["0", "1"]} if self._target == "class" else {}
         return read_state(open_objects(self._specified(self._tables(unknown, "estimator"))))
 
@@ -270,7 +271,7 @@ class _Estimator:
             "data": data,
             "model": {
                 "factory": _factory_of(self.model)[0],
-                "arguments": dict(self.arguments or {}),
+                "arguments": self._arguments(),
                 **({} if self.learner == TORCH else {"learner": self.learner}),
             },
             "training": _DEFAULTS if self.learner == TORCH else {},
@@ -280,6 +281,9 @@ class _Estimator:
         for setting, value in self._settings.items():
             tables[_table_of(setting, type(self))][setting] = value
         return tables
+
+    def _arguments(self) -> dict[str, Any]:
+        return dict(self.arguments or {})
 
     def _stored_tables(self, state: FederationState) -> dict[str, Any]:
         """Return the tables by what was trained: parameters that bring in other ones count at the next ``fit``."""
@@ -302,7 +306,7 @@ class _Estimator:
         return str(self.store) if is_on_s3(str(self.store)) else str(Path(self.store).absolute())
 
 
-class Classifier(_Estimator):
+class Classifier(Estimator):
     """A federation that classifies, with the interface of a scikit-learn classifier.
 
     Training runs on Ray, as everywhere; models, slices, journal and receipts are kept in ``store``, where ``sisa`` and
@@ -395,7 +399,7 @@ class Classifier(_Estimator):
         return distinct_labels(labels)
 
 
-class Regressor(_Estimator):
+class Regressor(Estimator):
     """A federation that predicts numbers, with the interface of a scikit-learn regressor; see ``Classifier``."""
 
     _type = "regressor"

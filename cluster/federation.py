@@ -9,6 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
+import numpy as np
+import numpy.typing as npt
+
 from cluster.config.specification import FederationSpecification, read_specification, specification_from
 from cluster.coordinator_actor.record import read_record, releases_of
 from cluster.ensemble.reader import Reading
@@ -355,6 +358,10 @@ class Federation:
         Without ``data`` it is measured on the hold-out points.
         """
         return self.reading.evaluate(data)
+
+    def centroids(self) -> npt.NDArray[np.float64]:
+        """Return the centroids of a federation with the target cluster, shape (K, F): see ``Reading.centroids``."""
+        return self.reading.centroids()
 
     def status(self) -> FederationStatus:
         """Return how the federation and its requests stand; one that was never begun has no points."""

@@ -16,9 +16,12 @@ from typing import Final
 from deploy.encoders import DraftedEncoder, are_images, draft_encoder, draft_scaling, is_flat, with_own_scale
 from shards.data.encoding.image_forms import ImageForms
 from shards.data.profile import ColumnDescription, SourceDescription
+from shards.targets import Class, Cluster, Number
 from storage.errors import Invalid
 
 _LABEL_NAMES: Final = ("label", "target", "class", "y", "outcome")
+_LABELS_ALONE: Final = frozenset(_LABEL_NAMES) - {"y"}
+"""Those that cannot be a coordinate."""
 _UNNAMED: Final = re.compile(r"|Unnamed: ?\d+(\.\d+)*(_level_\d+)?|__index_level_\d+__")
 """Column names that pandas and R give to row numbers, and to nothing else."""
 _ROWS: Final = re.compile(r"index|level_\d+|row[_ ]?(names?|num(ber)?|nr|no|index)?", re.IGNORECASE)
@@ -78,7 +81,8 @@ class Guess:
     subject: ColumnDescription | None
     subject_remark: str
     """What the user should know about the subject column, or why there is none; may be empty."""
-    label: ColumnDescription
+    label: ColumnDescription | None
+    """None: clusters are found without one."""
     features: tuple[ColumnDescription, ...]
     left_out: tuple[tuple[str, str], ...]
     """Each column without a role, with the reason."""
@@ -88,17 +92,30 @@ class Guess:
     is_number: bool = False
     """Whether the label is a number to predict, and not a class."""
 
+    @property
+    def target(self) -> str:
+        """What would be predicted."""
+        return Cluster.kind if self.label is None else Number.kind if self.is_number else Class.kind
+
 
 def guess_parts(
-    found: SourceDescription, *, id_column: str | None, subject_column: str | None, label_column: str | None
+    found: SourceDescription,
+    *,
+    id_column: str | None,
+    subject_column: str | None,
+    label_column: str | None,
+    labelled: bool = True,
 ) -> Guess:
     """Return the role of each column; a column that the caller names is used if it fits.
 
+    Without ``labelled`` no column is the label, and a column with such a name is left out.
+
     Raises ``Invalid`` when a role cannot be guessed, with the option that sets it, or when a named column does not fit.
     """
-    label = _stated(found, label_column) or _guess_label(found)
-    _check_label(found, label)
-    others = [column for column in found.columns if column.name != label.name]
+    label = (_stated(found, label_column) or _guess_label(found)) if labelled else None
+    if label is not None:
+        _check_label(found, label)
+    others = [column for column in found.columns if label is None or column.name != label.name]
     id_ = _stated(found, id_column) or _guess_id(found, others)
     _check_id(found, id_)
     others = [column for column in others if column.name != id_.name]
@@ -106,6 +123,8 @@ def guess_parts(
     if subject_column is not None:
         subject, remark = _stated(found, subject_column), ""
     others = [column for column in others if subject is None or column.name != subject.name]
+    labels = [column.name for column in others if label is None and column.name.lower() in _LABELS_ALONE]
+    others = [column for column in others if column.name not in labels]
     reasons = {column.name: _why_no_feature(found, column) for column in others}
     drafts = {column.name: _draft(found, column, reasons[column.name]) for column in others}
     reasons |= dict.fromkeys((name for name, draft in drafts.items() if draft is not None), "")
@@ -116,6 +135,7 @@ def guess_parts(
         if column not in features:
             reasons[column.name] = "a list beside other features: one column of lists, or columns of numbers"
     left_out = tuple((column.name, reason) for column in others if (reason := reasons[column.name]))
+    left_out += tuple((name, "by its name a label, which the clusters do without") for name in labels)
     if not features:
         raise _no_features(left_out)
     encoders = [draft for column in features if (draft := drafts[column.name]) is not None]
@@ -132,7 +152,7 @@ def guess_parts(
         features=features,
         left_out=left_out,
         encoders=tuple(encoders),
-        is_number=is_number(found, label),
+        is_number=label is not None and is_number(found, label),
     )
 
 

@@ -24,7 +24,7 @@ from shards.data.sources import in_csv_form, open_source, passed_over_text, seen
 from shards.learner_kinds.kinds import LEARNERS, TORCH
 from shards.schedule import minimum_epochs
 from shards.specification import USUAL_CSV, CsvForm, refuse_settings
-from shards.targets import Class, Number
+from shards.targets import Cluster
 from storage.errors import Conflict, Invalid
 from storage.location import is_on_s3
 
@@ -76,17 +76,22 @@ def draft_specification(
     found = describe_source(in_csv_form(source, form))
     if found.points == 0:
         raise Invalid("the data hold no data point", "Name a file that holds some.", data=location)
-    guess = guess_parts(found, id_column=id_column, subject_column=subject_column, label_column=label_column)
+    is_labelled = Cluster.kind not in LEARNERS[learner].targets
+    if label_column is not None and not is_labelled:
+        raise Invalid(f"the learner {learner} finds clusters, which have no label", "Leave out --label.")
+    guess = guess_parts(
+        found, id_column=id_column, subject_column=subject_column, label_column=label_column, labelled=is_labelled
+    )
     _check_serves(learner, guess)
     text = _text(_train(location, base, folder), found, guess, form, passed_over_text(source), learner)
     return SpecificationDraft(text=text, points=found.points, guess=guess)
 
 
 def _check_serves(learner: str, guess: Guess) -> None:
-    target = Number.kind if guess.is_number else Class.kind
-    if target not in LEARNERS[learner].targets:
+    if guess.label is not None and guess.target not in LEARNERS[learner].targets:
         raise Invalid(
-            f"the learner {learner} does not predict a {target}, which the label {guess.label.name!r} seems to be",
+            f"the learner {learner} does not predict a {guess.target}, which the label {guess.label.name!r} seems to"
+            " be",
             "Take another --learner, or name another label with --label.",
         )
     if learner != TORCH and guess.encoders and are_images(guess.encoders):
@@ -191,6 +196,8 @@ def _csv_lines(form: CsvForm) -> list[str]:
 
 
 def _target_line(guess: Guess, points: int) -> str:
+    if guess.label is None:
+        return 'target   = "cluster"  # what is predicted: the nearest of the clusters, which are found without labels'
     if guess.is_number:
         line = 'target   = "number"  # what is predicted: the label has many different numbers'
         constants = label_constants(guess)
@@ -202,6 +209,7 @@ def _target_line(guess: Guess, points: int) -> str:
 
 def label_constants(guess: Guess) -> list[tuple[str, float, str]]:
     """Return name, value and reason of the label's constants; nothing where its numbers are about -1 .. 1."""
+    assert guess.label is not None
     mean, deviation = guess.label.mean or 0.0, guess.label.deviation or 1.0
     if abs(mean) <= _SMALL_LABEL and 1 / _SMALL_LABEL <= deviation <= _SMALL_LABEL:
         return []
@@ -212,6 +220,7 @@ def label_constants(guess: Guess) -> list[tuple[str, float, str]]:
 
 def most_frequent_class(guess: Guess, points: int) -> tuple[str, float]:
     """Return the most frequent class and its share: what always naming it would reach."""
+    assert guess.label is not None
     assert guess.label.most_frequent is not None
     most, count = guess.label.most_frequent
     return most, count / points
@@ -234,7 +243,7 @@ def _text(train: str, found: SourceDescription, guess: Guess, csv: CsvForm, pass
         f"id       = {_quoted(guess.id.name)}  # unique per data point",
         *_subject_lines(guess),
         f'subject_form = "{form}"  # which spellings are one person: trimmed, casefold, email, phone, integer, exact',
-        f"label    = {_quoted(guess.label.name)}",
+        *([f"label    = {_quoted(guess.label.name)}"] if guess.label else []),
         *_left_out_lines(guess),
         f"features = [{', '.join(map(_quoted, column_globs(names, others)))}]  # columns or globs",
         _target_line(guess, found.points),
@@ -351,6 +360,7 @@ arguments = {{ {arguments} }}
 seed = 7  # of all draws; there is no recipe
 """
     for learner, arguments in {
+        "k_means": "clusters = 8, iterations = 10, step = 0.125",
         "forest": 'trees = 100, depth = 12, min_leaf = 5, thresholds = "pivot"',
         "naive_bayes": 'form = "gaussian", smoothing = 1.0',
         "ridge": "penalty = 1.0",
@@ -442,13 +452,19 @@ def draft_text(draft: SpecificationDraft) -> str:
     many = f"{len(guess.features)} feature{'s' * (len(guess.features) > 1)}"
     lines = [
         f"{draft.points:,} data points; id {guess.id.name!r}; subject {subject}",
-        f"label {guess.label.name!r}{', a number' if guess.is_number else f' of {len(guess.label.values)} classes'}",
+        _label_text(guess),
         f"{many}: {', '.join(map(repr, features[:10]))}{more}",
         *([f"subject: {guess.subject_remark}"] if guess.subject_remark else []),
         *(f"encoded: {each.column!r} ({each.reason})" for each in guess.encoders),
         *(f"left out: {name!r} ({reason})" for name, reason in guess.left_out),
     ]
     return "\n".join(lines)
+
+
+def _label_text(guess: Guess) -> str:
+    if guess.label is None:
+        return "no label: clusters are found without one"
+    return f"label {guess.label.name!r}{', a number' if guess.is_number else f' of {len(guess.label.values)} classes'}"
 
 
 def draft_fields(draft: SpecificationDraft) -> dict[str, Any]:
@@ -458,9 +474,9 @@ def draft_fields(draft: SpecificationDraft) -> dict[str, Any]:
         "points": draft.points,
         "id": guess.id.name,
         "subject": guess.subject.name if guess.subject else None,
-        "label": guess.label.name,
-        "target": Number.kind if guess.is_number else Class.kind,
-        "classes": [] if guess.is_number else list(guess.label.values),
+        "label": guess.label.name if guess.label else None,
+        "target": guess.target,
+        "classes": [] if guess.is_number or guess.label is None else list(guess.label.values),
         **({name: value for name, value, _ in label_constants(guess)} if guess.is_number else {}),
         "features": [column.name for column in guess.features],
         "encode": {each.column: dict(each.options) for each in guess.encoders},

@@ -34,7 +34,7 @@ from shards.data.prediction_files import FeatureBatch, PredictionBatch
 from shards.routing import DIGEST_BYTES, PartitionKey
 from shards.slices.held_out import labelled_batches
 from shards.slices.overlap import Evaluated, TrainedOn
-from shards.targets import LabelArray
+from shards.targets import Cluster, LabelArray
 from shards.tombstones import DigestSet
 from storage.encryption.store import SealedStore
 from storage.errors import Corrupt, Invalid, Unavailable
@@ -213,6 +213,18 @@ class Reading:
         except Corrupt as error:  # answers need no slices, and 'sisa verify' is there to find damage
             self._remark(f"how many of the data points were trained on is not known: {error.fact}")
             return found
+
+    def centroids(self) -> npt.NDArray[np.float64]:
+        """Return the centroids of the clusters, shape (K, F), in the unit of the features before they are scaled.
+
+        Raises ``Invalid`` for a federation of another target.
+        """
+        data = self._specification.data
+        if data.target != Cluster.kind:
+            raise Invalid(f"the target {data.target} has no centroids", "Ask a federation with the target cluster.")
+        (clusters,) = self._load()[1].answering
+        found_KF: npt.NDArray[np.float64] = clusters.centroids * np.asarray(data.scale)
+        return found_KF
 
     def status(self) -> FederationStatus:
         """Return how the federation and its requests stand, even if it was never trained."""

@@ -123,7 +123,10 @@ def init(
     ] = None,
     label: Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="The label column.")] = None,
     learner: Annotated[
-        str, typer.Option("--learner", metavar="NAME", help="torch, forest, naive_bayes, ridge or bayesian_linear.")
+        str,
+        typer.Option(
+            "--learner", metavar="NAME", help="torch, forest, naive_bayes, ridge, bayesian_linear or k_means."
+        ),
     ] = "torch",
     encoding: Annotated[
         str | None, typer.Option("--encoding", metavar="NAME", help="Of CSV files that are not UTF-8, such as cp1252.")

@@ -29,9 +29,9 @@ PLAIN: Mapping[str, Sequence[Any]] = {
 }
 
 
-def guessed(columns: Mapping[str, object], **parts: str) -> Guess:
+def guessed(columns: Mapping[str, object], **parts: Any) -> Guess:
     """Return what is guessed of these columns."""
-    stated: dict[str, str | None] = {"id_column": None, "subject_column": None, "label_column": None}
+    stated: dict[str, Any] = {"id_column": None, "subject_column": None, "label_column": None}
     return guess_parts(describe_source(table_source(pa.table(dict(columns)))), **{**stated, **parts})
 
 
@@ -169,7 +169,8 @@ def test_numbers_are_a_target_of_their_own(numbers: list[float], stated: dict[st
     points = len(numbers)
     columns: dict[str, object] = {"id": [f"p{n}" for n in range(points)], "sex": ["f", "m"] * (points // 2)}
     guess = guessed({**columns, "a": [0.5] * points, "y": numbers}, **stated)
-    assert (guess.label.name, guess.is_number) == ("y", True)
+    assert guess.label is not None
+    assert (guess.label.name, guess.target) == ("y", "number")
 
 
 def test_names_are_no_classes() -> None:
@@ -186,13 +187,23 @@ def test_coded_classes_may_be_many(first: int) -> None:
     """Whole numbers from 0 or 1 on without a gap are codes of classes."""
     numbers = [first + n % 26 for n in range(260)]
     columns = {"id": [f"p{n}" for n in range(260)], "a": [0.5] * 260}
-    assert len(guessed({**columns, "class": numbers}).label.values) == 26
+    label = guessed({**columns, "class": numbers}).label
+    assert label is not None
+    assert len(label.values) == 26
 
 
 def test_a_label_that_fits_is_preferred() -> None:
     """Where a column called target is a number, one called class is the label."""
     guess = guessed({**PLAIN, "target": [151 + 3 * n for n in range(POINTS)]})
+    assert guess.label is not None
     assert guess.label.name == "y"
+
+
+def test_clusters_have_no_label() -> None:
+    """No column is one, not even y, which may be a coordinate; a column called label is left out."""
+    guess = guessed({**PLAIN, "label": ["cat", "dog"] * 20}, labelled=False)
+    assert (guess.label, guess.target, features(guess)) == (None, "cluster", ["y", "a"])
+    assert dict(guess.left_out) == {"label": "by its name a label, which the clusters do without"}
 
 
 @settings(deadline=None)
