@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from glob import escape
 from pathlib import Path
@@ -82,9 +82,20 @@ def draft_specification(
     guess = guess_parts(
         found, id_column=id_column, subject_column=subject_column, label_column=label_column, labelled=is_labelled
     )
+    guess = _in_view_of(learner, guess)
     _check_serves(learner, guess)
     text = _text(_train(location, base, folder), found, guess, form, passed_over_text(source), learner)
     return SpecificationDraft(text=text, points=found.points, guess=guess)
+
+
+def _in_view_of(learner: str, guess: Guess) -> Guess:
+    """Return the guess; where the learner counts labels that are few whole numbers, they are numbers, not classes."""
+    kind = LEARNERS[learner]
+    if guess.label is None or not kind.is_counting or Class.kind in kind.targets:
+        return guess
+    is_number = guess.is_number or all(value.isdecimal() for value in guess.label.values)
+    # Without mean and deviation no constants are drafted for them.
+    return replace(guess, is_number=is_number, label=replace(guess.label, mean=None, deviation=None))
 
 
 def _check_serves(learner: str, guess: Guess) -> None:
@@ -195,11 +206,12 @@ def _csv_lines(form: CsvForm) -> list[str]:
     return [f"{name} = {_quoted(value)}  # of the CSV files, as seen in the first lines" for name, value in seen]
 
 
-def _target_line(guess: Guess, points: int) -> str:
+def _target_line(guess: Guess, points: int, *, is_counting: bool) -> str:
     if guess.label is None:
         return 'target   = "cluster"  # what is predicted: the nearest of the clusters, which are found without labels'
     if guess.is_number:
-        line = 'target   = "number"  # what is predicted: the label has many different numbers'
+        seen = "the rate of the labels" if is_counting else "the label has many different numbers"
+        line = f'target   = "number"  # what is predicted: {seen}'
         constants = label_constants(guess)
         return "\n".join([line, *(f"{name} = {value}  # {reason}" for name, value, reason in constants)])
     most, share = most_frequent_class(guess, points)
@@ -246,7 +258,7 @@ def _text(train: str, found: SourceDescription, guess: Guess, csv: CsvForm, pass
         *([f"label    = {_quoted(guess.label.name)}"] if guess.label else []),
         *_left_out_lines(guess),
         f"features = [{', '.join(map(_quoted, column_globs(names, others)))}]  # columns or globs",
-        _target_line(guess, found.points),
+        _target_line(guess, found.points, is_counting=LEARNERS[learner].is_counting),
         *([f"{scale}  # {reason}"] if scale else []),
         *_encoder_lines(guess),
     ]
@@ -365,6 +377,10 @@ seed = 7  # of all draws; there is no recipe
         "naive_bayes": 'form = "gaussian", smoothing = 1.0',
         "ridge": "penalty = 1.0",
         "bayesian_linear": "penalty = 1.0, interval = 0.9",
+        **dict.fromkeys(
+            ("beta_bernoulli", "dirichlet_categorical", "gamma_poisson"),
+            "group = false, interval = 0.9",
+        ),
     }.items()
 }
 

@@ -17,6 +17,7 @@ from shards.cost import training_point_epochs
 from shards.data.columns import choose_columns
 from shards.data.readers import Wanted
 from shards.data.sources import Source
+from shards.learner_kinds.kinds import LEARNERS
 from shards.learners.registry import fix_numerics, open_learner
 from shards.lineage import Configuration, Lineage, NumericsProfile, expected_lineages
 from shards.points import ShardPoints
@@ -95,8 +96,11 @@ def trial_basis(specification: FederationSpecification, source: Source, points: 
         shape=data.input_shape,
     )
     points = _count(source, data.id) if points is None else points
-    codes = specification.model.arguments.get("values", 0) if specification.model.is_whole else 0
+    is_counting = LEARNERS[specification.model.learner].is_counting
+    codes = specification.model.arguments.get("values", 2 * is_counting) if specification.model.is_whole else 0
     trial = _random_points(trial_points(training.batch_size, width, points), width, data.predicted, codes)
+    if is_counting:
+        trial = replace(trial, labels_N=np.rint(trial.labels_N))
     state = learner.initial(ShardId(0))
     started = clock.monotonic()
     for _ in learner.learn(state, trial, ShardId(0), SliceIndex(1)):

@@ -123,10 +123,7 @@ def init(
     ] = None,
     label: Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="The label column.")] = None,
     learner: Annotated[
-        str,
-        typer.Option(
-            "--learner", metavar="NAME", help="torch, forest, naive_bayes, ridge, bayesian_linear or k_means."
-        ),
+        str, typer.Option("--learner", metavar="NAME", help="torch, or one that forgets directly, such as forest.")
     ] = "torch",
     encoding: Annotated[
         str | None, typer.Option("--encoding", metavar="NAME", help="Of CSV files that are not UTF-8, such as cp1252.")

@@ -33,6 +33,46 @@ class BayesianLinearArguments:
         return problems + interval_problems(self.interval)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirichletArguments:
+    """The arguments of ``dirichlet_categorical``."""
+
+    alpha: float = 1.0
+    """The prior: this many data points of each class, in every group."""
+    group: bool = True
+    """Whether data points with equal features are a group of their own. False: all data points are one group."""
+    interval: float = 0.9
+    """The posterior probability that a class's probability is in its interval."""
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with them."""
+        problems = [] if 0 < self.alpha < math.inf else [f"alpha must be above 0, got {self.alpha}"]
+        return problems + interval_problems(self.interval)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateArguments:
+    """The arguments of ``beta_bernoulli`` and ``gamma_poisson``."""
+
+    alpha: float = 1.0
+    """The prior: labels of 1 in ``beta_bernoulli``, the sum of the labels in ``gamma_poisson``, in every group."""
+    beta: float = 1.0
+    """The prior: labels of 0 in ``beta_bernoulli``, the number of data points in ``gamma_poisson``."""
+    group: bool = True
+    """As in ``DirichletArguments``."""
+    interval: float = 0.9
+    """The posterior probability that the rate is in its interval."""
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with them."""
+        problems = [
+            f"{name} must be above 0, got {value}"
+            for name, value in (("alpha", self.alpha), ("beta", self.beta))
+            if not 0 < value < math.inf
+        ]
+        return problems + interval_problems(self.interval)
+
+
 def interval_problems(interval: float) -> list[str]:
     """Return what is wrong with the probability of intervals."""
     return [] if 0 < interval < 1 else [f"interval must be above 0 and below 1, got {interval}"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
-from shards.learner_kinds.bayesian import BayesianLinearArguments
+from shards.learner_kinds.bayesian import BayesianLinearArguments, DirichletArguments, RateArguments
 from shards.learner_kinds.forest import ForestArguments
 from shards.learner_kinds.guarantees import EXACT, Guarantee
 from shards.learner_kinds.k_means import KMeansArguments
@@ -16,7 +16,15 @@ from shards.targets import Class, Cluster, Interval, MultiLabel, Number
 
 TORCH: Final = "torch"
 
-LearnerArguments = NaiveBayesArguments | RidgeArguments | ForestArguments | BayesianLinearArguments | KMeansArguments
+LearnerArguments = (
+    NaiveBayesArguments
+    | RidgeArguments
+    | ForestArguments
+    | BayesianLinearArguments
+    | DirichletArguments
+    | RateArguments
+    | KMeansArguments
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +39,8 @@ class LearnerKind:
     """Whether it learns all slices of a shard at once, with a single checkpoint; slices remain the unit of storage."""
     interval: Interval = ""
     """What the intervals of its answers are of; empty: there are none."""
+    is_counting: bool = False
+    """Whether labels, and the features that it looks at, have to be whole numbers, which are not scaled."""
     version: int = 1
     """Raised whenever our code of the learner arrives at other bytes."""
     promise: Callable[[Any], Guarantee] = lambda _: EXACT
@@ -45,6 +55,15 @@ LEARNERS: Final[Mapping[str, LearnerKind]] = {
     "ridge": LearnerKind(targets=(Class.kind, Number.kind), arguments=RidgeArguments, whole=True),
     "bayesian_linear": LearnerKind(
         targets=(Number.kind,), arguments=BayesianLinearArguments, whole=True, interval="predictive"
+    ),
+    "beta_bernoulli": LearnerKind(
+        targets=(Number.kind,), arguments=RateArguments, whole=True, interval="credible", is_counting=True
+    ),
+    "dirichlet_categorical": LearnerKind(
+        targets=(Class.kind,), arguments=DirichletArguments, whole=True, interval="credible", is_counting=True
+    ),
+    "gamma_poisson": LearnerKind(
+        targets=(Number.kind,), arguments=RateArguments, whole=True, interval="credible", is_counting=True
     ),
 }
 """By the name in ``[model] learner``."""

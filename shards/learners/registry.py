@@ -12,6 +12,7 @@ from shards.learners.forest.learner import Forest
 from shards.learners.k_means.learner import KMeans
 from shards.learners.protocol import Learner
 from shards.learners.summation.bayesian_linear import BayesianLinear
+from shards.learners.summation.conjugate import BetaBernoulli, DirichletCategorical, GammaPoisson
 from shards.learners.summation.naive_bayes import NaiveBayes
 from shards.learners.summation.ridge import Ridge
 from shards.learners.torch.learner import TorchLearner
@@ -29,6 +30,9 @@ _MADE_BY: Final[Mapping[str, Callable[[Any, int, int, str, int], Learner[Any]]]]
     "k_means": KMeans,
     "ridge": Ridge,
     "bayesian_linear": BayesianLinear,
+    "beta_bernoulli": BetaBernoulli,
+    "dirichlet_categorical": DirichletCategorical,
+    "gamma_poisson": GammaPoisson,
 }
 """The learners that come with this system, made from their arguments, features, outputs, target and seed."""
 

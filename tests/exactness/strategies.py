@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from cluster.config.specification import FederationSpecification
+from shards.learner_kinds.kinds import LEARNERS as KINDS
 from shards.schedule import minimum_epochs
 from shards.specification import ModelSettings, TrainingSettings
 from tests.doubles.federation import Point, specification_of
@@ -78,6 +79,9 @@ LEARNERS: list[tuple[str, str, dict[str, Any]]] = [
     ("ridge", "class", {}),
     ("ridge", "number", {"penalty": 0.1}),
     ("bayesian_linear", "number", {"interval": 0.5}),
+    ("beta_bernoulli", "number", {"alpha": 0.5}),
+    ("dirichlet_categorical", "class", {}),
+    ("gamma_poisson", "number", {"group": False}),
 ]
 """Learners other than torch, with a target that they serve, and arguments."""
 
@@ -137,6 +141,7 @@ def specifications(
 @st.composite
 def other_histories(draw: st.DrawFn, learner: str, target: str, arguments: dict[str, Any]) -> History:
     """Return a random federation of a learner other than torch, with one to three steps."""
+    is_counting = KINDS[learner].is_counting
     specification = specification_of(
         shards=draw(st.integers(1, 3), label="shards"),
         slices=draw(st.integers(1, 4), label="slices"),
@@ -150,9 +155,9 @@ def other_histories(draw: st.DrawFn, learner: str, target: str, arguments: dict[
         draw(st.integers(1, 40), label="points"),
         width=draw(st.integers(1, 5), label="features"),
         classes=len(specification.data.predicted.names),
-        target=target,
+        target="multi_label" if is_counting and target == "number" else target,  # labels 0 and 1
     )
-    if arguments.get("form") in {"multinomial", "categorical"}:
+    if arguments.get("form") in {"multinomial", "categorical"} or is_counting:
         points = [
             replace(each, features=tuple(float(round(abs(float(x or 0))) % 3) for x in each.features))
             for each in points

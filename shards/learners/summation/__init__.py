@@ -4,5 +4,7 @@ learner          what these learners have in common
 naive_bayes      naive Bayes: gaussian, bernoulli, multinomial, categorical
 ridge            ridge regression, and classification by regression on the classes
 bayesian_linear  linear regression with intervals
+cells            counts by cell, of which those that are zero are not there
+conjugate        rates and probabilities by group, with intervals
 quantiles        the ends of intervals, by SciPy
 """

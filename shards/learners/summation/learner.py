@@ -67,7 +67,11 @@ class SummationLearner(ABC, Generic[Fitted]):
     def initial(self, shard: ShardId) -> Sums[Fitted]:
         """Return sums over nothing."""
         del shard
-        return Sums({name: np.zeros(shape, dtype=np.int64) for name, shape in self.shapes().items()})
+        return Sums(self.nothing())
+
+    def nothing(self) -> dict[str, Integers]:
+        """Return the sums over no data point."""
+        return {name: np.zeros(shape, dtype=np.int64) for name, shape in self.shapes().items()}
 
     def learn(
         self, state: Sums[Fitted], points: ShardPoints, shard: ShardId, slice_: SliceIndex
@@ -83,8 +87,8 @@ class SummationLearner(ABC, Generic[Fitted]):
     ) -> Sums[Fitted]:
         """Return the sums without ``gone`` and with ``new``."""
         del left
-        less = self._plus(state.values, self._total(gone, len(gone.keys_N)), sign=-1)
-        return Sums(self._plus(less, self._total(new, len(new.keys_N))))
+        less = self.plus(state.values, self._total(gone, len(gone.keys_N)), sign=-1)
+        return Sums(self.plus(less, self._total(new, len(new.keys_N))))
 
     def epochs(self, slice_: SliceIndex) -> int:
         """Return 1: every point is looked at once."""
@@ -115,18 +119,20 @@ class SummationLearner(ABC, Generic[Fitted]):
 
     def from_bytes(self, payload: bytes, shard: ShardId) -> Sums[Fitted]:
         """Return the constituent that a checkpoint holds."""
-        return Sums(decode_arrays(payload, self.initial(shard).values))
+        del shard
+        return Sums(decode_arrays(payload, self.nothing()))
 
     def _total(self, points: ShardPoints, end: int) -> dict[str, Integers]:
-        total = dict(self.initial(ShardId(0)).values)
+        total = self.nothing()
         for start in range(0, end, _LEARNED_POINTS):
             stop = min(start + _LEARNED_POINTS, end)
-            total = self._plus(total, self.sums(points.features_NF[start:stop], points.labels_N[start:stop]))
+            total = self.plus(total, self.sums(points.features_NF[start:stop], points.labels_N[start:stop]))
         return total
 
-    def _plus(
+    def plus(
         self, values: Mapping[str, Integers], others: Mapping[str, Integers], sign: int = 1
     ) -> dict[str, Integers]:
+        """Return the sums with others added, or subtracted where ``sign`` is -1."""
         return {
             name: added(each, sign * others[name]) if name in self.pairs else each + sign * others[name]
             for name, each in values.items()

@@ -92,6 +92,13 @@ MISTAKES = [
     ),
     (_number("bayesian_linear", "alpha = 1"), "arguments.alpha must be above 1, got 1.0: the spread"),
     (_number("bayesian_linear", "interval = 1.0"), "arguments.interval must be above 0 and below 1, got 1.0"),
+    (_number("beta_bernoulli", "alpha = 0"), "arguments.alpha must be above 0, got 0.0"),
+    (_number("gamma_poisson", "beta = -1.0"), "arguments.beta must be above 0, got -1.0"),
+    (_number("gamma_poisson", "group = 1"), "arguments.group must be true or false, got 1"),
+    (_with('learner = "dirichlet_categorical"\narguments = { interval = 0 }'), "arguments.interval must be above 0"),
+    (_with('learner = "dirichlet_categorical"\narguments = { alpha = 0 }'), "arguments.alpha must be above 0, got 0.0"),
+    (_with('learner = "dirichlet_categorical"\narguments = { beta = 2.0 }'), "arguments.beta is not an argument of"),
+    (_with('learner = "beta_bernoulli"'), "does not serve the target class, only number. Take torch or forest or"),
     (_number("bayesian_linear", "beta = 0.0"), "arguments.beta must be above 0, got 0.0"),
     (
         _with('learner = "forest"') + "[data.encode]\nx1 = { tokens = 4 }\n",
