@@ -98,10 +98,18 @@ def read_arguments(learner: str, given: Mapping[str, Any]) -> tuple[LearnerArgum
 
 
 def arguments_record(learner: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return valid arguments as a record has them: with the defaults, so that it does not matter who wrote them."""
+    """Return valid arguments as a record has them: with the defaults, so that it does not matter who wrote them.
+
+    Stores of releases that did not know an argument keep their records (E16): those that came later are left out at
+    their defaults.
+
+    >>> arguments_record("naive_bayes", {"form": "bernoulli", "select": 0})
+    {'form': 'bernoulli', 'smoothing': 1.0, 'values': 0}
+    """
     made, _ = read_arguments(learner, given)
     assert made is not None
-    return asdict(made)
+    later = {each.name: each.default for each in fields(made) if each.metadata}
+    return {name: value for name, value in asdict(made).items() if name not in later or value != later[name]}
 
 
 _EXPECTED: Final[Mapping[type, str]] = {

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
+LATER: Final = {"later": True}
+"""Metadata of an argument that came later than its learner: at its default, records leave it out."""
 FORMS: Final = ("gaussian", "bernoulli", "multinomial", "categorical")
 """What naive Bayes assumes about features within a class."""
 
@@ -21,6 +23,9 @@ class NaiveBayesArguments:
     """Added to every count; gaussian adds it, times 1e-9 and the largest variance of a feature, to each variance."""
     values: int = 0
     """How many codes a categorical feature may have: declared, never learned."""
+    select: int = field(default=0, metadata=LATER)
+    """How many features answers look at: those that depend most on the class by chi-square, chosen from the counts
+    whenever these change. Of equal ones the first are taken. 0: all features. Not for the form gaussian."""
 
     def problems(self) -> list[str]:
         """Return what is wrong with them."""
@@ -33,6 +38,10 @@ class NaiveBayesArguments:
             problems.append(f"values must be 2 .. 65536 for the form categorical, got {self.values}")
         if self.form != "categorical" and self.values:
             problems.append("values belongs to the form categorical: leave it out")
+        if self.select < 0:
+            problems.append(f"select must be 0 or more, got {self.select}")
+        if self.form == "gaussian" and self.select:
+            problems.append("select belongs to the forms that count, not to gaussian: leave it out")
         return problems
 
 

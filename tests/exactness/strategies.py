@@ -67,7 +67,7 @@ TARGETS: list[tuple[str, dict[str, Any]]] = [
 
 LEARNERS: list[tuple[str, str, dict[str, Any]]] = [
     ("naive_bayes", "class", {}),
-    ("naive_bayes", "class", {"form": "bernoulli", "smoothing": 0.5}),
+    ("naive_bayes", "class", {"form": "bernoulli", "smoothing": 0.5, "select": 2}),
     ("naive_bayes", "class", {"form": "multinomial"}),
     ("naive_bayes", "class", {"form": "categorical", "values": 3}),
     ("forest", "class", {"trees": 3, "min_leaf": 1, "candidates": 3, "depth": 4}),

@@ -86,6 +86,8 @@ MISTAKES = [
         "arguments.values must be 2 .. 65536 for the form categorical, got 0",
     ),
     (_with('learner = "naive_bayes"\narguments = { values = 3 }'), "values belongs to the form categorical"),
+    (_with('learner = "naive_bayes"\narguments = { select = 3 }'), "select belongs to the forms that count, not to"),
+    (_with('learner = "naive_bayes"\narguments = { select = -1 }'), "arguments.select must be 0 or more, got -1"),
     (
         _with('learner = "naive_bayes"', NUMBER),
         f"[model] learner = 'naive_bayes' does not serve the target number, only class. Take {_OF_NUMBERS}.",

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from scipy.stats import chi2_contingency
+from sklearn.feature_selection import chi2
 from sklearn.naive_bayes import BernoulliNB, CategoricalNB, GaussianNB, MultinomialNB
 
 from shards.learner_kinds.summation import NaiveBayesArguments
-from shards.learners.summation.naive_bayes import NaiveBayes
+from shards.learners.summation.naive_bayes import NaiveBayes, best_features
 from storage.errors import Invalid
 from tests.shards.learners.direct import chosen, learned, moved, points_of
 
@@ -86,3 +88,92 @@ def test_features_that_the_form_does_not_take_are_refused(form: str, value: floa
     features_NF[17, 2] = value
     with pytest.raises(Invalid, match=problem):
         learned(_learner(form), points_of(features_NF, labels_N))
+
+
+CHOICES = np.random.default_rng(31)
+LABELS_N = CHOICES.integers(0, 3, size=300)
+TABLES_NF = (
+    np.stack(
+        [
+            (LABELS_N if place in {2, 5} else CHOICES.integers(0, 3, size=300)) + CHOICES.integers(0, 2, size=300)
+            for place in range(7)
+        ],
+        axis=1,
+    )
+    % 3
+)
+"""Features 3 and 6 depend on the class."""
+
+
+def _selecting(form: str, select: int) -> NaiveBayes:
+    values = 3 if form == "categorical" else 0
+    arguments = NaiveBayesArguments(form=form, values=values, select=select)
+    assert arguments.problems() == []
+    return NaiveBayes(arguments, inputs=7, outputs=3, target="class", seed=0)
+
+
+def test_features_are_chosen_by_chi_square() -> None:
+    """As SciPy computes it from the tables of contingency, and scikit-learn from sums."""
+    tables = [
+        np.stack([np.bincount(TABLES_NF[each == LABELS_N, f], minlength=3) for each in range(3)]) for f in range(7)
+    ]
+    order = np.argsort([-chi2_contingency(table, correction=False).statistic for table in tables])
+    points_C = np.bincount(LABELS_N)
+    counts_CFV = np.stack(tables, axis=1)
+    for count in range(1, 7):
+        assert best_features(points_C, counts_CFV, count, "categorical").tolist() == sorted(order[:count])
+    assert set(order[:2]) == {2, 5}
+    present_CF = counts_CFV[:, :, 1:].sum(axis=2)
+    pairs = [np.stack([present_CF[:, f], points_C - present_CF[:, f]], axis=1) for f in range(7)]
+    order = np.argsort([-chi2_contingency(pair, correction=False).statistic for pair in pairs])
+    assert best_features(points_C, present_CF, 3, "bernoulli").tolist() == sorted(order[:3])
+    sums_CF = np.stack([TABLES_NF[each == LABELS_N].sum(axis=0) for each in range(3)])
+    order = np.argsort(-chi2(TABLES_NF, LABELS_N)[0])
+    assert best_features(points_C, sums_CF, 3, "multinomial").tolist() == sorted(order[:3])
+
+
+def test_of_equal_features_the_first_are_chosen() -> None:
+    """By their places, and a class or a code that nobody has changes nothing."""
+    counts_CFV = np.array([[[3, 1, 0]] * 4, [[1, 3, 0]] * 4, [[0, 0, 0]] * 4])
+    assert best_features(np.array([4, 4, 0]), counts_CFV, 2, "categorical").tolist() == [0, 1]
+    assert best_features(np.zeros(3, dtype=np.int64), counts_CFV * 0, 2, "categorical").tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("form", ["bernoulli", "multinomial", "categorical"])
+def test_answers_look_at_the_chosen_features_alone(form: str) -> None:
+    """They are those of a learner that has no others; the constituent has the counts of all."""
+    learner, every = _selecting(form, 2), points_of(TABLES_NF, LABELS_N)
+    state = learned(learner, every)
+    found = learner.probabilities(state, every.features_NF)
+    (name,) = state.values.keys() - {"points"}
+    chosen = best_features(state.values["points"], state.values[name], 2, form)
+    plain = NaiveBayes(learner._arguments, inputs=2, outputs=3, target="class", seed=0)
+    of_two = points_of(TABLES_NF[:, chosen], LABELS_N)
+    assert found == pytest.approx(plain.probabilities(learned(plain, of_two), of_two.features_NF))
+    assert learner.digest(state) == learner.digest(learned(_selecting(form, 0), every))
+    every_one, none = (
+        each.probabilities(learned(each, every), every.features_NF)
+        for each in (_selecting(form, 7), _selecting(form, 0))
+    )
+    assert (every_one == none).all()
+
+
+def test_another_choice_follows_an_erasure() -> None:
+    """Without the points that made a feature depend on the class, another feature is chosen, as in a fresh run."""
+    labels_N = np.repeat([0, 1], 20)
+    features_NF = np.zeros((40, 2))
+    features_NF[:18, 0] = 1
+    features_NF[20:34, 1] = 1
+    arguments = NaiveBayesArguments(form="bernoulli", select=1)
+    learner = NaiveBayes(arguments, inputs=2, outputs=2, target="class", seed=0)
+    every, stays = points_of(features_NF, labels_N), np.arange(40) >= 18
+    before = learned(learner, every)
+    after = moved(learner, before, every, np.ones(40, dtype=bool), stays)
+    choices = [
+        best_features(state.values["points"], state.values["present"], 1, "bernoulli").tolist()
+        for state in (before, after)
+    ]
+    assert choices == [[0], [1]]
+    asked_NF = np.eye(2, dtype=np.float32)
+    fresh = learner.probabilities(learned(learner, chosen(every, stays)), asked_NF)
+    assert (learner.probabilities(after, asked_NF) == fresh).all()
