@@ -238,9 +238,10 @@ class _Examination:
         width = feature_width(open_train(self._specification), self._specification.data)
         found = self._federation.workers().configuration(width, 1)
         model = self._specification.model
-        if model.recorded_learner is not None:
+        if model.is_whole:
             return f"{model.learner} fits {width} features; its constituents are the same on every machine"
-        return f"{model.factory} fits {width} features; workers compute on {found.profile.device}"
+        what = model.recorded_learner or model.factory
+        return f"{what} fits {width} features; workers compute on {found.profile.device}"
 
 
 def _rows_and_copies(found: Leftovers) -> str:

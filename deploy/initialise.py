@@ -24,7 +24,7 @@ from shards.data.sources import in_csv_form, open_source, passed_over_text, seen
 from shards.learner_kinds.kinds import LEARNERS, TORCH
 from shards.schedule import minimum_epochs
 from shards.specification import USUAL_CSV, CsvForm, refuse_settings
-from shards.targets import Cluster
+from shards.targets import Class, Cluster
 from storage.errors import Conflict, Invalid
 from storage.location import is_on_s3
 
@@ -262,8 +262,8 @@ def _text(train: str, found: SourceDescription, guess: Guess, csv: CsvForm, pass
         *([f"{scale}  # {reason}"] if scale else []),
         *_encoder_lines(guess),
     ]
-    is_network = learner == TORCH
-    model = _NETWORK.format(epochs=sizes.epochs, batch_size=sizes.batch_size) if is_network else _DIRECT[learner]
+    is_sliced = not LEARNERS[learner].whole
+    model = _NETWORK.format(epochs=sizes.epochs, batch_size=sizes.batch_size) if learner == TORCH else _OTHERS[learner]
     return _TEMPLATE.format(
         points=f"{found.points:,}",
         name=_quoted(_name(train)),
@@ -271,10 +271,10 @@ def _text(train: str, found: SourceDescription, guess: Guess, csv: CsvForm, pass
         data="\n".join(data),
         model=model,
         shards=f"{sizes.shards}  # more shards: cheaper erasure, less data for each constituent model"
-        if is_network
+        if is_sliced
         else "1  # one is enough: points are taken out directly; more only divide the work",
         slices=f"{sizes.slices}  # more slices: cheaper erasure (at most 1.5 times), more checkpoints"
-        if is_network
+        if is_sliced
         else f"{sizes.slices}  # an erasure writes one slice again",
     )
 
@@ -382,6 +382,19 @@ seed = 7  # of all draws; there is no recipe
             "group = false, interval = 0.9",
         ),
     }.items()
+}
+
+_OTHERS: Final[Mapping[str, str]] = {
+    **_DIRECT,
+    "boosting": """\
+[model]
+learner   = "boosting"  # LightGBM: pip install 'sisa-ray[boosting]'
+arguments = { learning_rate = 0.1, leaves = 31, min_leaf = 20 }
+
+[training]
+epochs = 100  # trees, as one would use without slicing; of three classes or more, one for each class
+seed   = 7
+""",
 }
 
 

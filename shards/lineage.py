@@ -41,7 +41,10 @@ class NumericsProfile:
     """``none``: a constituent is trained alone, not packed together with others."""
     probe: Sha256 | None = None
     """Digest of fixed arithmetic on the worker (``shards.learners.torch.probe``). None: written by a release without
-    probes, or the learner does not use torch. Unequal probes prove that bits differ; equal probes prove nothing."""
+    probes, or the learner's bits are the same everywhere. Unequal probes prove that bits differ; equal probes prove
+    nothing."""
+    library: str | None = None
+    """Name and version of the library that learns, where this is not torch."""
 
     def record(self) -> dict[str, Json]:
         """Return the profile as values for canonical JSON, without the fields an older release did not have (E16)."""

@@ -270,21 +270,25 @@ def specification_of(path: Path, text: str | None, document: Mapping[str, Any]) 
 
 
 _NO_RECIPE: Final[Mapping[str, Any]] = {"epochs": 1, "batch_size": 1, "learning_rate": 1.0}
-"""What ``[training]`` says where the learner has no recipe: one pass over the data points."""
+"""What ``[training]`` says where the learner has no recipe: one pass over the data points, if it has no epochs."""
 
 
 def _with_recipe(document: Mapping[str, Any], problems: Problems) -> Mapping[str, Any]:
-    """Return the document with all of ``[training]``, of which other learners than torch take the seed alone."""
+    """Return the document with all of ``[training]``; other learners than torch take the seed, and some epochs."""
     model, training = document.get("model", {}), document.get("training", {})
     learner = model.get("learner", TORCH) if isinstance(model, dict) else TORCH
     if learner == TORCH or not isinstance(training, dict):
         return document
-    usual = _plain_settings(TrainingSettings(**_NO_RECIPE))
-    for setting in training.keys() & ({each.name for each in fields(TrainingSettings)} - {"seed"}):
+    usual, recipe, own = _plain_settings(TrainingSettings(**_NO_RECIPE)), dict(_NO_RECIPE), {"seed"}
+    kind = LEARNERS.get(learner) if isinstance(learner, str) else None
+    if kind is not None and kind.epochs is not None:
+        recipe["epochs"] = training.get("epochs", kind.epochs)
+        own.add("epochs")
+    for setting in training.keys() & ({each.name for each in fields(TrainingSettings)} - own):
         if training[setting] != usual.get(setting):  # a recipe that is read again has all of them
             fact = f"{setting} belongs to the learner torch, learner is {learner}: leave it out"
             problems.add("training", setting, fact)
-    return {**document, "training": {**training, **_NO_RECIPE}}
+    return {**document, "training": {**training, **recipe}}
 
 
 def _check_together(tables: Mapping[str, Any], problems: Problems) -> None:
@@ -337,14 +341,11 @@ def settings_record(specification: FederationSpecification) -> dict[str, Any]:
     if data["target"] == Class.kind:
         del data["target"]  # releases before this one knew no other
     subjects = specification.data.subject_columns
-    training = specification.training
     record = {
         "name": specification.name,
         "data": data | {"subject": subjects[0] if len(subjects) == 1 else subjects},
         "model": specification.model.record(),
-        "training": training.record(specification.data.predicted)
-        if specification.model.learner == TORCH
-        else {"seed": training.seed},
+        "training": _training_record(specification),
         "partition": {
             "shards": specification.partition.shards,
             "slices": specification.partition.slices,
@@ -354,6 +355,14 @@ def settings_record(specification: FederationSpecification) -> dict[str, Any]:
     }
     plain: dict[str, Any] = json.loads(json.dumps(record))  # tuples become lists, as a stored record has them
     return plain
+
+
+def _training_record(specification: FederationSpecification) -> dict[str, Any]:
+    """Return what of ``[training]`` the learner uses."""
+    training, learner = specification.training, specification.model.learner
+    if learner == TORCH:
+        return training.record(specification.data.predicted)
+    return {"seed": training.seed} | ({} if LEARNERS[learner].epochs is None else {"epochs": training.epochs})
 
 
 def describe_difference(stored: Mapping[str, Json], current: Mapping[str, Json]) -> list[SettingDifference]:

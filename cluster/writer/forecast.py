@@ -18,6 +18,7 @@ from shards.data.columns import choose_columns
 from shards.data.readers import Wanted
 from shards.data.sources import Source
 from shards.learner_kinds.kinds import LEARNERS
+from shards.learners.protocol import Learning, State
 from shards.learners.registry import fix_numerics, open_learner
 from shards.lineage import Configuration, Lineage, NumericsProfile, expected_lineages
 from shards.points import ShardPoints
@@ -29,6 +30,8 @@ from shards.targets import Target
 from storage.digests import sha256
 
 _TRIAL_STEPS: Final = 300
+_TRIAL_EPOCHS: Final = 10
+"""Of learners without batches, for which data points and epochs add up to the trial."""
 _TRIAL_BYTES: Final = 64 * 2**20
 _FEATURE_BYTES: Final = {"uint8": 1, "float32": 4}
 _COUNTING_BATCH: Final = 65_536
@@ -83,12 +86,14 @@ def measured_basis(state: FederationState) -> Basis | None:
 def trial_basis(specification: FederationSpecification, source: Source, points: int | None, clock: Clock) -> Basis:
     """Return the basis measured by a short trial on random data; ``points`` None: count those of the source."""
     data, training = specification.data, specification.training
+    has_own_epochs = LEARNERS[specification.model.learner].epochs is not None
+    epochs = min(training.epochs, _TRIAL_EPOCHS) if has_own_epochs else 1
     width = feature_width(source, data)
     make_importable(specification.folder)
     profile = fix_numerics(specification.model, specification.cluster.threads_per_worker, "cpu")
     learner = open_learner(
         model=specification.model,
-        training=replace(training, epochs=1),
+        training=replace(training, epochs=epochs),
         inputs=width,
         classes=len(data.predicted.names),
         target=data.target,
@@ -98,22 +103,32 @@ def trial_basis(specification: FederationSpecification, source: Source, points: 
     points = _count(source, data.id) if points is None else points
     is_counting = LEARNERS[specification.model.learner].is_counting
     codes = specification.model.arguments.get("values", 2 * is_counting) if specification.model.is_whole else 0
-    trial = _random_points(trial_points(training.batch_size, width, points), width, data.predicted, codes)
+    # Without batches, an epoch of few data points costs as much as that of many.
+    batch = max(1, points // specification.partition.shards // _TRIAL_STEPS) if has_own_epochs else training.batch_size
+    trial = _random_points(trial_points(batch, width, points), width, data.predicted, codes)
     if is_counting:
         trial = replace(trial, labels_N=np.rint(trial.labels_N))
-    state = learner.initial(ShardId(0))
     started = clock.monotonic()
-    for _ in learner.learn(state, trial, ShardId(0), SliceIndex(1)):
-        pass
+    state = _finished(learner.learn(learner.initial(ShardId(0)), trial, ShardId(0), SliceIndex(1)))
     seconds = clock.monotonic() - started
+    size = len(learner.to_bytes(state, _some_lineage(profile)))
     return Basis(
         points=points,
         width=width,
         feature_bytes=_FEATURE_BYTES[choose_columns(source, data).dtype],
-        seconds_per_point_epoch=seconds / len(trial.labels_N),
-        checkpoint_bytes=len(learner.to_bytes(state, _some_lineage(profile))),
+        seconds_per_point_epoch=seconds / len(trial.labels_N) / epochs,
+        checkpoint_bytes=size * (training.epochs if has_own_epochs else 1) // epochs,
         measured=False,
     )
+
+
+def _finished(learning: Learning[State]) -> State:
+    while True:
+        try:
+            next(learning)
+        except StopIteration as end:
+            state: State = end.value
+            return state
 
 
 def plan_for(

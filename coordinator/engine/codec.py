@@ -101,6 +101,7 @@ _SINCE_6: Final[Mapping[type, Mapping[str, Any]]] = {
     Found: {"held_out": 0},
     Ingested: {"holdout": []},
     PointsRemoved: {"held_out": 0, "holdout": None},
+    NumericsProfile: {"library": None},
 }
 """The same for format 5."""
 

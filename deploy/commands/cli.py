@@ -123,7 +123,8 @@ def init(
     ] = None,
     label: Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="The label column.")] = None,
     learner: Annotated[
-        str, typer.Option("--learner", metavar="NAME", help="torch, or one that forgets directly, such as forest.")
+        str,
+        typer.Option("--learner", metavar="NAME", help="A learner of the guide, such as forest or boosting."),
     ] = "torch",
     encoding: Annotated[
         str | None, typer.Option("--encoding", metavar="NAME", help="Of CSV files that are not UTF-8, such as cp1252.")

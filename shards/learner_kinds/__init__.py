@@ -3,6 +3,7 @@
 kinds       what each can predict, and its arguments
 guarantees  what each promises about erased data points
 bayesian    the arguments of Bayesian linear regression and the conjugate families
+boosting    the arguments of boosted trees
 forest      the arguments of forests
 k_means     the arguments of k-means
 summation   the arguments of naive Bayes and ridge

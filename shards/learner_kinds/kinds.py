@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
 
 from shards.learner_kinds.bayesian import BayesianLinearArguments, DirichletArguments, RateArguments
+from shards.learner_kinds.boosting import BoostingArguments
 from shards.learner_kinds.forest import ForestArguments
 from shards.learner_kinds.guarantees import EXACT, Guarantee
 from shards.learner_kinds.k_means import KMeansArguments
@@ -24,7 +25,10 @@ LearnerArguments = (
     | DirichletArguments
     | RateArguments
     | KMeansArguments
+    | BoostingArguments
 )
+
+_ALL: Final = (Class.kind, Number.kind, MultiLabel.kind)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +45,8 @@ class LearnerKind:
     """What the intervals of its answers are of; empty: there are none."""
     is_counting: bool = False
     """Whether labels, and the features that it looks at, have to be whole numbers, which are not scaled."""
+    epochs: int | None = None
+    """``[training] epochs`` of a learner that has no further recipe, where they are not set; None: it has no epochs."""
     version: int = 1
     """Raised whenever our code of the learner arrives at other bytes."""
     promise: Callable[[Any], Guarantee] = lambda _: EXACT
@@ -48,7 +54,7 @@ class LearnerKind:
 
 
 LEARNERS: Final[Mapping[str, LearnerKind]] = {
-    TORCH: LearnerKind(targets=(Class.kind, Number.kind, MultiLabel.kind), arguments=None, whole=False),
+    TORCH: LearnerKind(targets=_ALL, arguments=None, whole=False),
     "forest": LearnerKind(targets=(Class.kind, Number.kind), arguments=ForestArguments, whole=True),
     "k_means": LearnerKind(targets=(Cluster.kind,), arguments=KMeansArguments, whole=True),
     "naive_bayes": LearnerKind(targets=(Class.kind,), arguments=NaiveBayesArguments, whole=True),
@@ -65,6 +71,7 @@ LEARNERS: Final[Mapping[str, LearnerKind]] = {
     "gamma_poisson": LearnerKind(
         targets=(Number.kind,), arguments=RateArguments, whole=True, interval="credible", is_counting=True
     ),
+    "boosting": LearnerKind(targets=_ALL, arguments=BoostingArguments, whole=False, epochs=100),
 }
 """By the name in ``[model] learner``."""
 

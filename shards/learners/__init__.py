@@ -8,6 +8,7 @@ tensors      constituents that are NumPy arrays: digest and checkpoint
 fixed_point  values on a grid, and sums of them that are exact in any order
 torch/       networks
 k_means/     clusters out of which points are taken directly
+boosting/    boosted trees of LightGBM
 forest/      decision trees out of which points are taken directly
 summation/   naive Bayes and ridge: sums over points
 """

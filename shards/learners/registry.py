@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from shards.encoding import InputShape
 from shards.learner_kinds.kinds import LEARNERS, TORCH
+from shards.learners.boosting.learner import Boosting
+from shards.learners.boosting.library import boosting_profile
 from shards.learners.forest.learner import Forest
 from shards.learners.k_means.learner import KMeans
 from shards.learners.protocol import Learner
@@ -34,7 +36,15 @@ _MADE_BY: Final[Mapping[str, Callable[[Any, int, int, str, int], Learner[Any]]]]
     "dirichlet_categorical": DirichletCategorical,
     "gamma_poisson": GammaPoisson,
 }
-"""The learners that come with this system, made from their arguments, features, outputs, target and seed."""
+"""The learners that take points out directly, made from their arguments, features, outputs, target and seed."""
+
+_CONTINUED: Final[Mapping[str, Callable[[Any, int, int, str, TrainingSettings, int], Learner[Any]]]] = {
+    "boosting": Boosting,
+}
+"""Those that go on from slice to slice, made from their arguments, features, outputs, target, training and slices."""
+
+_PROFILES: Final[Mapping[str, Callable[[bool], NumericsProfile]]] = {"boosting": boosting_profile}
+"""What decides the bits of those that do not compute with whole numbers."""
 
 _WHOLE_NUMBERS: Final = NumericsProfile(
     torch="", threads=1, device="any", dtype="int64", deterministic=True, packing="none"
@@ -60,6 +70,8 @@ def open_learner(
     """
     if model.learner != TORCH:
         arguments: Any = model.learner_arguments
+        if model.learner in _CONTINUED:
+            return _CONTINUED[model.learner](arguments, inputs, classes, target, training, slices)
         return _MADE_BY[model.learner](arguments, inputs, classes, target, training.seed)
     return TorchLearner(
         model=model,
@@ -78,6 +90,8 @@ def fix_numerics(model: ModelSettings, threads: int, device: Device, *, probed: 
 
     ``probed``: with the digest of fixed arithmetic, where the learner's bits depend on the machine.
     """
+    if model.learner in _PROFILES:
+        return _PROFILES[model.learner](probed)
     if model.learner != TORCH:
         return _WHOLE_NUMBERS
     profile = set_numerics(threads, device)

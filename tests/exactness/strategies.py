@@ -82,8 +82,14 @@ LEARNERS: list[tuple[str, str, dict[str, Any]]] = [
     ("beta_bernoulli", "number", {"alpha": 0.5}),
     ("dirichlet_categorical", "class", {}),
     ("gamma_poisson", "number", {"group": False}),
+    ("boosting", "class", {"min_leaf": 2, "leaves": 4, "learning_rate": 0.5}),
+    ("boosting", "number", {"min_leaf": 1, "depth": 2, "l2": 1.0, "feature_share": 0.7}),
+    ("boosting", "multi_label", {"min_leaf": 1, "bins": 8, "l1": 0.1}),
 ]
 """Learners other than torch, with a target that they serve, and arguments."""
+
+NEEDED: dict[str, str] = {"boosting": "lightgbm"}
+"""Packages that are optional dependencies, by the learner that needs them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

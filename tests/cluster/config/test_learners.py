@@ -114,6 +114,17 @@ MISTAKES = [
         _with('learner = "forest"') + "[training]\nseeds = 4\n",
         "[training] seeds is not a known setting; did you mean seed?",
     ),
+    (_with('learner = "boosting"\narguments = { trees = 9 }'), "arguments.trees is not an argument of boosting"),
+    (_with('learner = "boosting"\narguments = { leaves = 1 }'), "arguments.leaves must be 2 .. 131072, got 1"),
+    (
+        _with('learner = "boosting"') + "[training]\nbatch_size = 4\n",
+        "[training] batch_size belongs to the learner torch, learner is boosting: leave it out",
+    ),
+    (_with('learner = "boosting"') + "[training]\nepochs = 0\n", "[training] epochs must be at least 1, got 0"),
+    (
+        _with('learner = "boosting"') + "[training]\nepochs = 2\n",
+        "[training] epochs = 2 gives some of 5 slices no epoch. Set epochs to at least 3",
+    ),
 ]
 
 
@@ -132,6 +143,15 @@ def test_a_record_has_all_arguments_and_no_recipe(tmp_path: Path) -> None:
     written = settings_record(read(file, _with('learner = "ridge"\narguments = { penalty = 1 }')))
     other = settings_record(read(file, _with('learner = "ridge"\narguments = { penalty = 2 }')))
     assert bit_settings(written) == bit_settings(plain) != bit_settings(other)
+
+
+def test_epochs_are_recorded_where_the_learner_has_some(tmp_path: Path) -> None:
+    """They say how many trees there are, and are another identity than a forest's lack of them."""
+    text = _with('learner = "boosting"')
+    assert settings_record(read(tmp_path / "one.toml", text))["training"] == {"seed": 0, "epochs": 100}
+    fewer = read(tmp_path / "two.toml", f"{text}[training]\nepochs = 30\n")
+    assert settings_record(fewer)["training"] == {"seed": 0, "epochs": 30}
+    assert fewer.training.epochs == 30
 
 
 def test_the_usual_learner_is_left_out_of_records(tmp_path: Path) -> None:
