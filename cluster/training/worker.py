@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from cluster.runtime.guard import check_rooms
 from cluster.runtime.labels import Labels, check_here
 from cluster.runtime.process import leave_no_core
 from cluster.runtime.user_code import make_importable
-from coordinator.engine.tasks import check_configuration, revised_task
+from coordinator.engine.tasks import Revisions, check_configuration
 from shards.encoding import InputShape
 from shards.learner_kinds.guarantees import recorded_guarantee
 from shards.learners.measuring import MeasureTask, measure
@@ -164,7 +164,7 @@ class Worker:
             store=self._setup.store,
             new_name=new_name,
             seconds=time.monotonic,
-            revised=partial(revised_task, self._setup.store),
+            revised=Revisions(self._setup.store),
         )
         return trainer.train(task)
 

@@ -5,14 +5,10 @@ For processes that may use the state only while it is current, such as a replica
 
 from __future__ import annotations
 
-from dataclasses import replace
 from threading import Lock
 
-from coordinator.decisions.decide import next_state
-from coordinator.engine.codec import decode_event
-from coordinator.engine.ledger import Current, read_ledger
+from coordinator.engine.ledger import Current, continued, read_ledger
 from coordinator.state import FederationState
-from storage.digests import sha256
 from storage.errors import JournalTruncated, Unavailable
 from storage.objects import ObjectStore
 from storage.registers.journal import Journal, Position
@@ -71,17 +67,7 @@ class Follower:
             found = read_ledger(self._store)
             self._refuse_set_back()
             return found
-        state, token = known.state, known.token
-        for entry in entries:
-            token = max(token, entry.token)
-            for record in entry.records:
-                assert state is not None
-                state = next_state(state, decode_event(record))
-        if not entries:
-            return known
-        last = entries[-1]
-        position = Position(number=last.number, digest=sha256(last.to_bytes()))
-        return replace(known, state=state, position=position, token=token)
+        return continued(known, entries)
 
     def _refuse_set_back(self) -> int:
         """Return the journal's floor, which never falls in an intact store."""

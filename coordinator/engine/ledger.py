@@ -62,13 +62,18 @@ class Current:
     """The fencing token of the last writer that committed anything."""
 
 
-def read_ledger(store: ObjectStore) -> Current:
+def read_ledger(store: ObjectStore, known: Current | None = None) -> Current:
     """Return the current state of the federation in ``store``.
+
+    Of the journal only what follows ``known`` is read, an earlier reading of this store, as long as it was not pruned.
 
     Raises ``Corrupt`` when manifest or journal are damaged or have a gap, ``Invalid`` when newer software wrote them,
     ``Unavailable`` when writers shorten the journal faster than it can be read.
     """
     register, journal = ManifestRegister(store), Journal(store)
+    if known is not None and known.state is not None:
+        with suppress(Corrupt, JournalTruncated):  # damage is reported by who reads all of it
+            return continued(known, journal.read(known.position))
     for _ in range(_ATTEMPTS):
         latest = register.latest()
         position = _position(latest)
@@ -284,23 +289,30 @@ def _fence(store: ObjectStore, token: int, new_name: NewName) -> Current:
 
 
 def _replayed(latest: Manifest | None, position: Position, entries: Sequence[JournalEntry]) -> Current:
-    state = decode_state(latest.body) if latest else None
-    base, token = position.number, latest.token if latest else 0
+    known = Current(
+        state=decode_state(latest.body) if latest else None,
+        manifest=latest.number if latest else 0,
+        position=position,
+        base=position.number,
+        token=latest.token if latest else 0,
+    )
+    return continued(known, entries)
+
+
+def continued(known: Current, entries: Sequence[JournalEntry]) -> Current:
+    """Return what is current after ``entries``, which follow ``known`` in the journal."""
+    state, token = known.state, known.token
     for entry in entries:
         token = max(token, entry.token)
         for record in entry.records:
             if state is None:
                 raise Corrupt("the journal has events before any manifest", "Restore the store from a copy.")
             state = next_state(state, decode_event(record))
-    if entries:
-        position = Position(number=entries[-1].number, digest=sha256(entries[-1].to_bytes()))
-    return Current(
-        state=state,
-        manifest=latest.number if latest else 0,
-        position=position,
-        base=base,
-        token=token,
-    )
+    if not entries:
+        return known
+    last = entries[-1]
+    position = Position(number=last.number, digest=sha256(last.to_bytes()))
+    return replace(known, state=state, position=position, token=token)
 
 
 def _position(latest: Manifest | None) -> Position:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from coordinator.engine.ledger import read_ledger
+from coordinator.engine.ledger import Current, read_ledger
 from coordinator.state import FederationState
 from shards.learners.trainer import TrainTask
 from shards.lineage import Configuration, as_recorded, in_force
@@ -38,29 +38,39 @@ def train_task(state: FederationState, shard: ShardId, *, done: int, token: int 
     )
 
 
-def revised_task(store: ObjectStore, task: TrainTask) -> TrainTask:
-    """Return the present task for the task's shard; ``task`` itself if it has not changed (D7).
+class Revisions:
+    """Whether tasks are still needed, for one worker, which asks again and again: it reads only what is new."""
 
-    For workers, which check whether their task is still needed. Raises ``Fenced`` when another writer has taken over,
-    or when training now uses other settings: then other workers have been started.
-    """
-    if task.token is None:
-        return task  # a verification: it concerns the state that it started with
-    reading = read_ledger(store)
-    if reading.token > task.token:
-        raise Fenced(
-            "another writer has taken over the federation", "Do nothing: this worker stops by itself.", shard=task.shard
-        )
-    if reading.state is None or reading.state.configuration != task.lineages[0].configuration:
-        raise Fenced(
-            "the federation is trained under other settings by now",
-            "Do nothing: this worker stops by itself.",
-            shard=task.shard,
-        )
-    if reading.state.lineages(task.shard) == task.lineages:
-        return task
-    done = len(reading.state.shards[task.shard].chain)
-    return train_task(reading.state, task.shard, done=done, token=task.token)
+    def __init__(self, store: ObjectStore) -> None:
+        """Prepare; nothing is read yet."""
+        self._store = store
+        self._known: Current | None = None
+
+    def __call__(self, task: TrainTask) -> TrainTask:
+        """Return the present task for the task's shard; ``task`` itself if it has not changed (D7).
+
+        Raises ``Fenced`` when another writer has taken over, or when training now uses other settings: then other
+        workers have been started.
+        """
+        if task.token is None:
+            return task  # a verification: it concerns the state that it started with
+        self._known = reading = read_ledger(self._store, self._known)
+        if reading.token > task.token:
+            raise Fenced(
+                "another writer has taken over the federation",
+                "Do nothing: this worker stops by itself.",
+                shard=task.shard,
+            )
+        if reading.state is None or reading.state.configuration != task.lineages[0].configuration:
+            raise Fenced(
+                "the federation is trained under other settings by now",
+                "Do nothing: this worker stops by itself.",
+                shard=task.shard,
+            )
+        if reading.state.lineages(task.shard) == task.lineages:
+            return task
+        done = len(reading.state.shards[task.shard].chain)
+        return train_task(reading.state, task.shard, done=done, token=task.token)
 
 
 class OtherConditions(Conflict):

@@ -18,6 +18,7 @@ from coordinator.engine.engine import Engine
 from coordinator.engine.ledger import Ledger
 from coordinator.engine.lookup import load_tombstones
 from coordinator.engine.removal import Demand
+from coordinator.engine.tasks import Revisions
 from coordinator.requests import ErasureRequest, ObjectRef, Readmission, RequestState, Segment
 from coordinator.state import FederationState
 from shards.learners.trainer import ConstituentTrainer, TrainTask
@@ -304,10 +305,10 @@ def leaves_a_zombies_checkpoint(patch: pytest.MonkeyPatch) -> None:
 def learns_what_is_not_wanted(patch: pytest.MonkeyPatch) -> None:
     """A worker never checks whether its slice is still needed, and its checkpoint is accepted anyway (D7)."""
 
-    def careless(store: ObjectStore, task: TrainTask) -> TrainTask:
+    def careless(self: Revisions, task: TrainTask) -> TrainTask:
         return task
 
-    patch.setattr("tests.simulation.model.processes.revised_task", careless)
+    patch.setattr(Revisions, "__call__", careless)
     takes_any_checkpoint(patch)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 
 import pytest
 
@@ -12,7 +11,7 @@ from coordinator.decisions.events import ErasureAccepted, RequestCancelled
 from coordinator.engine.ledger import Change, Ledger, read_ledger, read_state
 from coordinator.engine.removal import put_object
 from coordinator.engine.sweep import Drafts
-from coordinator.engine.tasks import revised_task, train_task
+from coordinator.engine.tasks import Revisions, train_task
 from coordinator.requests import RequestState
 from shards.learners.trainer import ConstituentTrainer, SliceLearned
 from shards.specification import ShardId
@@ -149,7 +148,7 @@ def test_a_worker_that_was_given_up_leaves_nothing_erased(store: MemoryStore, sl
         store=asleep,
         new_name=CountingNames("asleep"),
         seconds=lambda: 0.0,
-        revised=partial(revised_task, asleep),
+        revised=Revisions(asleep),
     )
     learned = [event.slice for event in trainer.train(task) if isinstance(event, SliceLearned)]
     assert learned == list(range(1, slice_))

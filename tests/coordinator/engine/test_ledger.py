@@ -72,6 +72,51 @@ def test_what_is_recorded_is_read(store: MemoryStore) -> None:
     assert read_state(store) == ledger.state
 
 
+def test_a_reader_reads_on_from_where_it_was(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From an earlier reading only newer entries are read, a second writer's among them; the result is the same."""
+    ledger = Ledger.start(store, CountingNames(), FRESH)
+    ledger.record(accepted(1))
+    ledger.record(accepted(2))
+    known = read_ledger(store)
+    assert read_ledger(store, known) == known
+    ledger.record(accepted(3))
+    payload, numbers = Numbers.payload, list[int]()
+
+    def noted(self: Numbers, number: int) -> bytes | None:
+        numbers.append(number)
+        return payload(self, number)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Numbers, "payload", noted)
+        found = read_ledger(store, known)
+    assert numbers == [known.position.number, known.position.number + 1]
+    assert found == read_ledger(store)
+    assert found.state == ledger.state
+    second = Ledger.start(store, CountingNames("second"), FRESH)
+    second.record(accepted(4))
+    assert read_ledger(store, found).state == second.state
+    assert read_ledger(store, found).token == second.token > found.token
+
+
+def test_a_reader_whose_place_was_pruned_starts_again(store: MemoryStore) -> None:
+    """It reads the manifest; so it does where the store was replaced by another one, which it does not call damaged."""
+    ledger = Ledger.start(store, CountingNames(), FRESH)
+    ledger.record(accepted(1))
+    known = read_ledger(store)
+    ledger.record(accepted(2))
+    ledger.record(accepted(3))
+    assert ledger.compact(lambda: True)
+    ledger.record(accepted(4))
+    found = read_ledger(store, known)
+    assert found == read_ledger(store)
+    assert found.manifest > known.manifest
+    for info in list(store.list("")):
+        store.delete(info.key)
+    other = Ledger.start(store, CountingNames("other"), FRESH)
+    assert read_ledger(store, found) == read_ledger(store)
+    assert read_ledger(store, found).state == other.state == FRESH
+
+
 def test_an_event_that_changes_nothing_leaves_no_trace(store: MemoryStore) -> None:
     """The same acceptance twice is one entry (D4)."""
     ledger = Ledger.start(store, CountingNames(), FRESH)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Generic, Literal
 
-from coordinator.engine.tasks import revised_task
+from coordinator.engine.tasks import Revisions
 from shards.learners.protocol import Learner, State
 from shards.learners.trainer import ConstituentTrainer, SliceLearned, TrainingEvent, TrainTask
 from shards.lineage import Configuration
@@ -69,6 +68,6 @@ class InProcessPool(Generic[State]):
             store=self.store,
             new_name=self.names,
             seconds=VirtualClock().monotonic,
-            revised=partial(revised_task, self.store),
+            revised=Revisions(self.store),
         )
         return trainer.train(task)

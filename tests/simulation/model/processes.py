@@ -11,7 +11,7 @@ from itertools import count
 from cluster.config.specification import FederationSpecification
 from cluster.writer.identity import fresh_state
 from coordinator.engine.engine import Engine, Tools
-from coordinator.engine.tasks import revised_task
+from coordinator.engine.tasks import Revisions
 from coordinator.receipts.evidence import StoreEvidence
 from coordinator.receipts.issuer import Registrar
 from coordinator.settings import ErasureSettings
@@ -118,7 +118,7 @@ class SimulatedWorker:
         return lambda: next(readings) * pace
 
     def _revised(self, store: ObjectStore, task: TrainTask) -> TrainTask:
-        wanted = revised_task(store, task)
+        wanted = Revisions(store)(task)  # each look reads all, so that the recorded seeds keep their schedules
         if wanted.lineages == task.lineages:
             return wanted
         if shared_prefix(task.lineages, wanted.lineages) < self._learned + self._is_learning:
