@@ -114,7 +114,7 @@ def imported_names(source: bytes, package: str) -> frozenset[str]:
 
 def is_installed(file: Path) -> bool:
     """Return whether the file belongs to the standard library or an installed package, not to the user."""
-    return any(place in file.resolve().parents for place in _installed_places())
+    return not _installed_places().isdisjoint(file.resolve().parents)
 
 
 def is_own_file(file: Path) -> bool:

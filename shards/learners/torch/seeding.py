@@ -17,8 +17,11 @@ Device = Literal["cpu", "cuda"]
 
 
 def seed_all(number: int) -> None:
-    """Seed every global generator a model may use: torch's (on all devices), numpy's and Python's."""
-    torch.manual_seed(number)
+    """Seed every global generator a model may use: torch's (on processors and GPUs), numpy's and Python's."""
+    # torch.manual_seed would also format the caller's stack, for each kind of device that this machine lacks.
+    torch.default_generator.manual_seed(number)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(number)
     np.random.seed(number % 2**32)
     random.seed(number)
 
