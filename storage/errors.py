@@ -7,7 +7,7 @@ secret.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 
 class SisaError(Exception):
@@ -31,6 +31,10 @@ class SisaError(Exception):
         """The fact and its identifiers, without the remedy."""
         names = " ".join(f"{name}={value}" for name, value in self.context.items())
         return f"{self.fact} [{names}]" if names else self.fact
+
+    def advising(self, remedy: str) -> Self:
+        """Return this error with another remedy."""
+        return type(self)(self.fact, remedy, **self.context)
 
     def __str__(self) -> str:
         return f"{self.message.removesuffix('.')}. {self.remedy}" if self.remedy else self.message

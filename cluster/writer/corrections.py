@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +20,10 @@ from cluster.writer.identity import trained
 from cluster.writer.writer import WriterSetup
 from coordinator.decisions.times import latest_time
 from coordinator.delays import check_reason
-from coordinator.engine.corrections import held_out_of, reading_of
+from coordinator.engine.corrections import drafts_without, held_out_of, reading_of
 from coordinator.engine.ended import find_request
 from coordinator.engine.ledger import read_state
+from coordinator.engine.lookup import load_tombstones
 from coordinator.receipts.statements import Commitment
 from coordinator.requests import Correction, PlacedRows, check_own_request_id
 from coordinator.state import FederationState
@@ -31,12 +33,16 @@ from shards.points import PointBlock
 from shards.routing import PartitionKey, PointDigest, SliceId
 from shards.slices.corrections import by_place, concatenated, named_identities
 from shards.slices.files import SliceRecord, content_digests, record_slice
-from shards.slices.ingest import Intake, blocks_of, buffer_within, counted, gather, places_of, repeated_id
+from shards.slices.ingest import Intake, blocks_of, buffer_within, counted, gather, places_of, refuse_mixed, repeated_id
 from shards.specification import DataSettings, PartitionSettings
 from shards.tombstones import NOTHING, DigestSet, sortable
 from storage.digests import Sha256, sha256
 from storage.errors import Invalid
 from storage.objects import ObjectStore
+
+_CORRECT_FILE: Final = (
+    "Correct the file: each row needs all columns that [data] names, with values that training takes as [data] is set."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +84,12 @@ class RowReader:
         assert state.data is not None
         # By the names found at ingest, because a pattern could match this file's columns in another order.
         settings = replace(data, features=state.data.layout.features)
+        try:
+            columns = choose_columns(source, settings)
+        except Invalid as error:
+            raise advised(error) from error.__cause__
         intake = Intake(
-            columns=choose_columns(source, settings),
+            columns=columns,
             data=settings,
             partition=partition,
             key=key,
@@ -97,12 +107,60 @@ class RowReader:
         has another subject here.
         """
         rows = _Rows()
-        try:
+        with self._advised():
             for batch, block in blocks_of(self.intake.read(self.source), self.intake):
                 noted(batch)
                 rows.add(batch, block)
+        return self._given(rows)
+
+    def draft(self, name: str, noted: Callable[[Batch], None] = lambda _: None) -> tuple[GivenRows, Correction]:
+        """Do what ``read`` does, and write the data points that are here as slice drafts in the same reading.
+
+        Their names begin with ``name``. A second reading could find a file that has changed, and another one than the
+        request's digest is about. After an error no draft is left.
+        """
+        rows, numbers = _Rows(), count(1)
+        erased = load_tombstones(self.store, self.state.tombstone_objects())
+        intake = replace(self.intake, tombstones=erased)  # nothing of the erased is written
+
+        def seen(batch: Batch, block: PointBlock) -> None:
+            noted(batch)
+            rows.add(batch, block)
+
+        def new_name() -> str:
+            return f"{name}-{next(numbers)}"
+
+        with ExitStack() as undo:
+            with self._advised():
+                gathered = gather(intake.read(self.source), intake, self.store, new_name, seen=seen)
+            keys = {part.key for parts in gathered.parts.values() for part in parts}
+            undo.callback(self.store.delete_all, keys)
+            refuse_mixed(gathered.numbers)
+            given = self._given(rows)
+            written = [
+                PlacedRows(place=place, record=record_slice(self.store, parts))
+                for place, parts in sorted(gathered.parts.items())
+            ]
+            drafts = tuple(written)
+            if len(given.unknown):
+                drafts = drafts_without(self.store, written, given.unknown, new_name)
+                kept = {part.key for each in drafts for part in each.record.parts}
+                self.store.delete_all(keys.difference(kept))
+            undo.pop_all()
+        return given, Correction(drafts=drafts, read_as=reading_of(self.state))
+
+    @contextmanager
+    def _advised(self) -> Iterator[None]:
+        """Have errors about rows say what can be done here: other settings would not fit the present data points."""
+        try:
+            yield
         except MissingName as error:
             raise counted(error, self.source) from None
+        except Invalid as error:
+            raise advised(error) from error.__cause__
+
+    def _given(self, rows: _Rows) -> GivenRows:
+        """Return what is known of the rows, having checked them against the present data points."""
         if not rows.points:
             raise Invalid("the file has no rows", "Name a file with the rows to correct.", file=self.source.location)
         names = DigestSet.joined(points=b"".join(rows.points))
@@ -127,23 +185,6 @@ class RowReader:
             places=places,
         )
 
-    def draft(self, given: GivenRows, name: str) -> Correction:
-        """Write the rows of data points that are here as slice drafts, under names that begin with ``name``.
-
-        After an error no draft is left.
-        """
-        numbers = count(1)
-        intake = replace(self.intake, tombstones=given.unknown)
-        with ExitStack() as undo:
-            gathered = gather(intake.read(self.source), intake, self.store, lambda: f"{name}-{next(numbers)}")
-            undo.callback(self.store.delete_all, [part.key for parts in gathered.parts.values() for part in parts])
-            drafts = tuple(
-                PlacedRows(place=place, record=record_slice(self.store, parts))
-                for place, parts in sorted(gathered.parts.items())
-            )
-            undo.pop_all()
-        return Correction(drafts=drafts, read_as=reading_of(self.state))
-
     def discard(self, correction: Correction) -> None:
         """Delete drafts that no request names."""
         self.store.delete_all([part.key for rows in correction.drafts for part in rows.record.parts])
@@ -153,6 +194,13 @@ class RowReader:
 
     def _by_slice(self, block: PointBlock) -> Iterator[tuple[SliceId, PointBlock]]:
         return by_place(block, self.intake.partition.shards, self.intake.partition.slices, self.state.naming)
+
+
+def advised(error: Invalid) -> Invalid:
+    """Return the error without advice that only training could follow: settings stay as they are in a correction."""
+    if "[data" in error.remedy or "its columns" in error.remedy:
+        return error.advising(_CORRECT_FILE)
+    return error
 
 
 def draft_correction(setup: WriterSetup, source: Source, name: str, *, request_id: str, held: str = "") -> RequestDraft:
@@ -178,9 +226,8 @@ def draft_correction(setup: WriterSetup, source: Source, name: str, *, request_i
             refuse_own_name(request_id, people, rows.state.naming.form)
         commitment.add("id", ids)
 
-    given = rows.read(note)
     is_new = find_request(setup.store, lambda: read_state(setup.store), request_id) is None
-    correction = rows.draft(given, name) if is_new else Correction()
+    given, correction = rows.draft(name, note) if is_new else (rows.read(note), Correction())
     request = request_of(
         setup.specification,
         given.names,

@@ -236,18 +236,22 @@ def gather(
     *,
     progress: Callable[[int], None] = lambda _: None,
     noted: Callable[[npt.NDArray[np.void]], None] = lambda _: None,
+    seen: Callable[[Batch, PointBlock], None] = lambda _batch, _block: None,
 ) -> Gathered:
     """Write the batches' data points as parts of their slices, and return what was written.
 
-    ``noted`` is called with the digests of the data points written, some at a time. Raises ``Invalid`` for any data
-    point that cannot be trained on. After any error, no part is left.
+    ``noted`` is called with the digests of the data points written, some at a time, and ``seen`` with each batch and
+    all of its data points before they are written.
+    Raises ``Invalid`` for any data point that cannot be trained on. After any error, no part is left.
     """
     with ExitStack() as undo:
         writer = _SliceWriter(intake=intake, store=store, new_name=new_name, noted=noted)
         undo.callback(writer.discard)
         reading = _Reading(intake=intake, width=intake.width)
         for batch in batches:
-            writer.add(reading.block(batch))
+            every = reading.all_of(batch)
+            seen(batch, every)
+            writer.add(reading.kept(every))
             progress(reading.points)
         parts = writer.finish()
         undo.pop_all()
@@ -351,9 +355,8 @@ class _Reading:
     left_out: LeftOut = field(default_factory=LeftOut)
     numbers: dict[tuple[str, str], bool] = field(default_factory=dict)
 
-    def block(self, batch: Batch) -> PointBlock:
-        """Return the data points of a batch, without tombstoned ones."""
-        block = self.all_of(batch)
+    def kept(self, block: PointBlock) -> PointBlock:
+        """Count the data points of a batch, and return them without tombstoned ones."""
         self.points += len(block)
         tombstones = self.intake.tombstones
         if not len(tombstones):

@@ -225,9 +225,9 @@ class SmallFederation(Generic[State]):
         """Accept a request to correct data points: these are their new values."""
         engine, specification = self.engine, self.specification
         rows = RowReader.of(self.store, self.state, source_of(points), specification.data, specification.partition, KEY)
-        given, name = rows.read(), engine.reserve()
+        name = engine.reserve()
         try:
-            correction = rows.draft(given, name)
+            given, correction = rows.draft(name)
             request = request_of(
                 specification, given.names, request_id, self.clock.now(), held=held, correction=correction
             )

@@ -1,4 +1,4 @@
-"""Each pair of a correction and whatever else may happen to a federation, in either order, ends as it must.
+"""Each pair of a correction and something else that may happen to a federation, in either order, ends as it must.
 
 In the middle of all of it are the data point p2 and its subject s1.
 """

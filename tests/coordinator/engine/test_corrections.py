@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -422,8 +423,8 @@ def test_drafts_are_swept_unless_they_are_reserved(federation: SmallFederation[H
         _SPECIFICATION.partition,
         KEY,
     )
-    given, name = rows.read(), federation.engine.reserve()
-    correction = rows.draft(given, name)
+    name = federation.engine.reserve()
+    given, correction = rows.draft(name)
     keys = {part.key for each in correction.drafts for part in each.record.parts}
     request = request_of(_SPECIFICATION, given.names, "c-1", federation.clock.now(), correction=correction)
     federation.erase(subjects=["s4"], request_id="er-1")  # sweeps
@@ -435,7 +436,8 @@ def test_drafts_are_swept_unless_they_are_reserved(federation: SmallFederation[H
     federation.engine.settle()
     assert not keys & {info.key for info in federation.store.list("")}
     again = federation.engine.reserve()
-    rows.discard(rows.draft(given, again))
+    later = replace(rows, state=federation.state)
+    later.discard(later.draft(again)[1])
     with pytest.raises(Unavailable, match="no longer in the store"):
         federation.engine.accept(request, given.names)
 
@@ -450,7 +452,7 @@ def test_drafts_of_a_client_that_died_are_swept_once_their_name_expires(federati
         _SPECIFICATION.partition,
         KEY,
     )
-    correction = rows.draft(rows.read(), federation.engine.reserve())
+    _, correction = rows.draft(federation.engine.reserve())
     keys = {part.key for each in correction.drafts for part in each.record.parts}
     expiry = federation.engine.settle(hurry=False)
     assert expiry is not None
@@ -470,7 +472,7 @@ def test_an_erasure_spares_no_drafts_under_an_expired_name(federation: SmallFede
         _SPECIFICATION.partition,
         KEY,
     )
-    rows.draft(rows.read(), federation.engine.reserve())
+    rows.draft(federation.engine.reserve())
     federation.clock.advance_to(federation.clock.now() + timedelta(seconds=RESERVED_SECONDS + 1))
     assert federation.erase(subjects=["s1"], request_id="er-1").state is RequestState.COMPLETE
     assert scan_residue(federation.store, federation.state).found == ()
@@ -486,8 +488,8 @@ def test_people_erased_while_a_correction_is_drafted_stay_out(federation: SmallF
         _SPECIFICATION.partition,
         KEY,
     )
-    given, name = rows.read(), federation.engine.reserve()
-    correction = rows.draft(given, name)
+    name = federation.engine.reserve()
+    given, correction = rows.draft(name)
     federation.erase(subjects=["s1"], request_id="er-1")
     held = request_of(_SPECIFICATION, given.names, "c-1", federation.clock.now(), held="hold", correction=correction)
     request = federation.engine.accept(replace(held, body=given.body), given.names)
@@ -526,3 +528,34 @@ def test_states_and_events_with_corrections_are_stored(federation: SmallFederati
     written = encode_event(event)
     assert decode_event(written) == event
     assert written["format_version"] == 5
+
+
+def test_the_rows_are_read_once(federation: SmallFederation[HashState]) -> None:
+    """A file that changes between two readings would put other values into the store than the request's digest has."""
+    federation.erase(subjects=["s4"], request_id="er-1")
+    source, readings = (
+        source_of([other(3), other(5), other(8), Point(id="new", subject="s1", label="a", features=(1.0, 1.0))]),
+        count(),
+    )
+
+    class Once:
+        """Counts how often the data points are read."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(source, name)
+
+        def batches(self, *arguments: Any) -> object:
+            next(readings)
+            return source.batches(*arguments)
+
+    wrapped: Any = Once()
+    store = federation.store
+    rows = RowReader.of(store, federation.state, wrapped, _SPECIFICATION.data, _SPECIFICATION.partition, KEY)
+    given, correction = rows.draft(federation.engine.reserve())
+    assert next(readings) == 1
+    assert (len(given.names), len(given.unknown)) == (4, 2)
+    assert sum(each.record.points for each in correction.drafts) == 2
+    drafts = {part.key for each in correction.drafts for part in each.record.parts}
+    slices = {part.key for _, record in federation.state.slices() for part in record.parts}
+    kept = {part.key for rows in federation.state.corrected for part in rows.record.parts}
+    assert {info.key for info in store.list("shards/") if "/slices/" in info.key} == slices | drafts | kept
