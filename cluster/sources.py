@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from csv import writer as csv_writer
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import chain
 from pathlib import Path
@@ -23,7 +23,7 @@ from coordinator.state import FederationState
 from shards.data.cleaned import copy_without
 from shards.data.columns import read_texts
 from shards.data.readers import Wanted
-from shards.data.sources import Batch, Source
+from shards.data.sources import Batch, Source, remedy_by
 from shards.routing import NOBODY, SKELETON_BYTES, Naming, PartitionKey, SubjectDigest, digests_of_all, point_digest
 from shards.slices.survey import DataFault, find_faults
 from shards.tombstones import DigestSet
@@ -86,8 +86,8 @@ def find_source_faults(
     naming = (state or fresh_state(specification, PartitionKey(bytes(16)))).naming
     erased = _Erased.of(specification, store, state)
     return tuple(
-        fault
-        for each in (source, *holdout)
+        replace(fault, remedy=remedy_by(fault.remedy, setting))
+        for each, setting in zip((source, *holdout), ("[data] train", "[data] holdout"), strict=False)
         for fault in find_faults(
             each,
             specification.data,

@@ -14,7 +14,7 @@ from coordinator.state import FederationState
 from shards.data.frames import table_of
 from shards.data.inventory import inventory
 from shards.data.prediction_files import FeatureBatch, feature_batches
-from shards.data.sources import Source, open_source, passed_over_text, table_source
+from shards.data.sources import Source, named_by, open_source, passed_over_text, table_source
 from shards.slices.ingest import taken_from
 from shards.specification import DataSettings
 from storage.errors import Invalid
@@ -42,7 +42,10 @@ def open_holdout(specification: FederationSpecification) -> Source | None:
     Raises as ``open_source`` does.
     """
     location = specification.data.held_out_source
-    return None if location is None else _opened(specification, location, specification.folder)
+    if location is None:
+        return None
+    with named_by("[data] holdout"):
+        return _opened(specification, location, specification.folder)
 
 
 def open_sources(specification: FederationSpecification) -> tuple[Source, ...]:
@@ -98,7 +101,8 @@ def source_of(specification: FederationSpecification, data: object, remark: Call
     """Return what a caller in Python gives as data: see ``asked_about``."""
     if not isinstance(data, str | Path):
         return table_source(table_of(data))
-    source = _opened(specification, str(data), Path.cwd())
+    with named_by(""):
+        source = _opened(specification, str(data), Path.cwd())
     if passed_over := passed_over_text(source):
         remark(passed_over)
     return source

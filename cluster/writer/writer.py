@@ -36,6 +36,7 @@ from coordinator.decisions.events import Event
 from coordinator.decisions.policy import ruling
 from coordinator.decisions.times import latest_time, received_by
 from coordinator.delays import check_reason
+from coordinator.engine.corrections import LostValues
 from coordinator.engine.ended import all_readmissions, all_requests, find_request
 from coordinator.engine.engine import Engine, Tools
 from coordinator.engine.ledger import read_state
@@ -315,7 +316,8 @@ class Writer:
         engine, specification = self._engine, self._setup.specification
         lost = engine.audit()
         if not lost:  # else after reading the source: a damaged slice cannot be searched
-            engine.remove_points()
+            with self._going_on():
+                engine.remove_points()
         self._tell_changes()
         source, holdout = self._sources(given)
         width = feature_width(source, specification.data) if source else _width(engine.state)
@@ -337,9 +339,11 @@ class Writer:
             self._tell_holdout()
             engine.ingest(source, specification.data, specification.partition, self._key, lost, holdout)
             own_keys(self._setup.store)  # the first data points made the keys
+            self._tell_nobody()
         self._tell_outdated()
         engine.configure(settings_record(specification), configuration)
-        engine.settle()
+        with self._going_on():
+            engine.settle()
 
     def accept(self, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
         """Accept an erasure request, as ``drafted``, durably; raises as ``Engine.accept`` does.
@@ -469,6 +473,23 @@ class Writer:
             " points that become hold-out points are taken out of their shards, which are retrained without them; the"
             " others are trained on"
         )
+
+    def _tell_nobody(self) -> None:
+        """Report that the share of hold-out points is too small for so few subjects."""
+        share, state = self._setup.specification.data.held_out_share, self.state
+        if share and not state.held_out and (people := len(everyone(self._setup.store, state))):
+            self._tell(
+                f"[data] holdout = {share:g} holds out none of the {people:,} subjects, so nothing is measured: set a"
+                " larger share, or name files"
+            )
+
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        """Report requests whose new values are lost, and go on: what could be done was done before the error."""
+        try:
+            yield
+        except LostValues as error:
+            self._tell(str(error))
 
     def _tell_outdated(self) -> None:
         data = self.state.data

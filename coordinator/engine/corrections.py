@@ -275,9 +275,13 @@ def are_intact(store: ObjectStore, request: ErasureRequest) -> bool:
     return all(is_intact(store, part.key, part.sha256) for rows in request.drafts for part in rows.record.parts)
 
 
-def lost(request: ErasureRequest) -> Corrupt:
+class LostValues(Corrupt):
+    """New values of a correction are missing or damaged; other requests are carried out all the same."""
+
+
+def lost(request: ErasureRequest) -> LostValues:
     """Return the error for a request whose new values cannot be read."""
-    return Corrupt(
+    return LostValues(
         "the new values that a request keeps in the store are missing or damaged",
         f"Restore the store from a copy, or run 'sisa request cancel {request.request_id}' and submit the correction"
         " again under another id.",

@@ -9,7 +9,7 @@ from itertools import islice
 from coordinator.engine.lookup import load_tombstones
 from coordinator.ports import Ingestion
 from coordinator.state import FederationState
-from shards.data.sources import Source
+from shards.data.sources import Source, named_by
 from shards.routing import SliceId
 from shards.slices.files import EMPTY_SLICE, SliceRecord, repeated_point, rewrite_slice
 from shards.slices.ingest import IngestResult, IngestTask, places_of, repeated_id
@@ -25,17 +25,20 @@ def read_sources(ingest: Ingestion, task: IngestTask, holdout: Source | None) ->
     error, objects of the source that was read first may be left.
     """
     if holdout is None:
-        return ingest(task)
+        result = ingest(task)
+        _refuse_everybody(result, task)
+        return result
     _refuse_shared_files(task.source, holdout)
     trained = ingest(task)
-    held_out = ingest(
-        replace(
-            task,
-            source=holdout,
-            held_out=1.0,
-            progress=lambda points: task.progress(trained.points + trained.left_out.refused + points),
+    with named_by("[data] holdout"):
+        held_out = ingest(
+            replace(
+                task,
+                source=holdout,
+                held_out=1.0,
+                progress=lambda points: task.progress(trained.points + trained.left_out.refused + points),
+            )
         )
-    )
     if trained.layout.features != held_out.layout.features or trained.layout.width != held_out.layout.width:
         raise Invalid(
             f"the hold-out files have other features than those to train on: {held_out.layout.width} in"
@@ -58,6 +61,18 @@ def holdout_of(result: IngestResult, task: IngestTask) -> tuple[SliceRecord, ...
     if task.data.holdout is None:
         return ()
     return result.shard(ShardId(task.partition.shards), task.partition.slices)
+
+
+def _refuse_everybody(result: IngestResult, task: IngestTask) -> None:
+    """Raise ``Invalid`` if the share holds everybody out, unless others were only erased."""
+    held_out = result.shard(ShardId(task.partition.shards), task.partition.slices)
+    if result.points and not result.left_out.refused and result.points == sum(each.points for each in held_out):
+        raise Invalid(
+            f"[data] holdout = {task.data.holdout} holds out everybody: of {result.points:,} data points, none is left"
+            " to train on",
+            "Set a smaller share, or name files of their own in [data] holdout.",
+            source=task.source.location,
+        )
 
 
 def _refuse_shared_files(source: Source, holdout: Source) -> None:

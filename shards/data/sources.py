@@ -29,6 +29,7 @@ from storage.errors import Invalid
 from storage.location import is_on_s3
 
 _MOST_NAMES = 10
+_TRAIN = "[data] train"
 _REMEDY_FILE = "Write the file again, or leave it out of [data] train."
 
 
@@ -344,6 +345,25 @@ def _data_file(name: str, file: Path | RemoteFile, payload_bytes: int, csv: CsvF
     if isinstance(file, Path):
         return DataFile(name=name, path=file, reader=reader)
     return DataFile(name=name, path=None, reader=reader, remote=file)
+
+
+@contextmanager
+def named_by(setting: str) -> Iterator[None]:
+    """Have remedies name ``setting`` in place of ``[data] train``; empty: the data are given to a command."""
+    try:
+        yield
+    except Invalid as error:
+        remedy = remedy_by(error.remedy, setting)
+        if remedy == error.remedy:
+            raise
+        raise error.advising(remedy) from error.__cause__
+
+
+def remedy_by(remedy: str, setting: str) -> str:
+    """Return the remedy for data that ``setting`` names, as ``named_by`` has it."""
+    if setting:
+        return remedy.replace(_TRAIN, setting)
+    return remedy.replace(f"Set {_TRAIN} to", "Name").replace(f" of {_TRAIN}", "")
 
 
 def _own_files(location: str) -> Invalid:

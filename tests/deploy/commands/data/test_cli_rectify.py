@@ -14,7 +14,7 @@ from cluster.writer.writer import writer_setup
 from coordinator.requests import RequestState
 from storage.errors import Unavailable
 from tests.deploy.commands.test_cli_erase import fresh_digests
-from tests.doubles.user_folder import MARKED, Columns, UserFolder, as_table, run, small_points
+from tests.doubles.user_folder import MARKED, Columns, UserFolder, as_table, run, small_points, without
 
 ROWS = (3, 40, 71)
 """Rows of the small data set that are corrected."""
@@ -173,3 +173,47 @@ def test_a_coordinator_gets_names_of_drafts_alone(trained: UserFolder) -> None:
     assert trained.json("status").digests == fresh_digests(trained.folder / "fresh", corrected(*ROWS))
     assert trained.json("train").code == 0
     assert trained.json("verify").code == 0
+
+
+@pytest.mark.parametrize("fault", ["no label", "no features", "another class", "no value"])
+def test_remedies_of_a_correction_do_not_change_settings(trained: UserFolder, fault: str) -> None:
+    """Data points were read by the present settings, so it is the file that must be corrected."""
+    columns = rows(3)
+    if fault == "no label":
+        del columns["label"]
+    elif fault == "no features":
+        columns = {name: values for name, values in columns.items() if not name.startswith("x")}
+    elif fault == "another class":
+        columns["label"] = ["z"]
+    else:
+        columns[next(name for name in columns if name.startswith("x"))] = [float("nan")]
+    trained.write("right.parquet", columns)
+    refused = trained.json("rectify", "--file", "right.parquet")
+    assert refused.code == 2
+    assert refused.error["remedy"].startswith("Correct the file: each row needs all columns that [data] names")
+
+
+def test_a_file_that_is_not_there_is_not_that_of_training(trained: UserFolder) -> None:
+    """Nor are files to predict."""
+    for command in (("rectify", "--file", "none.parquet"), ("evaluate", "none.parquet")):
+        refused = trained.json(*command)
+        assert refused.error["remedy"].startswith("Name a file, folder or glob of ")
+
+
+def test_training_goes_on_beside_a_correction_whose_values_are_lost(trained: UserFolder) -> None:
+    """Everything else is done; the command says what to do about that request, whose failure is on record."""
+    trained.write("right.parquet", rows(3))
+    stored = set(trained.slice_files())
+    assert trained.json("rectify", "--file", "right.parquet", "--request-id", "c-1", "--hold", "dispute").code == 0
+    (draft,) = set(trained.slice_files()) - stored
+    (trained.store / draft).unlink()
+    config = ("--config", str(trained.config))
+    run("request", "release", "c-1", *config)
+    trained.write("train.parquet", without(small_points(), ids=small_points()["id"][:4]))
+    said = trained.run("train")
+    assert (said.code, trained.json("status").data["points"]) == (0, 116)
+    assert "the new values that a request keeps in the store are missing or damaged [request=c-1]" in said.err
+    assert "run 'sisa request cancel c-1'" in said.err
+    assert trained.json("status", "c-1").data["state"] == "failed"
+    assert run("request", "cancel", "c-1", "--reason", "lost", *config).code == 0
+    assert trained.run("train").err.count("new values") == 0

@@ -192,3 +192,38 @@ def test_a_hold_out_point_is_corrected(home: UserFolder) -> None:
     said = home.run("train")
     assert "the source still has the old values of 1 data point corrected by request" in said.err
     assert home.json("verify").code == 0
+
+
+def test_a_share_that_holds_everybody_out_is_refused(home: UserFolder) -> None:
+    """There is nothing to train on; the store keeps nothing of the data."""
+    columns = small_points()
+    mine = columns["user_id"].index(MARKED)
+    home.write("train.parquet", {name: values[mine : mine + 1] for name, values in columns.items()})
+    home.specify(data__holdout=0.999999)
+    refused = home.json("train")
+    assert refused.code == 2
+    assert (
+        "[data] holdout = 0.999999 holds out everybody: of 1 data points, none is left to" in refused.error["message"]
+    )
+    assert refused.error["remedy"].startswith("Set a smaller share")
+    assert not home.slice_files()
+
+
+def test_a_share_that_holds_nobody_out_is_reported(home: UserFolder) -> None:
+    """Training goes on, and says why nothing is measured."""
+    home.specify(data__holdout=1e-9)
+    said = home.run("train")
+    assert (said.code, home.json("status").data["held_out"]) == (0, 0)
+    assert "[data] holdout = 1e-09 holds out none of the 30 subjects, so nothing is measured" in said.err
+
+
+def test_remedies_name_the_setting_of_hold_out_files(home: UserFolder) -> None:
+    """An error about these files does not advise to change ``[data] train``; doctor gives the same advice."""
+    home.specify(data__holdout="held.parquet")
+    missing = home.json("train")
+    assert missing.error["remedy"].startswith("Set [data] holdout to a file, folder or glob")
+    home.write("held.parquet", without(small_points(), ids=small_points()["id"]))
+    empty = home.json("train")
+    assert empty.error["remedy"] == "Set [data] holdout to files that hold some."
+    checks = {each["check"]: each for each in home.json("doctor").data["checks"]}
+    assert "Set [data] holdout to files that hold some." in checks["data"]["remedy"]
