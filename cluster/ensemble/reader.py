@@ -215,7 +215,7 @@ class Reading:
             return found
 
     def centroids(self) -> npt.NDArray[np.float64]:
-        """Return the centroids of the clusters, shape (K, F), in the unit of the features before they are scaled.
+        """Return the centroids of the clusters, shape (K, F), in the unit of the features, encoded but not scaled.
 
         Raises ``Invalid`` for a federation of another target.
         """

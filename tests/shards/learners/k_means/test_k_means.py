@@ -12,6 +12,7 @@ from sklearn.cluster import KMeans as Reference
 from sklearn.datasets import load_digits
 
 from shards.learner_kinds.k_means import KMeansArguments
+from shards.learner_kinds.kinds import LEARNERS
 from shards.learners.fixed_point import MOST, UNIT, fixed
 from shards.learners.k_means.learner import Clusters, KMeans
 from shards.learners.k_means.nearest import nearest, squared_distances
@@ -195,6 +196,16 @@ def test_the_nearest_centroid_is_found_exactly() -> None:
         assert nearest(points_NF, kept_KF).tolist() == [each.index(min(each)) for each in exact]
         upper_N, lower_N = squared_distances(points_NF, kept_KF[0])
         assert [int(u) * 2**32 + int(v) for u, v in zip(upper_N, lower_N, strict=True)] == [each[0] for each in exact]
+
+
+def test_other_bytes_are_another_version() -> None:
+    """A change of the draws, of the grid or of the start raises the version of the learner: nothing stale is used."""
+    grid_NF = np.arange(600).reshape(200, 3) ** 2 % 257 / 64
+    state = learned(_k_means(clusters=3, pivots=4, seed=7), _points(grid_NF))
+    assert (LEARNERS["k_means"].version, _k_means().digest(state)) == (
+        1,
+        "595bf331e91c99f16101ea25e3cf9728ad0b562d906d62368e5686cd41c0a9e6",
+    )
 
 
 def test_weights_are_as_good_as_repetitions() -> None:
