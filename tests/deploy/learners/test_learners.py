@@ -15,6 +15,7 @@ from cluster.ensemble.loaded import Ensemble
 from coordinator.engine.ledger import read_state
 from shards.learner_kinds.kinds import LEARNERS as KINDS
 from shards.learners.trainer import ConstituentTrainer
+from shards.slices.files import read_part
 from storage.errors import Conflict, Invalid
 from tests.doubles.user_folder import MARKED, UserFolder, small_points, without
 
@@ -113,6 +114,29 @@ def test_a_person_is_taken_out_directly(learner: str, home: UserFolder, direct: 
     _specified(other, learner, columns=without(small_points(), subjects=[MARKED]))
     assert other.run("train").code == 0
     assert other.json("status").digests == after.digests
+
+
+def test_an_erasure_reads_one_slice(home: UserFolder, direct: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker reads the files of the slice that changed, as it was and as it is, and no other slice of the shard."""
+    _specified(home, "naive_bayes", partition__shards=1, partition__slices=8)
+    assert home.run("train").code == 0
+    before = read_state(home.objects)
+    read: list[str] = []
+
+    def counted(store: Any, part: Any) -> Any:
+        read.append(part.key)
+        return read_part(store, part)
+
+    monkeypatch.setattr("shards.slices.differences.read_part", counted)
+    monkeypatch.setattr(ConstituentTrainer, "_points", None)  # which reads the whole shard
+    assert home.json("erase", "--subject", MARKED, "--wait").data["state"] == "complete"
+    assert direct == [4]
+    after = read_state(home.objects)
+    assert before is not None
+    assert after is not None
+    pairs = zip(before.shards[0].slices, after.shards[0].slices, strict=True)
+    ((was, now),) = [(old, new) for old, new in pairs if old != new]
+    assert sorted(read) == sorted(part.key for each in (was, now) for part in each.parts)
 
 
 def test_new_points_and_corrections_are_put_in_directly(home: UserFolder, direct: list[int]) -> None:
