@@ -35,9 +35,12 @@ def epoch_order(keys_N: npt.NDArray[np.uint64], number: int) -> npt.NDArray[np.i
     return np.argsort(mixed(keys_N, number), kind="stable").astype(np.int64, copy=False)
 
 
-def mixed(keys_N: npt.NDArray[np.uint64], number: int) -> npt.NDArray[np.uint64]:
-    """Return a draw for each key from the stream ``number``: MurmurHash3's 64-bit finaliser, a bijection."""
-    draws = keys_N ^ np.uint64(number)
+def mixed(keys_N: npt.NDArray[np.uint64], number: int | npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Return a draw for each key from the stream ``number``: MurmurHash3's 64-bit finaliser, a bijection.
+
+    An array has the stream of each key.
+    """
+    draws = keys_N ^ (np.uint64(number) if isinstance(number, int) else number)
     draws ^= draws >> np.uint64(33)
     draws *= np.uint64(0xFF51AFD7ED558CCD)
     draws ^= draws >> np.uint64(33)

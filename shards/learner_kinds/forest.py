@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Final
 
 THRESHOLDS: Final = ("pivot", "box")
@@ -33,6 +34,11 @@ class ForestArguments:
     """Of the form box: the highest value."""
     share: float = 1.0
     """Share of the trees that learn from each subject: fewer trees change when somebody is erased."""
+
+    @property
+    def trees_each(self) -> int:
+        """How many trees learn from each subject: the share as it is written, rounded up."""
+        return math.ceil(Fraction(repr(self.share)) * self.trees)
 
     def problems(self) -> list[str]:
         """Return what is wrong with them."""

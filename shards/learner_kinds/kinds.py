@@ -55,7 +55,7 @@ class LearnerKind:
 
 LEARNERS: Final[Mapping[str, LearnerKind]] = {
     TORCH: LearnerKind(targets=_ALL, arguments=None, whole=False),
-    "forest": LearnerKind(targets=(Class.kind, Number.kind), arguments=ForestArguments, whole=True),
+    "forest": LearnerKind(targets=(Class.kind, Number.kind), arguments=ForestArguments, whole=True, version=2),
     "k_means": LearnerKind(targets=(Cluster.kind,), arguments=KMeansArguments, whole=True),
     "naive_bayes": LearnerKind(targets=(Class.kind,), arguments=NaiveBayesArguments, whole=True),
     "ridge": LearnerKind(targets=(Class.kind, Number.kind), arguments=RidgeArguments, whole=True),

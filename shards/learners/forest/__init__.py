@@ -1,6 +1,9 @@
 """The keyed forest: decision trees out of which data points are taken exactly.
 
-growing   one tree: how it grows, and how it changes when its data points do
-trees     a tree's nodes as arrays
+nodes     the nodes of all trees as arrays
+rows      data points, and which of them each node has
+choosing  which split nodes choose, many nodes at once
+growing   how trees grow
+changing  how they change when their data points do
 learner   the learner: a forest as a constituent
 """

@@ -5,19 +5,21 @@ Shape legend: N points, F features, C outputs, T trees.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
-from functools import partial
-from math import ceil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from shards.learner_kinds.forest import ForestArguments
-from shards.learners.fixed_point import UNIT, fixed
-from shards.learners.forest.growing import Grower, Rows
-from shards.learners.forest.trees import Tree
+from shards.learners.fixed_point import UNIT, Integers, fixed
+from shards.learners.forest.changing import ForestChange
+from shards.learners.forest.choosing import KEEPS_FROM, Chooser
+from shards.learners.forest.growing import grown
+from shards.learners.forest.nodes import NAMES, Nodes, join_nodes
+from shards.learners.forest.rows import Places, Rows
 from shards.learners.protocol import Learning
 from shards.learners.tensors import decode_arrays, digest_arrays, encode_arrays
 from shards.lineage import Lineage
@@ -26,9 +28,12 @@ from shards.points import ShardPoints
 from shards.specification import ShardId, SliceIndex
 from shards.targets import Class
 from storage.digests import Sha256
+from storage.errors import Corrupt
 
-_TREE_FIELDS: Final = tuple(each.name for each in fields(Tree))
+_STORED: Final = tuple(name for name in NAMES if name not in {"trees_M", "kept_M"})
+"""The arrays of a checkpoint; the others follow from them."""
 _DRAWS_AT_ONCE: Final = 1 << 22
+_ROWS_AT_ONCE: Final = 1 << 18
 _SUBJECTS: Final = b"trees"
 
 
@@ -36,7 +41,8 @@ _SUBJECTS: Final = b"trees"
 class Grown:
     """A forest."""
 
-    trees: tuple[Tree, ...] = field(repr=False)
+    nodes: Nodes = field(repr=False)
+    """Of all trees."""
     shard: ShardId
     """Its draws are keyed by it."""
 
@@ -44,43 +50,60 @@ class Grown:
 class Forest:
     """Learns a keyed forest. Implements ``Learner[Grown]`` and ``Unlearner[Grown]``."""
 
-    def __init__(self, arguments: ForestArguments, inputs: int, outputs: int, target: str, seed: int) -> None:
+    def __init__(
+        self,
+        arguments: ForestArguments,
+        inputs: int,
+        outputs: int,
+        target: str,
+        seed: int,
+        *,
+        keeps_from: int = KEEPS_FROM,
+    ) -> None:
         self._arguments = arguments
         self._inputs = inputs
         self._outputs = outputs
         self._classes = outputs if target == Class.kind else 0
         self._seed = seed
+        self._keeps_from = keeps_from
         self.looked_at = [0]
         """How many rows were looked at, counted once for each node; for measurements."""
 
     def initial(self, shard: ShardId) -> Grown:
         """Return the forest of no data points: each tree is a leaf."""
-        grower = self._grower(shard)
-        return Grown((grower.nothing(),) * self._arguments.trees, shard)
+        chooser, trees = self._chooser(shard), self._arguments.trees
+        roots = Places.roots(np.arange(trees), [], None)
+        return Grown(chooser.leaves(roots, np.zeros((trees, chooser.width), dtype=np.int64)), shard)
 
     def learn(self, state: Grown, points: ShardPoints, shard: ShardId, slice_: SliceIndex) -> Learning[Grown]:
         """Return the forest of all data points of the shard, which are one slice to it."""
         del state, slice_
-        grower, rows = self._grower(shard), self.rows(points)
-        trees = []
-        for number, members in enumerate(self.members(points, shard)):
-            trees.append(grower.grow(number, rows if members is None else rows.take(members)))
-            yield number + 1
-        return Grown(tuple(trees), shard)
+        chooser, rows, parts = self._chooser(shard), self.rows(points), []
+        for trees, members in self._in_groups(self.members(points, shard), len(rows)):
+            parts.append(grown(chooser, rows, Places.roots(trees, members, chooser.whole_boxes(len(trees)))))
+            yield int(trees[-1]) + 1
+        return Grown(join_nodes(parts), shard)
 
     def unlearn(self, state: Grown, gone: ShardPoints, new: ShardPoints, left: Callable[[], ShardPoints]) -> Grown:
         """Return the forest without ``gone`` and with ``new``: only nodes with these points change, and some below."""
-        grower, rows = self._grower(state.shard), [self.rows(gone), self.rows(new)]
-        members = zip(self.members(gone, state.shard), self.members(new, state.shard), strict=True)
+        chooser, gone_rows, new_rows = self._chooser(state.shard), self.rows(gone), self.rows(new)
         remaining = _Remaining(self, state.shard, left)
-        trees = []
-        for number, (tree, own) in enumerate(zip(state.trees, members, strict=True)):
-            parts = [each if mask is None else each.take(mask) for each, mask in zip(rows, own, strict=True)]
-            if any(map(len, parts)):
-                trees.append(grower.change(number, tree, parts[0], parts[1], partial(remaining.rows, number)))
-            else:
-                trees.append(tree)
-        return Grown(tuple(trees), state.shard)
+        members = list(self.members(new, state.shard))
+        nodes = state.nodes
+        for trees, going in self._in_groups(self.members(gone, state.shard), len(gone_rows) + len(new_rows)):
+            coming, boxes = [members[tree] for tree in trees], chooser.whole_boxes(len(trees))
+            gone_roots, new_roots = (Places.roots(trees, each, boxes) for each in (going, coming))
+            changes_J = (gone_roots.sizes_J > 0) | (new_roots.sizes_J > 0)
+            change = ForestChange(chooser, nodes, remaining)
+            nodes = change.changed(gone_rows, gone_roots.take(changes_J), new_rows, new_roots.take(changes_J))
+        return Grown(nodes, state.shard)
+
+    def _in_groups(self, members: Iterator[Integers], rows: int) -> Iterator[tuple[Integers, list[Integers]]]:
+        """Yield the trees, several at a time if they have few rows."""
+        each = max(1, _ROWS_AT_ONCE // max(1, rows))
+        for start in range(0, self._arguments.trees, each):
+            own = list(islice(members, each))
+            yield np.arange(start, start + len(own)), own
 
     def epochs(self, slice_: SliceIndex) -> int:
         """Return the number of trees: progress is reported after each of them."""
@@ -95,10 +118,10 @@ class Forest:
         """Return the mean of the trees' answers, shape (N, C): shares of classes, or means of numbers."""
         total = np.zeros((len(features_NF), self._outputs))
         counted = 0
-        for tree in state.trees:
-            if not tree.stats_MS[0].any():
+        for tree in range(self._arguments.trees):
+            stats_NS = state.nodes.votes(tree, features_NF)
+            if not stats_NS.any():
                 continue  # a tree without a data point has no vote
-            stats_NS = tree.votes(features_NF)
             if self._classes:
                 total += stats_NS / stats_NS.sum(axis=1, keepdims=True)
             else:
@@ -116,31 +139,33 @@ class Forest:
 
     def from_bytes(self, payload: bytes, shard: ShardId) -> Grown:
         """Return the forest that a checkpoint holds."""
-        arrays = decode_arrays(payload)
-        nodes, splits = (np.cumsum(arrays.pop(name)).tolist() for name in ("nodes", "splits"))
-        trees = []
-        for number in range(len(nodes)):
-            parts = {}
-            for name in _TREE_FIELDS:
-                ends = splits if "_I" in name else nodes
-                parts[name] = arrays[name][ends[number - 1] if number else 0 : ends[number]]
-            parts["left_IPKS"] = parts["left_IPKS"].astype(np.int64)
-            trees.append(Tree(**parts))
-        return Grown(tuple(trees), shard)
+        return Grown(self._checked(decode_arrays(payload)), shard)
 
     def arrays(self, state: Grown) -> dict[str, npt.NDArray[Any]]:
         """Return what a checkpoint holds."""
-        pad = self._grower(state.shard)
-        empty = Tree.of((), pad.attributes, self._arguments.candidates, pad.width)
-        joined = {
-            name: np.concatenate([getattr(tree, name) for tree in (empty, *state.trees)]) for name in _TREE_FIELDS
-        }
-        if self._classes:
-            joined["left_IPKS"] = joined["left_IPKS"].astype(np.int32)  # counts
-        return joined | {
-            "nodes": np.array([len(tree.paths_M) for tree in state.trees], dtype=np.int64),
-            "splits": np.array([len(tree.last_I) for tree in state.trees], dtype=np.int64),
-        }
+        counts = np.bincount(state.nodes.trees_M, minlength=self._arguments.trees)
+        return {name: getattr(state.nodes, name) for name in _STORED} | {"nodes": counts.astype(np.int64)}
+
+    def _checked(self, arrays: dict[str, npt.NDArray[Any]]) -> Nodes:
+        """Return the nodes that these arrays are. Raises ``Corrupt`` when they are not those of a forest like this."""
+        chooser = self._chooser(ShardId(0))
+        expected = self.arrays(self.initial(ShardId(0)))
+        kinds = ({name: (each.dtype, each.shape[1:]) for name, each in some.items()} for some in (arrays, expected))
+        if len(set(map(repr, map(sorted, (each.items() for each in kinds))))) > 1:
+            raise _other_forest()
+        counts, attribute_M = arrays.pop("nodes"), arrays["attribute_M"]
+        nodes, trees = len(attribute_M), self._arguments.trees
+        if len(counts) != trees or (counts < 1).any() or counts.sum() != nodes:
+            raise _other_forest()
+        if any(len(arrays[name]) != nodes for name in _STORED if "_M" in name):
+            raise _other_forest()
+        kept_M = (attribute_M >= 0) & (chooser.count(arrays["stats_MS"]) >= self._keeps_from)
+        if any(len(arrays[name]) != kept_M.sum() for name in _STORED if "_I" in name):
+            raise _other_forest()
+        found = Nodes(trees_M=np.repeat(np.arange(trees, dtype=np.int32), counts), kept_M=kept_M, **arrays)
+        if not found.are_trees() or (attribute_M >= self._inputs).any() or (found.attributes_IP >= self._inputs).any():
+            raise _other_forest()
+        return found
 
     def rows(self, points: ShardPoints) -> Rows:
         """Return the data points as trees see them."""
@@ -149,24 +174,25 @@ class Forest:
             labels = fixed(labels.reshape(len(points.keys_N), self._outputs), "label")
         return Rows(points.features_NF, labels, points.keys_N)
 
-    def _grower(self, shard: ShardId) -> Grower:
-        return Grower(
+    def _chooser(self, shard: ShardId) -> Chooser:
+        return Chooser(
             arguments=self._arguments,
             material=self._seed.to_bytes(8, "big") + int(shard).to_bytes(4, "big"),
             inputs=self._inputs,
             classes=self._classes,
             outputs=self._outputs,
+            keeps_from=self._keeps_from,
             looked_at=self.looked_at,
         )
 
-    def members(self, points: ShardPoints, shard: ShardId) -> Iterator[npt.NDArray[np.bool_] | None]:
-        """Yield for each tree which points it learns from; None: from all.
+    def members(self, points: ShardPoints, shard: ShardId) -> Iterator[Integers]:
+        """Yield for each tree the positions of the points that it learns from.
 
         Each subject is in a fixed number of trees: those with the smallest draws for it.
         """
-        count, most = self._arguments.trees, ceil(self._arguments.share * self._arguments.trees)
+        count, most = self._arguments.trees, self._arguments.trees_each
         if most == count:
-            yield from [None] * count
+            yield from [np.arange(len(points.keys_N))] * count
             return
         draws = [stream(self._seed, shard, SliceIndex(0), number, _SUBJECTS) for number in range(count)]
         mask_NT = np.empty((len(points.subjects_N), count), dtype=np.bool_)
@@ -176,23 +202,25 @@ class Forest:
             each_NT = np.stack([mixed(subjects, number) for number in draws], axis=1)
             mask_NT[start : start + step] = each_NT <= np.partition(each_NT, most - 1, axis=1)[:, most - 1 : most]
         for number in range(count):
-            yield mask_NT[:, number]
+            yield np.flatnonzero(mask_NT[:, number])
 
 
 class _Remaining:
-    """The points that are left, read and divided among the trees when the first tree asks."""
+    """The points that are left, read and divided among the trees when a node asks for the first time."""
 
     def __init__(self, forest: Forest, shard: ShardId, left: Callable[[], ShardPoints]) -> None:
         self._forest = forest
         self._shard = shard
         self._left = left
-        self._read: tuple[Rows, list[npt.NDArray[np.bool_] | None]] | None = None
+        self._read: tuple[Rows, Sequence[Integers]] | None = None
 
-    def rows(self, number: int) -> Rows:
-        """Return the rows of a tree."""
+    def __call__(self) -> tuple[Rows, Sequence[Integers]]:
+        """Return the rows, and the positions of those that each tree has."""
         if self._read is None:
             points = self._left()
-            self._read = self._forest.rows(points), list(self._forest.members(points, self._shard))
-        rows, members = self._read
-        own = members[number]
-        return rows if own is None else rows.take(own)
+            self._read = self._forest.rows(points), tuple(self._forest.members(points, self._shard))
+        return self._read
+
+
+def _other_forest() -> Corrupt:
+    return Corrupt("a checkpoint's arrays are not those of this forest", "Run 'sisa train' to rebuild it.")

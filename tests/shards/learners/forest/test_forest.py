@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -12,16 +13,22 @@ from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from sklearn.metrics import r2_score, roc_auc_score
 
 from shards.learner_kinds.forest import ForestArguments
-from shards.learners.forest.growing import Grower, Rows
+from shards.learners.forest.choosing import Chooser
 from shards.learners.forest.learner import Forest, Grown
-from shards.learners.forest.trees import Candidates, Node, Tree
+from shards.learners.forest.nodes import NAMES, ROOT, node_names
+from shards.learners.forest.rows import Places, Rows
+from shards.learners.tensors import encode_arrays
 from shards.points import ShardPoints
+from storage.errors import Corrupt
+from tests.doubles.lineages import lineage_of
 from tests.shards.learners.direct import SHARD, chosen, learned, moved, points_of
 from tests.volume import spread
 
 
-def _forest(arguments: ForestArguments, inputs: int, outputs: int = 2, target: str = "class", seed: int = 0) -> Forest:
-    return Forest(arguments, inputs, outputs, target, seed)
+def _forest(
+    arguments: ForestArguments, inputs: int, outputs: int = 2, target: str = "class", seed: int = 0, keeps_from: int = 0
+) -> Forest:
+    return Forest(arguments, inputs, outputs, target, seed, keeps_from=keeps_from)
 
 
 def _random_case(number: int) -> tuple[Forest, ShardPoints]:
@@ -45,7 +52,12 @@ def _random_case(number: int) -> tuple[Forest, ShardPoints]:
         high=3.0,
         share=float(generator.choice([1.0, 0.5])),
     )
-    forest = _forest(arguments, inputs, outputs, "class" if is_class else "number", int(generator.integers(5)))
+    target, seed, keeps_from = (
+        "class" if is_class else "number",
+        int(generator.integers(5)),
+        (0, 8, 20, 256)[number % 4],
+    )
+    forest = _forest(arguments, inputs, outputs, target, seed, keeps_from)
     return forest, points_of(features_NF, labels, keys_N, keys_N >> np.uint64(60))
 
 
@@ -85,7 +97,7 @@ def test_no_value_of_somebody_erased_stays_a_threshold(candidates: int) -> None:
         forest, every, state = _few({"candidates": candidates}, [0, 1, 2, 3], seed)
         stays = np.array([True, False, True, True])
         state = moved(forest, state, every, np.ones(4, dtype=bool), stays)
-        thresholds = np.concatenate([state.trees[0].threshold_M, state.trees[0].thresholds_IPK.ravel()])
+        thresholds = np.concatenate([state.nodes.threshold_M, state.nodes.thresholds_IPK.ravel()])
         assert 1.0 not in thresholds
 
 
@@ -98,7 +110,7 @@ def test_candidates_that_an_erasure_makes_possible_are_offered() -> None:
         state = moved(forest, state, every, np.ones(4, dtype=bool), stays)
         fresh = _few({"candidates": 1}, [0, 2, 3], seed)[2]
         assert forest.digest(state) == forest.digest(fresh)
-        splits.add(float(state.trees[0].threshold_M[0]))
+        splits.add(float(state.nodes.threshold_M[0]))
     assert {0.0, 2.0} <= splits
 
 
@@ -125,7 +137,7 @@ def test_thresholds_of_a_box_are_values_of_nobody() -> None:
     features_NF = generator.normal(size=(300, 5)).astype(np.float32)
     arguments = ForestArguments(trees=10, thresholds="box", low=-4.0, high=4.0)
     state = learned(_forest(arguments, 5), points_of(features_NF, features_NF[:, 0] > 0))
-    values = np.concatenate([each.thresholds_IPK.ravel() for each in state.trees])
+    values = np.concatenate([state.nodes.threshold_M, state.nodes.thresholds_IPK.ravel()])
     assert not np.isin(values, features_NF).any()
 
 
@@ -134,7 +146,7 @@ def test_a_threshold_of_zero_has_no_sign() -> None:
     features_NF = np.array([[-0.0], [-0.0], [0.0], [1.0]])
     every = points_of(features_NF, [0, 0, 0, 1])
     state = learned(_forest(ForestArguments(trees=5, min_leaf=1), 1), every)
-    thresholds = np.concatenate([each.thresholds_IPK.ravel() for each in state.trees])
+    thresholds = state.nodes.thresholds_IPK
     assert (thresholds == 0).any()
     assert not np.signbit(thresholds[thresholds == 0]).any()
 
@@ -144,22 +156,74 @@ def test_sums_of_millions_of_the_largest_labels_are_exact() -> None:
     count = 5_000_000
     labels_N = np.full((count, 1), 2**31 - 1, dtype=np.int64)
     rows = Rows(np.zeros((count, 1), dtype=np.float32), labels_N, np.zeros(count, dtype=np.uint64))
-    grower = Grower(arguments=ForestArguments(), material=b"", inputs=1, classes=0, outputs=1)
-    left_KS = grower.left_stats(rows, 0, np.zeros(1, dtype=np.float32))
-    assert left_KS.tolist() == [[count, count * (2**31 - 1)]]
+    chooser = Chooser(arguments=ForestArguments(), material=b"", inputs=1, classes=0, outputs=1)
+    root = Places.roots(np.zeros(1), [np.arange(count)], None)
+    left_JWKS = chooser.left(rows, root, np.zeros((1, 1), dtype=np.int32), np.zeros((1, 1, 1), dtype=np.float32))
+    assert left_JWKS.tolist() == [[[[count, count * (2**31 - 1)]]]]
+    assert chooser.stats(rows, root).tolist() == [[count, count * (2**31 - 1)]]
 
 
-def test_the_deepest_node_is_cut_off_with_the_nodes_above_it() -> None:
-    """Its path is 2**49 - 1, whose logarithm is rounded to 49."""
-    candidates = Candidates(
-        np.zeros(1, np.int32), np.zeros((1, 1), np.float32), np.ones((1, 1, 1), np.int64), np.uint64(0), skipped=False
-    )
-    split, leaf = (Node(np.ones(1, dtype=np.int64), each, where) for each, where in ((candidates, 0), (None, -1)))
-    chain = [2**level - 1 for level in range(1, 49)]
-    nodes = dict.fromkeys(chain, split) | {path + path: leaf for path in chain} | {2**49 - 1: leaf}
-    tree = Tree.of(nodes.items(), 1, 1, 1)
-    cut = tree.changed({2**48 - 1: leaf}, [2**48 - 1])
-    assert set(cut.paths_M.tolist()) == set(nodes) - {2**49 - 1, 2**49 - 2}
+def test_the_deepest_nodes_of_the_last_tree_have_names_of_their_own() -> None:
+    """The order of names is that of trees and, in a tree, of paths."""
+    most = ForestArguments(trees=10_000, depth=48)
+    assert not most.problems()
+    names = node_names(np.array([0, 0, 9_999, 9_999]), np.array([ROOT, 2**49 - 1, ROOT, 2**49 - 1]))
+    assert (names[1:] > names[:-1]).all()
+    assert names[0] > 0
+
+
+def test_a_chain_of_nodes_as_deep_as_allowed_is_grown_and_cut_off() -> None:
+    """Rows double, so that each split takes one of them; without the largest ones the tree is shorter."""
+    every = points_of(2.0 ** np.arange(60)[:, None], np.arange(60) % 2)
+    forest = _forest(ForestArguments(trees=2, depth=48, min_leaf=1, candidates=60), 1)
+    state, stays = learned(forest, every), np.arange(60) < 20
+    assert state.nodes.paths_M.max() >> 10
+    after = moved(forest, state, every, np.ones(60, dtype=bool), stays)
+    assert forest.digest(after) == forest.digest(learned(forest, chosen(every, stays)))
+
+
+def test_a_share_is_taken_as_it_is_written() -> None:
+    """0.07 times 100 is a bit more than 7 in binary fractions."""
+    assert ForestArguments(trees=100, share=0.07).trees_each == 7
+    assert ForestArguments(trees=3, share=0.4).trees_each == 2
+    assert ForestArguments(trees=7, share=1.0).trees_each == 7
+
+
+_Arrays = dict[str, npt.NDArray[Any]]
+
+
+def _damaged() -> Iterator[tuple[str, Callable[[_Arrays], _Arrays]]]:
+    def other(name: str, change: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> Callable[[_Arrays], _Arrays]:
+        return lambda arrays: arrays | {name: change(arrays[name])}
+
+    def without(name: str) -> Callable[[_Arrays], _Arrays]:
+        return lambda arrays: {each: array for each, array in arrays.items() if each != name}
+
+    def first(value: int) -> Callable[[npt.NDArray[Any]], npt.NDArray[Any]]:
+        return lambda array: np.concatenate([np.full_like(array[:1], value), array[1:]])
+
+    for name in (*sorted(set(NAMES) - {"trees_M", "kept_M"}), "nodes"):
+        yield f"no {name}", without(name)
+        yield f"short {name}", other(name, lambda array: array[:-1])
+        yield f"other {name}", other(name, lambda array: array.astype(np.float64))
+    for name in ("thresholds_IPK", "left_IPKS", "stats_MS"):
+        yield f"narrow {name}", other(name, lambda array: array[..., :-1])
+    for name, value in (("attribute_M", 9), ("attribute_M", -1), ("attributes_IP", 9), ("paths_M", 5), ("nodes", 0)):
+        yield f"{name} {value}", other(name, first(value))
+    yield "fewer counts", other("stats_MS", np.ones_like)
+    yield "turned", other("nodes", lambda array: array[::-1].copy())
+
+
+@pytest.mark.parametrize("damage", dict(_damaged()).values(), ids=dict(_damaged()).keys())
+def test_a_damaged_checkpoint_is_refused(damage: Callable[[_Arrays], _Arrays]) -> None:
+    """Its digest is checked before; nothing that passes may fail later."""
+    generator = np.random.default_rng(2)
+    forest = _forest(ForestArguments(trees=3, min_leaf=2, candidates=3), 4, keeps_from=10)
+    state = learned(forest, points_of(generator.normal(size=(60, 4)), generator.integers(2, size=60)))
+    arrays = {name: array.copy() for name, array in forest.arrays(state).items()}
+    assert forest.digest(forest.from_bytes(encode_arrays(arrays, lineage_of(1)), SHARD)) == forest.digest(state)
+    with pytest.raises(Corrupt, match="are not those of this forest"):
+        forest.from_bytes(encode_arrays(damage(arrays), lineage_of(1)), SHARD)
 
 
 def test_a_subject_is_in_a_share_of_the_trees() -> None:
@@ -170,13 +234,13 @@ def test_a_subject_is_in_a_share_of_the_trees() -> None:
     forest = _forest(ForestArguments(trees=10, share=0.2, min_leaf=1), 3)
     state = learned(forest, every)
 
-    def differ(was: Tree, now: Tree) -> bool:
-        return not np.array_equal(was.stats_MS, now.stats_MS)
+    def roots(grown: Grown) -> npt.NDArray[np.int64]:
+        return np.asarray(grown.nodes.stats_MS[grown.nodes.paths_M == ROOT].sum(axis=1))
 
-    assert sum(int(tree.stats_MS[0].sum()) for tree in state.trees) == 2 * 200
+    assert roots(state).sum() == 2 * 200
     for subject in subjects_N[::25]:
         after = moved(forest, state, every, np.ones(200, dtype=bool), subjects_N != subject)
-        assert sum(map(differ, state.trees, after.trees)) == 2
+        assert (roots(state) != roots(after)).sum() == 2
 
 
 _TRAIN: Final = 1500
