@@ -34,8 +34,8 @@ from coordinator.ports import Notice, RequestMoved
 from coordinator.requests import RequestState
 from deploy.views.tables import table
 from storage.stores.local import LocalStore
-from tests.bench.learners import census
 from tests.doubles.workers.local_workers import without_ray
+from tests.real.census import census
 
 _ERASED: Final = 15
 _WRITES: Final = ("put_if_absent", "put_if_match", "get_durable", "delete", "delete_all", "remove_unfinished")

