@@ -24,7 +24,9 @@ from sklearn.datasets import load_digits
 
 from shards.learner_kinds.k_means import KMeansArguments
 from shards.learners.k_means.learner import KMeans
-from tests.bench.learners import census, points_of
+from shards.points import ShardPoints
+from tests.bench.learners import points_of
+from tests.real.census import census
 from tests.shards.learners.direct import learned
 
 _ERASED: Final = 40
@@ -78,8 +80,12 @@ def _erased(learner: KMeans, state: Any, features_NF: _Features, labels_N: Any) 
         person = np.array([number * (len(features_NF) // _ERASED)])
         gone, new = (points_of(features_NF, labels_N, which) for which in (person, person[:0]))
         own = copy.deepcopy(state)
+
+        def left(new: ShardPoints = new) -> ShardPoints:
+            return new
+
         started = time.process_time()
-        if learner.unlearn(own, gone, new, lambda new=new: new) is not None:
+        if learner.unlearn(own, gone, new, left) is not None:
             seconds.append(time.process_time() - started)
     return f"{median(seconds) * 1e3:.1f}" if seconds else "-", f"{1 - len(seconds) / _ERASED:.0%}"
 
