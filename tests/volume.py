@@ -45,3 +45,8 @@ def seeds_of(many: int, few: int) -> range:
     """
     first = _TURN * few % many
     return range(many) if _ALL else range(first, first + few)
+
+
+def examples(many: int, few: int) -> int:
+    """Return how many random examples of a property are tried: ``few``, other ones in each run; ``many`` in a soak."""
+    return many if _ALL else few

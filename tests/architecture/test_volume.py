@@ -51,6 +51,7 @@ def test_a_soak_leaves_nothing_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(volume, "_ALL", True)
     assert volume.spread(CASES, 3, 1) == volume.one_of_each(CASES, _kind) == CASES
     assert volume.seeds_of(100, few=10) == range(100)
+    assert volume.examples(100, few=10) == 100
 
 
 def test_a_soak_runs_who_takes_a_spread() -> None:

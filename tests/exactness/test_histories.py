@@ -22,7 +22,7 @@ from tests.exactness.strategies import (
     histories,
     other_histories,
 )
-from tests.volume import spread
+from tests.volume import examples, spread
 
 
 def _places(history: History, points: list[Point]) -> list[SliceId]:
@@ -121,7 +121,7 @@ def test_any_history_with_any_learner_ends_in_the_bytes_of_a_full_retrain(number
 def test_any_longer_history_with_any_recipe_ends_in_the_bytes_of_a_full_retrain(recipe: int) -> None:
     """The same over more federations, with more points."""
 
-    @settings(max_examples=30)
+    @settings(max_examples=examples(120, few=12))
     @given(data=st.data(), model=st.sampled_from(sorted(MODELS)))
     def check(data: st.DataObject, model: str) -> None:
         check_history(data.draw(histories(model, most_points=60, optimizers=[RECIPES[recipe]])))
@@ -135,7 +135,7 @@ def test_any_longer_history_with_any_recipe_ends_in_the_bytes_of_a_full_retrain(
 def test_any_longer_history_ends_in_the_bytes_of_a_full_retrain(model: str) -> None:
     """The same over more federations, with more points."""
 
-    @settings(max_examples=20)
+    @settings(max_examples=examples(80, few=10))
     @given(history=histories(model, most_points=60))
     def check(history: History) -> None:
         check_history(history)

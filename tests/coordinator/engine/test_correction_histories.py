@@ -17,6 +17,7 @@ from tests.coordinator.engine.test_corrections import POINTS, corrected, interve
 from tests.coordinator.engine.test_held_out_corrections import assert_fresh
 from tests.doubles.corrected import Truth
 from tests.doubles.federation import Point, specification_of
+from tests.volume import examples
 
 _ROWS = st.dictionaries(st.integers(0, 15), st.sampled_from([1.0, 2.0, 3.0]), min_size=1, max_size=4).map(
     lambda found: [replace(POINTS[n], features=(float(n), value)) for n, value in sorted(found.items())]
@@ -113,7 +114,7 @@ def test_any_history_ends_as_a_new_run_on_the_corrected_data(
 
 @pytest.mark.slow
 @pytest.mark.volume
-@settings(max_examples=100)
+@settings(max_examples=examples(400, few=30))
 @given(steps=_STEPS, holdout=_HOLDOUTS)
 def test_more_histories_end_as_a_new_run_on_the_corrected_data(
     steps: list[tuple[str, Any]], holdout: float | str | None

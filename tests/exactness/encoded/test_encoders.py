@@ -14,7 +14,7 @@ from shards.specification import ModelSettings, TrainingSettings
 from tests.doubles.federation import Point, specification_of
 from tests.exactness.strategies import OPTIMIZERS, History, HistoryStep, PlannedErasure
 from tests.exactness.test_histories import check_history
-from tests.volume import spread
+from tests.volume import examples, spread
 
 Cells = list[float | str | None]
 
@@ -98,7 +98,7 @@ def test_any_history_of_encoded_columns_ends_in_the_bytes_of_a_full_retrain(*, a
 def test_any_longer_history_of_encoded_columns_ends_in_the_bytes_of_a_full_retrain(*, are_ids: bool) -> None:
     """The same over more federations, with more points."""
 
-    @settings(max_examples=25)
+    @settings(max_examples=examples(100, few=12))
     @given(history=encoded_histories(are_ids=are_ids, most_points=60))
     def check(history: History) -> None:
         check_history(history)

@@ -17,6 +17,7 @@ from tests.doubles.corrected import Truth
 from tests.doubles.federation import KEY, NAMING, Point, SmallFederation
 from tests.exactness.federations import assert_exact, assert_untouched, federation_of
 from tests.exactness.strategies import LEARNERS, MODELS, OPTIMIZERS, TARGETS, History, histories, other_histories
+from tests.volume import examples
 
 _SHARE = 0.4
 _ORDERS = st.sampled_from(["ce", "ec", "cse", "esc"])
@@ -120,7 +121,7 @@ def test_any_history_of_corrections_of_any_learner(number: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.volume
-@settings(max_examples=30)
+@settings(max_examples=examples(120, few=10))
 @given(data=st.data(), seed=st.integers(0, 99), order=_ORDERS)
 def test_any_longer_history_of_corrections_ends_in_the_bytes_of_a_full_retrain(
     data: st.DataObject, seed: int, order: str
