@@ -26,7 +26,7 @@ from storage.errors import Conflict, Invalid, Unavailable
 from tests.coordinator.records import request_of
 from tests.coordinator.test_aggregation import predicted
 
-CLASSES = Class(("a", "b"))
+CLASSES = Class(("a", "b", "c"))
 AT = "2026-01-01T00:00:00.000+00:00"
 REQUESTS = tuple(request_of(f"er-{number}") for number in range(4))
 
