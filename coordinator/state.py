@@ -160,7 +160,7 @@ class FederationState:
     measure: HoldoutMeasure | None = None
     """The last measure on hold-out points."""
     is_measured: bool = False
-    """Whether it is that of the present generation on the present hold-out points."""
+    """Whether it is that of the last published generation on the present hold-out points."""
     data: DataState | None = None
     configuration: Configuration | None = None
     generation: int = 0
@@ -227,6 +227,11 @@ class FederationState:
     def held_out(self) -> int:
         """How many hold-out points there are."""
         return sum(record.points for record in self.holdout)
+
+    @property
+    def has_current_measure(self) -> bool:
+        """Whether ``measure`` is that of the present generation; in quarantine it is that of an earlier one."""
+        return self.is_measured and self.measure is not None and self.measure.generation == self.generation
 
     def slice(self, place: SliceId) -> SliceRecord:
         """Return the record of the slice, of a shard or of the hold-out points."""

@@ -194,7 +194,7 @@ def describe_federation(
         points=sum(shard.points for shard in state.shards),
         held_out=state.held_out if state.holdout else None,
         measure=state.measure,
-        is_measured=state.is_measured,
+        is_measured=state.has_current_measure,
         generation=state.generation,
         floor=state.floor,
         serving=len(servable(state)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 import pytest
 
@@ -15,11 +16,14 @@ from coordinator.engine.ledger import read_state
 from coordinator.requests import ErasureRequest, RequestState
 from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState
+from coordinator.status import describe_federation
 from shards.measures import Measures
 from shards.slices.held_out import labelled_batches
 from storage.errors import Invalid, Unavailable
 from tests.coordinator.engine.test_holdout import BY_SHARE, HELD, HELD_OUT, PLAIN, POINTS, Federation, federation_of
 from tests.doubles.stores.faulty_store import Crash
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass
@@ -72,6 +76,20 @@ def test_each_generation_is_measured_once(judge: Judge) -> None:
     assert measure is not None
     assert (measure.generation, measure.metrics, measure.per_class) == (3, {"accuracy": 0.7}, {"a": 0.7, "b": None})
     assert federation.state.is_measured
+
+
+def test_a_generation_in_quarantine_is_not_measured(judge: Judge) -> None:
+    """Status says that the last measure is of an earlier generation, until that without the points is measured."""
+    federation = judge.federation
+    assert describe_federation(federation.state, "here", NOW).is_measured
+    federation.accept(subjects=["s9"], request_id="er-1")
+    federation.engine.remove_points()
+    measure = federation.state.measure
+    assert measure is not None
+    assert (measure.generation, federation.state.generation) == (1, 2)
+    assert not describe_federation(federation.state, "here", NOW).is_measured
+    federation.engine.settle(hurry=True)
+    assert describe_federation(federation.state, "here", NOW).is_measured
 
 
 def test_a_request_has_the_measures_before_and_after(judge: Judge) -> None:
