@@ -210,10 +210,10 @@ def test_each_pair_ends_as_it_must(first: str, then: str, is_held_out: bool) -> 
 @pytest.mark.volume
 @_SIDES
 @pytest.mark.parametrize("correction", CORRECTIONS)
-def test_a_correction_between_any_two(correction: str, is_held_out: bool) -> None:
+@pytest.mark.parametrize("first", [*CORRECTIONS, *OTHERS])
+def test_a_correction_between_any_two(first: str, correction: str, is_held_out: bool) -> None:
     """With something before and after it, of all that may happen, in each of the three ways."""
-    every = (*CORRECTIONS, *OTHERS)
-    for waits, first, then in product(_MODES, every, every):
+    for waits, then in product(_MODES, (*CORRECTIONS, *OTHERS)):
         _check(waits, first, correction, then, is_held_out=is_held_out)
 
 
