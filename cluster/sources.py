@@ -92,6 +92,7 @@ def find_source_faults(
             each,
             specification.data,
             naming,
+            admitted=specification.model.admitted,
             kept_out=None if erased is None else erased.are_held,
             progress=progress,
         )

@@ -15,6 +15,7 @@ from typing import Any, Final, NewType
 
 from shards.encoders import ImageEncoder, TokensEncoder
 from shards.encoding import Encoding, InputShape, encoding_of
+from shards.learner_kinds.admissible import Admissible
 from shards.learner_kinds.guarantees import Guarantee, guarantee_problem
 from shards.learner_kinds.kinds import LEARNERS, TORCH, LearnerArguments, arguments_record, read_arguments
 from shards.recipe.learning_rate import schedule_problems
@@ -366,6 +367,11 @@ class ModelSettings:
     def promise(self) -> Guarantee:
         """What the learner promises about erased data points."""
         return LEARNERS[self.learner].promise(None if self.learner == TORCH else self.learner_arguments)
+
+    @property
+    def admitted(self) -> Admissible:
+        """What features and labels the learner takes."""
+        return LEARNERS[self.learner].admits(None if self.learner == TORCH else self.learner_arguments)
 
     @property
     def recorded_learner(self) -> str | None:

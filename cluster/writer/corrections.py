@@ -29,6 +29,7 @@ from coordinator.requests import Correction, PlacedRows, check_own_request_id
 from coordinator.state import FederationState
 from shards.data.columns import MissingName, choose_columns, read_texts
 from shards.data.sources import Batch, Source
+from shards.learner_kinds.admissible import ANYTHING, Admissible
 from shards.points import PointBlock
 from shards.routing import PartitionKey, PointDigest, SliceId
 from shards.slices.corrections import by_place, concatenated, named_identities
@@ -79,6 +80,7 @@ class RowReader:
         data: DataSettings,
         partition: PartitionSettings,
         key: PartitionKey,
+        admitted: Admissible = ANYTHING,
     ) -> RowReader:
         """Return the reader. Raises ``Invalid`` when the file lacks columns."""
         assert state.data is not None
@@ -97,6 +99,7 @@ class RowReader:
             tombstones=NOTHING,
             buffer_bytes=buffer_within(data.ingest_memory_mb, source),
             width=state.data.layout.width,
+            admitted=admitted,
         )
         return cls(store=store, state=state, source=source, intake=intake)
 
@@ -247,7 +250,9 @@ def correction_reader(setup: WriterSetup, source: Source) -> RowReader:
     specification = setup.specification
     state, key = trained(read_state(setup.store), setup.store, specification)
     setup.clock.saw(latest_time(state))
-    return RowReader.of(setup.store, state, source, specification.data, specification.partition, key)
+    return RowReader.of(
+        setup.store, state, source, specification.data, specification.partition, key, specification.model.admitted
+    )
 
 
 @dataclass(slots=True)

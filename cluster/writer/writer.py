@@ -521,7 +521,7 @@ def _tools(setup: WriterSetup) -> Tools:
         registrar=setup.registrar,
         described=lambda: describe_store(setup.store, setup.clock.machine()),
         erasure=setup.specification.erasure,
-        ingest=setup.workers.ingest,
+        ingest=lambda task: setup.workers.ingest(replace(task, admitted=setup.specification.model.admitted)),
         measure=partial(_measured, setup),
     )
 

@@ -2,6 +2,7 @@
 
 kinds       what each can predict, and its arguments
 guarantees  what each promises about erased data points
+admissible  what features and labels they take
 bayesian    the arguments of Bayesian linear regression and the conjugate families
 boosting    the arguments of boosted trees
 forest      the arguments of forests

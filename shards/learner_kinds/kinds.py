@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
+from operator import attrgetter
 from typing import Any, Final
 
+from shards.learner_kinds.admissible import ANYTHING, LABELS_ON_GRID, ON_GRID, Admissible
 from shards.learner_kinds.bayesian import BayesianLinearArguments, DirichletArguments, RateArguments
 from shards.learner_kinds.boosting import BoostingArguments
 from shards.learner_kinds.forest import ForestArguments
@@ -49,18 +51,34 @@ class LearnerKind:
     """``[training] epochs`` of a learner that has no further recipe, where they are not set; None: it has no epochs."""
     version: int = 1
     """Raised whenever our code of the learner arrives at other bytes."""
+    admits: Callable[[Any], Admissible] = lambda _: ANYTHING
+    """Returns what features and labels it takes with these arguments (None for torch)."""
     promise: Callable[[Any], Guarantee] = lambda _: EXACT
     """Returns what the learner promises with these arguments (None for torch)."""
 
 
 LEARNERS: Final[Mapping[str, LearnerKind]] = {
     TORCH: LearnerKind(targets=_ALL, arguments=None, whole=False),
-    "forest": LearnerKind(targets=(Class.kind, Number.kind), arguments=ForestArguments, whole=True, version=2),
-    "k_means": LearnerKind(targets=(Cluster.kind,), arguments=KMeansArguments, whole=True),
-    "naive_bayes": LearnerKind(targets=(Class.kind,), arguments=NaiveBayesArguments, whole=True),
-    "ridge": LearnerKind(targets=(Class.kind, Number.kind), arguments=RidgeArguments, whole=True),
+    "forest": LearnerKind(
+        targets=(Class.kind, Number.kind),
+        arguments=ForestArguments,
+        whole=True,
+        admits=lambda _: LABELS_ON_GRID,
+        version=2,
+    ),
+    "k_means": LearnerKind(targets=(Cluster.kind,), arguments=KMeansArguments, whole=True, admits=lambda _: ON_GRID),
+    "naive_bayes": LearnerKind(
+        targets=(Class.kind,), arguments=NaiveBayesArguments, whole=True, admits=attrgetter("admitted")
+    ),
+    "ridge": LearnerKind(
+        targets=(Class.kind, Number.kind), arguments=RidgeArguments, whole=True, admits=lambda _: ON_GRID
+    ),
     "bayesian_linear": LearnerKind(
-        targets=(Number.kind,), arguments=BayesianLinearArguments, whole=True, interval="predictive"
+        targets=(Number.kind,),
+        arguments=BayesianLinearArguments,
+        whole=True,
+        interval="predictive",
+        admits=lambda _: ON_GRID,
     ),
     "beta_bernoulli": LearnerKind(
         targets=(Number.kind,), arguments=RateArguments, whole=True, interval="credible", is_counting=True

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Final
 
+from shards.learner_kinds.admissible import ANYTHING, GRID_FEATURES, MOST_ON_GRID, Admissible, Range
+
 LATER: Final = {"later": True}
 """Metadata of an argument that came later than its learner: at its default, records leave it out."""
 FORMS: Final = ("gaussian", "bernoulli", "multinomial", "categorical")
@@ -26,6 +28,19 @@ class NaiveBayesArguments:
     select: int = field(default=0, metadata=LATER)
     """How many features answers look at: those that depend most on the class by chi-square, chosen from the counts
     whenever these change. Of equal ones the first are taken. 0: all features. Not for the form gaussian."""
+
+    @property
+    def admitted(self) -> Admissible:
+        """What features are taken."""
+        if self.form == "gaussian":
+            return Admissible(features=GRID_FEATURES)
+        if self.form == "multinomial":
+            remedy = 'Use arguments = { form = "gaussian" }, or encode the column otherwise.'
+            return Admissible(features=Range(least=0, most=MOST_ON_GRID, remedy=remedy))
+        if self.form == "categorical":
+            remedy = 'Set values in [model] arguments to the number of codes, and encode categories with as = "index".'
+            return Admissible(features=Range(least=0, most=self.values - 1, is_whole=True, remedy=remedy))
+        return ANYTHING
 
     def problems(self) -> list[str]:
         """Return what is wrong with them."""

@@ -12,13 +12,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from shards.learner_kinds.admissible import MOST_ON_GRID
 from storage.errors import Invalid
 
 Integers = npt.NDArray[np.int64]
 
 UNIT: Final = 1 << 16
 """Grid steps in 1."""
-MOST: Final = 1 << 15
+MOST: Final = MOST_ON_GRID
 """Largest absolute value."""
 
 _HALF: Final = 16

@@ -31,6 +31,7 @@ from shards.data.columns import (
 from shards.data.inventory import SourceFile, inventory
 from shards.data.readers import Wanted
 from shards.data.sources import Batch, Source
+from shards.learner_kinds.admissible import ANYTHING, Admissible
 from shards.points import PointBlock
 from shards.routing import (
     AS_GIVEN,
@@ -43,10 +44,11 @@ from shards.routing import (
     point_digest,
     slice_numbers,
 )
+from shards.slices.admitted import refuse_features, refuse_labels
 from shards.slices.files import EMPTY_SLICE, PartRecord, SliceRecord, record_slice, repeated_point, write_part
 from shards.specification import DataSettings, PartitionSettings, ShardId, SliceIndex
 from shards.subjects import in_form
-from shards.targets import Class
+from shards.targets import Class, LabelArray
 from shards.tombstones import DigestSet
 from storage.digests import Json
 from storage.errors import Invalid, InvariantBroken
@@ -130,6 +132,8 @@ class IngestTask:
     """Returns a new name at every call; the name of every object written is, or begins with, such a name."""
     held_out: float = 0.0
     """The share of subjects whose data points are held out; 1: those of all, because the source has nothing else."""
+    admitted: Admissible = ANYTHING
+    """What features and labels the learner takes."""
     progress: Callable[[int], None] = lambda _: None
     """Called now and then with the number of data points read so far."""
 
@@ -149,6 +153,8 @@ class Intake:
     width: int | None = None
     """F, if it is known already; None: take it from the first data point."""
     held_out: float = 0.0
+    """As in ``IngestTask``."""
+    admitted: Admissible = ANYTHING
     """As in ``IngestTask``."""
     first_shard: int = 0
     """The shard whose parts are written first; does not change the result."""
@@ -211,6 +217,7 @@ def ingest(task: IngestTask, buffer_bytes: int | None = None) -> IngestResult:
         naming=task.naming,
         tombstones=task.tombstones(),
         held_out=task.held_out,
+        admitted=task.admitted,
         buffer_bytes=buffer_bytes or buffer_within(data.ingest_memory_mb, source),
     )
     with ExitStack() as undo:
@@ -377,7 +384,7 @@ class _Reading:
         return PointBlock(
             points_N=self.intake.digests_of_ids(ids),
             subjects_N=self._subjects(batch, subject, subjects),
-            labels_N=labels_of(batch, data),
+            labels_N=self._labels(batch),
             features_NF=self._features(batch),
             further_NK=self._further(batch, len(ids)),
         )
@@ -424,7 +431,15 @@ class _Reading:
             width: int = features.shape[1]
             self.width = width
             check_scale(self.intake.data.scale, width)
+        refuse_features(batch, self.intake.columns, features, self.intake.data.scale, self.intake.admitted.features)
         return features
+
+    def _labels(self, batch: Batch) -> LabelArray:
+        data = self.intake.data
+        labels = labels_of(batch, data)
+        if data.label_columns and not data.predicted.has_classes:
+            refuse_labels(batch, data.label_columns, labels.astype(np.float32), self.intake.admitted.labels)
+        return labels
 
 
 @dataclass(slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from shards.data.columns import ChosenColumns, MissingName, choose_columns
 from shards.data.fragments import Fragment, divide, payload_bytes
+from shards.learner_kinds.admissible import ANYTHING, Admissible
 from shards.routing import Naming, PartitionKey, PointDigest, SliceId
 from shards.slices.duplicate_ids import DigestRun, DigestWriter, Ranges, find_repeat
 from shards.slices.files import PartRecord, SliceRecord, record_slice
@@ -81,7 +82,8 @@ class IngestContext:
     buffer_bytes: int
     ranges: Ranges
     held_out: float = 0.0
-    """As in ``IngestTask``."""
+    """As in ``IngestTask``, like ``admitted``."""
+    admitted: Admissible = ANYTHING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +110,7 @@ def gather_fragment(fragment: Fragment, name: str, context: IngestContext, key: 
         buffer_bytes=context.buffer_bytes,
         width=context.width,
         held_out=context.held_out,
+        admitted=context.admitted,
         # Different for each process: writers that all need the same shard's key ring would slow each other down.
         first_shard=zlib.crc32(name.encode()) % context.partition.shards,
     )
@@ -221,6 +224,7 @@ class ParallelIngest:
             naming=task.naming,
             tombstones=task.tombstones,
             held_out=task.held_out,
+            admitted=task.admitted,
             width=width,
             buffer_bytes=buffer_bytes,
             ranges=Ranges.within(buffer_bytes, payload_bytes(task.source) // width),  # about one byte per feature

@@ -31,7 +31,9 @@ from shards.data.columns import (
 )
 from shards.data.readers import NOT_A_NUMBER, Wanted, number_remedy
 from shards.data.sources import Batch, DataFile, Source, csv_form_of
+from shards.learner_kinds.admissible import ANYTHING, Admissible
 from shards.routing import Naming, PartitionKey, digests_of_all
+from shards.slices.admitted import refuse_features, refuse_labels
 from shards.slices.ingest import check_scale, refuse_mixed
 from shards.specification import DataSettings
 from shards.targets import MultiLabel
@@ -82,6 +84,7 @@ def find_faults(
     data: DataSettings,
     naming: Naming,
     *,
+    admitted: Admissible = ANYTHING,
     kept_out: KeptOut | None = None,
     progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[DataFault, ...]:
@@ -90,7 +93,7 @@ def find_faults(
     Reads every data point once and the ids once more. If reading a file fails, the rest of the file is skipped. Data
     points that are ``kept_out`` may share ids. ``progress`` is called with the number of data points read so far.
     """
-    survey = _Survey(source=source, data=data, naming=naming)
+    survey = _Survey(source=source, data=data, naming=naming, admitted=admitted)
     columns = survey.choose()
     for file in source.files:
         survey.check_file(file, columns, progress)
@@ -119,6 +122,7 @@ class _Survey:
     source: Source
     data: DataSettings
     naming: Naming
+    admitted: Admissible
     faults: dict[tuple[str, str, str], DataFault] = field(default_factory=dict)
     """By file, column and fact."""
     points: int = 0
@@ -190,7 +194,7 @@ class _Survey:
             checks = self._checks(file, names, columns)
             for batch in replace(self.source, files=(file,)).batches(wanted, columns.points_within(_BATCH_BYTES)):
                 self.points += batch.columns.num_rows
-                is_fine = file.reader.typed and _is_fine(batch, columns)
+                is_fine = file.reader.typed and self._is_fine(batch, columns)
                 for name, check in checks.items():
                     if not (is_fine and name in columns.features):
                         self._check_column(batch, name, check)
@@ -205,10 +209,13 @@ class _Survey:
             csv_form_of(file).decimal,
         )
         checks: dict[str, _Check] = {}
+        place = 0
         for name in columns.features:
+            scale = _scale_from(self.data.scale, place, columns.width_of(name), alone=len(columns.features) == 1)
+            place += columns.width_of(name)
             is_read = file.reader.typed or name in columns.wanted.texts
             cells = "" if is_read else "bool" if name in truths else "double"
-            checks[name] = partial(self._check_features, replace(columns, features=(name,)), cells, decimal)
+            checks[name] = partial(self._check_features, replace(columns, features=(name,)), cells, decimal, scale)
         for name in names:
             if name in self.data.label_columns and self.data.predicted.has_classes:
                 checks[name] = partial(read_labels, column=name, classes=self.data.classes, decimal=self.data.decimal)
@@ -238,6 +245,19 @@ class _Survey:
             if is_more or any(position is None for position, _ in found):
                 self.given_up.add((batch.file, column))
 
+    def _is_fine(self, batch: Batch, columns: ChosenColumns) -> bool:
+        """Return whether all columns of numbers pass, in one call: most do, and there may be many."""
+        if len(columns.features) < 2 or not batch.columns.num_rows:
+            return False
+        try:
+            features = read_features(batch, columns, None)
+            if self.admitted.features is not None:
+                check_scale(self.data.scale, int(features.shape[1]))
+                refuse_features(batch, columns, features, self.data.scale, self.admitted.features)
+        except Invalid:
+            return False
+        return True
+
     def _check_names(self, columns: ChosenColumns, column: str, batch: Batch) -> None:
         """Raise what an ingest would raise for the names in a column."""
         names = read_texts(batch, column, optional=column in self.data.further_subjects)
@@ -254,17 +274,33 @@ class _Survey:
         """Raise what an ingest would raise for one column of labels that are numbers."""
         if cells:
             batch = replace(batch, columns=_parsed(batch.columns, column, cells, decimal, is_label=True))
-        read_numeric_labels(batch, (column,), flags=self.data.target == MultiLabel.kind)
+        labels_N1 = read_numeric_labels(batch, (column,), flags=self.data.target == MultiLabel.kind)
+        names = self.data.label_columns
+        place = names.index(column)  # a column may have its own shift and scale
+        learned_N1 = self.data.predicted.learned(np.repeat(labels_N1, len(names), axis=1))[:, place : place + 1]
+        refuse_labels(batch, (column,), learned_N1.astype(np.float32), self.admitted.labels)
 
-    def _check_features(self, columns: ChosenColumns, cells: str, decimal: str, batch: Batch) -> None:
+    def _check_features(
+        self,
+        columns: ChosenColumns,
+        cells: str,
+        decimal: str,
+        scale: float | tuple[float, ...] | None,
+        batch: Batch,
+    ) -> None:
         """Raise what an ingest would raise for one feature column. The text of a CSV column is parsed first."""
         (column,) = columns.features
         if cells:
             batch = replace(batch, columns=_parsed(batch.columns, column, cells, decimal))
         if columns.encoders.get(column) is not None:
-            read_features(batch, columns, None)
+            features = read_features(batch, columns, None)
+            if scale is not None:
+                refuse_features(batch, columns, features, scale, self.admitted.features)
             return
-        width = int(read_features(batch, columns, self.width).shape[1])
+        features = read_features(batch, columns, self.width)
+        if scale is not None and not (isinstance(scale, tuple) and len(scale) != features.shape[1]):
+            refuse_features(batch, columns, features, scale, self.admitted.features)
+        width = int(features.shape[1])
         if width == 0:
             raise Invalid("a data point has no features: its list is empty", "Give every data point the same features.")
         self.width = width
@@ -358,15 +394,14 @@ def _bad_rows(check: _Check, batch: Batch, start: int = 0) -> Iterator[tuple[int
     yield from _bad_rows(check, replace(batch, columns=batch.columns.slice(half)), start + half)
 
 
-def _is_fine(batch: Batch, columns: ChosenColumns) -> bool:
-    """Return whether all columns of numbers pass, in one call: most do, and there may be many."""
-    if len(columns.features) < 2 or not batch.columns.num_rows:
-        return False
-    try:
-        read_features(batch, columns, None)
-    except Invalid:
-        return False
-    return True
+def _scale_from(
+    scale: float | tuple[float, ...], place: int, width: int, *, alone: bool
+) -> float | tuple[float, ...] | None:
+    """Return the constants of one column's features; None where there are too few, which is another fault."""
+    if alone or not isinstance(scale, tuple):
+        return scale
+    own = scale[place : place + width]
+    return own if len(own) == width else None
 
 
 def _taken(batch: Batch, where_N: npt.NDArray[np.intp]) -> Batch:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import cluster.doctor
 import sisa
 from cluster.config.specification import read_specification
 from cluster.ensemble.loaded import Ensemble
@@ -313,3 +314,33 @@ def test_arguments_that_decide_answers_alone_are_conditions_of_training(home: Us
     with pytest.raises(Conflict, match="the learner's arguments have changed"):
         Ensemble.load(home.objects, state, read_specification(home.config))
     assert home.json("predict", "train.parquet", "--out", "answers.parquet").code == 4
+
+
+@pytest.mark.parametrize("learner", ["ridge", "forest", "naive_bayes"])
+def test_values_outside_the_range_of_the_grid_are_refused_before_training(
+    learner: str, home: UserFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ingest and doctor name file, row and column: features as scaled, labels as they are learned."""
+    monkeypatch.setattr(cluster.doctor, "worker_count", lambda _settings, tasks: tasks)  # doctor asks no Ray
+    monkeypatch.setattr(cluster.doctor, "command_lines", list)
+    columns = small_points()
+    is_labels = learner == "forest"
+    if is_labels:
+        columns["label"] = [float(number) for number in range(len(columns["label"]))]
+        columns["label"][6] = 40_000.0
+    bad = "label" if is_labels else next(name for name in columns if name.startswith("x"))
+    if not is_labels:
+        columns[bad] = [float(value) for value in columns[bad]]
+        columns[bad][6] = 1e8
+    _specified(
+        home, learner, columns=columns, **({"data__target": "number", "data__classes": None} if is_labels else {})
+    )
+    refused = home.json("train")
+    assert refused.code == 2
+    assert f"column={bad} row=7" in refused.error["message"]
+    assert "which [model] learner does not take" in refused.error["message"]
+    checks = {each["check"]: each for each in home.json("doctor").data["checks"]}
+    assert (
+        f"train.parquet, column {bad!r}, row 7: a data point has a {'label' if is_labels else 'feature'} outside"
+        in (checks["data"]["message"])
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from shards.data.prediction_files import feature_batches
 from shards.data.readers import Wanted
 from shards.data.sources import Batch, in_csv_form, open_source, table_source
+from shards.learner_kinds.admissible import Admissible, Range
 from shards.routing import Naming
 from shards.slices.ingest import IngestTask, ingest
 from shards.slices.survey import MOST_ROWS, DataFault, find_faults, remedy_of
@@ -248,3 +250,40 @@ def _refused(table: pa.Table, data: DataSettings) -> Invalid | None:
 def test_columns_of_bytes_and_floats_pass(dtype: str) -> None:
     """Bytes and floats pass."""
     assert faults(people(50, dtype=dtype)) == ()
+
+
+@pytest.mark.parametrize("ending", ["parquet", "csv"])
+@pytest.mark.parametrize("scale", [2.0, (4.0, 1.0, 2.0, 8.0)])
+def test_what_a_learner_does_not_take_is_refused_and_found(
+    tmp_path: Path, ending: str, scale: float | tuple[float, ...]
+) -> None:
+    """A feature is compared as it is scaled, with file, row and column; another learner takes the same data."""
+    limit = Range(least=-300.0, most=300.0, remedy="Scale it.")
+    constants = scale if isinstance(scale, tuple) else (scale,) * 4
+    table = people(30, dtype="float32")
+    fine = {f"x{n}": 299.0 * constant for n, constant in enumerate(constants)}
+    for name, value in fine.items():
+        table = with_cells(table, name, {3: value, 4: -value})
+    table = with_cells(table, "x2", {7: 301.0 * constants[2], 12: -301.0 * constants[2]})
+    write(table, tmp_path / f"a.{ending}")
+    source, data = open_source(f"a.{ending}", tmp_path), settings(scale=scale)
+    assert find_faults(source, data, TRIMMED) == ()
+    found = find_faults(source, data, TRIMMED, admitted=Admissible(features=limit))
+    assert [(each.column, each.row, each.points, each.remedy) for each in found] == [("x2", 7, 2, "Scale it.")]
+    store = fresh_store()
+    task = IngestTask(
+        source=source,
+        data=data,
+        partition=PARTITION,
+        key=KEY,
+        store=store,
+        tombstones=lambda: NOTHING,
+        new_name=fresh_names(),
+        admitted=Admissible(features=limit),
+    )
+    with pytest.raises(Invalid, match="has a feature outside -300 .. 300, as scaled") as caught:
+        ingest(task)
+    assert (caught.value.context["column"], caught.value.context["row"]) == ("x2", 7)
+    assert list(store.list("")) == []
+    with pytest.raises(Invalid, match="outside the whole numbers 0 .. 1"):
+        ingest(replace(task, admitted=Admissible(features=Range(least=0, most=1, is_whole=True, remedy="Encode it."))))
