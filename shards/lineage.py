@@ -79,6 +79,11 @@ class Configuration:
         """What is promised about erased data points."""
         return self.guarantee or EXACT
 
+    @property
+    def is_sure(self) -> bool:
+        """Whether its learner can always take points out directly, if it does so at all."""
+        return self.learner is None or LEARNERS[self.learner].is_sure
+
     def record(self) -> dict[str, Json]:
         """Return the configuration as values for canonical JSON, without the fields older releases lack (E16)."""
         return asdict(self, dict_factory=_without_none)

@@ -102,8 +102,10 @@ def plan_retrain(
     retrains = []
     for shard, from_slice in affected.items():
         if state.is_whole:
-            points = sum(count for place, count in erased.items() if place.shard == shard)
-            retrains.append(_taken_out(state, shard, from_slice, 2 * points if stay else points))
+            points = sum(count for place, count in erased.items() if place.shard == shard) * (2 if stay else 1)
+            if state.configuration is not None and not state.configuration.is_sure:
+                points = sum(_survivors(state, shard, gone))
+            retrains.append(_looked_at(state, shard, from_slice, points))
             continue
         redone = state.shards[shard].chain[from_slice - 1 :]
         retrains.append(
@@ -124,8 +126,8 @@ def plan_retrain(
     )
 
 
-def _taken_out(state: FederationState, shard: ShardId, from_slice: SliceIndex, points: int) -> ShardRetrain:
-    """Return the cost of taking points out directly, or in and out: no other point is looked at."""
+def _looked_at(state: FederationState, shard: ShardId, from_slice: SliceIndex, points: int) -> ShardRetrain:
+    """Return the cost of looking at points: those taken out directly, or in and out, or all of the shard."""
     last = state.shards[shard].chain[:1]
     pace = sum(each.seconds / each.steps for each in last if each.steps)
     seconds = round(pace * points, 3)

@@ -49,6 +49,9 @@ class LearnerKind:
     """Whether labels, and the features that it looks at, have to be whole numbers, which are not scaled."""
     epochs: int | None = None
     """``[training] epochs`` of a learner that has no further recipe, where they are not set; None: it has no epochs."""
+    is_sure: bool = True
+    """Of a learner that takes points out directly: whether it always can. Else a shard may be learned again, and an
+    erasure is priced as if it were."""
     version: int = 1
     """Raised whenever our code of the learner arrives at other bytes."""
     admits: Callable[[Any], Admissible] = lambda _: ANYTHING
@@ -66,7 +69,9 @@ LEARNERS: Final[Mapping[str, LearnerKind]] = {
         admits=lambda _: LABELS_ON_GRID,
         version=2,
     ),
-    "k_means": LearnerKind(targets=(Cluster.kind,), arguments=KMeansArguments, whole=True, admits=lambda _: ON_GRID),
+    "k_means": LearnerKind(
+        targets=(Cluster.kind,), arguments=KMeansArguments, whole=True, is_sure=False, admits=lambda _: ON_GRID
+    ),
     "naive_bayes": LearnerKind(
         targets=(Class.kind,), arguments=NaiveBayesArguments, whole=True, admits=attrgetter("admitted")
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from shards.routing import SliceId
 from shards.schedule import slice_epochs
 from shards.specification import ShardId, SliceIndex
 from tests.coordinator.decisions.test_decide import learn_all, place, trained
-from tests.coordinator.records import configuration, federation
+from tests.coordinator.records import SETTINGS, configuration, federation
 
 EPOCHS = 6
 
@@ -64,6 +65,16 @@ def test_only_affected_shards_from_their_earliest_slice(
     for each in plan.shards:
         assert each.from_slice == min(where.slice for where in hit if where.shard == each.shard)
     assert plan.points == sum(erased.values())
+
+
+@pytest.mark.parametrize(("learner", "erasing", "correcting"), [("ridge", 2, 4), ("k_means", 4, 6)])
+def test_what_may_have_to_be_learned_again_is_priced_so(learner: str, erasing: int, correcting: int) -> None:
+    """Two points of six: most learners look at these alone, k-means at the four others if a centroid moves."""
+    asked = TrainingConfigured(settings=SETTINGS, configuration=replace(configuration(), learner=learner))
+    state = decide(federation((3, 3)), asked)[0]
+    erased = {place(0, 1): 1, place(0, 2): 1}
+    assert plan_retrain(state, erased, 1).point_epochs == erasing
+    assert plan_retrain(state, erased, 1, stay=True).point_epochs == correcting
 
 
 @given(case=erasures(), data=st.data())
