@@ -65,6 +65,10 @@ class Clusterer(Estimator):
         found: npt.NDArray[Any] = self.federation.predict(self._checked(X)).table()["prediction"].to_numpy()
         return found
 
+    def fit_predict(self, X: Any, y: Any = None, *, ids: Any = None, subjects: Any = None) -> npt.NDArray[Any]:
+        """Fit, and return the nearest cluster of each of these data points."""
+        return self.fit(X, y, ids=ids, subjects=subjects).predict(X)
+
     @property
     def cluster_centers_(self) -> npt.NDArray[np.float64]:
         """The centroids, shape (K, F). An erasure, or another ``fit``, may change their number and order."""

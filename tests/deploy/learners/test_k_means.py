@@ -12,10 +12,12 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.estimator_checks import check_estimator
 
 import sisa
 from storage.errors import Invalid
 from tests.deploy.learners.test_learners import NO_RECIPE
+from tests.deploy.test_estimators import EXCUSED
 from tests.doubles.user_folder import MARKED, UserFolder, small_points, without
 
 BLOBS_NF = (np.arange(120)[:, None] % 4 * 10 + np.random.default_rng(2).normal(size=(120, 2))).astype(np.float32)
@@ -90,7 +92,8 @@ def test_a_clusterer_clusters_and_forgets(home: UserFolder) -> None:
     """As ``KMeans`` of scikit-learn: also in a pipeline, and from its store after it was pickled."""
     assert home.folder == Path.cwd()
     with sisa.Clusterer(clusters=4, slices=2, store="own", arguments={"pivots": 5}) as model:
-        found_N = model.fit(BLOBS_NF, subjects=PEOPLE).predict(BLOBS_NF)
+        found_N = model.fit_predict(BLOBS_NF, subjects=PEOPLE)
+        assert (model.predict(BLOBS_NF) == found_N).all()
         centers_KF = model.cluster_centers_
         assert centers_KF.shape == (4, 2)
         assert found_N.dtype == np.int32
@@ -109,6 +112,17 @@ def test_a_clusterer_clusters_and_forgets(home: UserFolder) -> None:
         piped = make_pipeline(FunctionTransformer(), scaled).fit(BLOBS_NF)
         assert len(set(piped.predict(BLOBS_NF))) == 4
         assert sorted(scaled.cluster_centers_[:, 0].round(-1)) == [0, 10, 20, 30]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")  # it would rather have its own base class
+def test_the_checks_of_scikit_learn_for_a_clusterer(home: UserFolder) -> None:
+    """All pass but those that are excused, and an excuse that is not needed fails as well."""
+    assert home.folder == Path.cwd()
+    model = sisa.Clusterer(clusters=3, slices=1, store=None, key="0f" * 16)
+    excused = {name: reason for name, reason in EXCUSED.items() if name != "check_supervised_y_2d"}
+    found = check_estimator(model, expected_failed_checks=excused, on_fail="raise")
+    assert {each["check_name"] for each in found if each["status"] == "xfail"} == excused.keys()
 
 
 def test_what_a_clusterer_refuses(home: UserFolder) -> None:
