@@ -2,6 +2,7 @@
 
 late_workers  the workers of a federation, whose modules are loaded when they are needed
 workers       the workers of a federation, started when they are needed
+near          takes a few data points out directly, without a worker
 pool          gives shards to workers, and replaces lost ones
 selection     the workers to use: those that compute the same bits
 deaths        why workers fail, and when a task is given up

@@ -49,7 +49,7 @@ def ingestion_of(
     in_memory = any(file.path is None and file.remote is None for file in source.files)
     if in_memory or wanted == 1 or (wanted is None and payload_bytes(source) < LARGE_BYTES):
         return ingest
-    workers.pool()  # joins Ray
+    workers.join()
     labels = settings.labels
     tasks = wanted or (processors_of(labels) if labels else processors())
     if tasks < 2:

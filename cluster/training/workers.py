@@ -11,10 +11,12 @@ from cluster.runtime.guard import check_folder
 from cluster.runtime.labels import check_own_place
 from cluster.runtime.process import reporting_wait
 from cluster.runtime.session import is_to_start_ray, join_ray, leave_ray, waiting_for_ray
+from cluster.training.near import NearPool
 from cluster.training.pool import RayPool
-from cluster.training.worker import WorkerSetup
+from cluster.training.worker import Worker, WorkerSetup
 from coordinator.ports import WorkerPool
 from shards.learners.measuring import MeasureTask
+from shards.learners.registry import is_same_anywhere
 from shards.learners.torch.staging import declared_files
 from shards.measures import Measures
 from storage.digests import Sha256
@@ -62,10 +64,21 @@ class Workers:
         self._store = store
         self._remark = remark
         self._pool: Pool | None = None
+        self._near: NearPool | None = None
         self._started_ray = False
 
     def pool(self) -> Pool:
-        """Return the pool, joining Ray at the first call."""
+        """Return the pool. It joins Ray: at once, or, where points are taken out directly, when a worker is needed."""
+        model = self._specification.model
+        if not model.is_whole or self._specification.cluster.labels or not is_same_anywhere(model):
+            return self.join()
+        if self._near is None:
+            check_folder(self._specification.folder)
+            self._near = NearPool(Worker(self._setup()), self.join)
+        return self._near
+
+    def join(self) -> Pool:
+        """Return the pool of workers, joining Ray at the first call."""
         if self._pool is None:
             check_folder(self._specification.folder)
             with reporting_wait(self._remark, waiting_for_ray(self._specification.cluster)):

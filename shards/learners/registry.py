@@ -98,6 +98,11 @@ def fix_numerics(model: ModelSettings, threads: int, device: Device, *, probed: 
     return replace(profile, probe=probe(device)) if probed else profile
 
 
+def is_same_anywhere(model: ModelSettings) -> bool:
+    """Return whether every process computes the same constituents, on any machine."""
+    return model.learner != TORCH and model.learner not in _PROFILES
+
+
 def check_fixed(model: ModelSettings, profile: NumericsProfile) -> None:
     """Raise ``Invalid`` when the user's code has changed what ``fix_numerics`` set."""
     if model.learner == TORCH:

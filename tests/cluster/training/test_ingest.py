@@ -28,7 +28,7 @@ class Helpers:
 
     calls: list[str] = field(default_factory=list)
 
-    def pool(self) -> None:
+    def join(self) -> None:
         """Join Ray."""
         self.calls.append("join")
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import cluster.doctor
+import cluster.training.workers
 import sisa
 from cluster.config.specification import read_specification
 from cluster.ensemble.loaded import Ensemble
@@ -138,6 +139,17 @@ def test_an_erasure_reads_one_slice(home: UserFolder, direct: list[int], monkeyp
     pairs = zip(before.shards[0].slices, after.shards[0].slices, strict=True)
     ((was, now),) = [(old, new) for old, new in pairs if old != new]
     assert sorted(read) == sorted(part.key for each in (was, now) for part in each.parts)
+
+
+def test_no_worker_is_started_to_take_a_person_out_directly(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would take longer to start than the erasure takes; a verification has one."""
+    _specified(home, "forest")
+    assert home.run("train").code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster.training.workers, "RayPool", lambda *_: pytest.fail("a worker was started"))
+        erased = home.json("erase", "--subject", MARKED, "--wait", "--request-id", "r-1")
+    assert (erased.code, erased.data["state"]) == (0, "complete")
+    assert home.json("verify").data["exact"]
 
 
 def test_new_points_and_corrections_are_put_in_directly(home: UserFolder, direct: list[int]) -> None:

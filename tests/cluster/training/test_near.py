@@ -1,0 +1,101 @@
+"""What this process does by itself, and what it leaves to workers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import pytest
+
+from cluster.training.near import NearPool
+from shards.learners.trainer import SliceLearned, TrainTask
+from shards.lineage import Base, CheckpointRecord
+from shards.slices.files import SliceRecord
+from shards.specification import ShardId, SliceIndex
+from storage.digests import sha256
+from storage.objects import object_key
+from tests.doubles.lineages import lineage_of
+
+
+@dataclass
+class _Doer:
+    """Stands for this process's worker, and for a pool of others."""
+
+    shards: list[int] = field(default_factory=list)
+    asked: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def configuration(self, *arguments: Any) -> None:
+        self.asked.append(arguments)
+
+    def train(self, given: TrainTask | Sequence[TrainTask]) -> Iterator[SliceLearned]:
+        for task in [given] if isinstance(given, TrainTask) else given:
+            self.shards.append(task.shard)
+            yield SliceLearned(shard=task.shard, slice=SliceIndex(1), digest=sha256(b""), checkpoint=None)
+
+
+def _slices(points: int) -> tuple[SliceRecord, ...]:
+    return (SliceRecord(parts=(), points=points, points_digest=sha256(b""), content_digest=sha256(b"%d" % points)),)
+
+
+def _task(shard: int, before: int, after: int, width: int = 10) -> TrainTask:
+    checkpoint = CheckpointRecord(
+        slice=SliceIndex(1),
+        key=object_key("shards/0000/checkpoints/0001/a.safetensors"),
+        sha256=sha256(b""),
+        digest=sha256(b""),
+        lineage=sha256(b""),
+        payload_bytes=1,
+        steps=1,
+        seconds=1.0,
+    )
+    return TrainTask(
+        shard=ShardId(shard),
+        slices=_slices(after),
+        lineages=(lineage_of(1),),
+        width=width,
+        scale=1.0,
+        base=Base(slices=_slices(before), checkpoint=checkpoint),
+        token=3,
+    )
+
+
+_NEAR = _task(0, 1000, 999)
+
+
+@pytest.mark.parametrize(
+    ("task", "is_near"),
+    [
+        (_NEAR, True),
+        (_task(0, 1000, 1001), True),
+        (_task(0, 1000, 900), True),
+        (_task(0, 1000, 899), False),
+        (_task(0, 50_000, 49_500), True),
+        (_task(0, 50_000, 49_499), False),
+        (_task(0, 1000, 999, width=2**24 // 1000), True),
+        (_task(0, 1000, 999, width=2**24 // 1000 + 1), False),
+        (replace(_NEAR, base=None), False),
+        (replace(_NEAR, token=None), False),
+    ],
+)
+def test_few_points_of_a_shard_that_fits_are_taken_out_here(task: TrainTask, is_near: bool) -> None:
+    """Workers do what is long, what starts from nothing, and what proves a constituent."""
+    here, workers, started = _Doer(), _Doer(), list[int]()
+
+    def start() -> Any:
+        started.append(1)
+        return workers
+
+    pool = NearPool(cast("Any", here), start)
+    pool.configuration(task.width, 1)
+    assert [event.shard for event in pool.train([task])] == [0]
+    assert (len(here.shards), len(workers.shards), len(started)) == ((1, 0, 0) if is_near else (0, 1, 1))
+
+
+def test_workers_that_are_needed_are_asked_for_the_conditions_of_the_tasks() -> None:
+    """They start as many as there are tasks for them."""
+    here, workers = _Doer(), _Doer()
+    far = [_task(shard, 1000, 500) for shard in (1, 3)]
+    pool = NearPool(cast("Any", here), lambda: cast("Any", workers))
+    assert [event.shard for event in pool.train([far[0], _task(2, 10, 9), far[1]])] == [2, 1, 3]
+    assert workers.asked == [(10, 2, lineage_of(1).configuration)]
