@@ -10,7 +10,7 @@ import numpy as np
 from cluster.config.specification import FederationSpecification
 from cluster.runtime.user_code import make_importable
 from coordinator.decisions.forecast import Forecast, forecast
-from coordinator.decisions.plan import trained_epochs
+from coordinator.decisions.plan import learned_chain, trained_epochs
 from coordinator.ports import Clock
 from coordinator.state import FederationState
 from shards.cost import training_point_epochs
@@ -61,14 +61,18 @@ class Plan:
 
 
 def measured_basis(state: FederationState) -> Basis | None:
-    """Return the basis measured by the federation's own training; None if nothing was trained."""
+    """Return the basis measured by the federation's own training; None if nothing was trained from nothing.
+
+    Erasures from which points were taken out directly say nothing about it.
+    """
     schedule = slice_epochs(trained_epochs(state) or 1, state.full_chain(ShardId(0)))
-    checkpoints = [checkpoint for shard in state.shards for checkpoint in shard.chain]
+    chains = [learned_chain(state, ShardId(number)) for number in range(len(state.shards))]
+    checkpoints = [checkpoint for chain in chains for checkpoint in chain]
     work = sum(
         training_point_epochs(
-            state.portions([record.points for record in shard.slices])[: len(shard.chain)], schedule[: len(shard.chain)]
+            state.portions([record.points for record in shard.slices])[: len(chain)], schedule[: len(chain)]
         )
-        for shard in state.shards
+        for shard, chain in zip(state.shards, chains, strict=True)
     )
     seconds = sum(checkpoint.seconds for checkpoint in checkpoints)
     if state.data is None or not work or not seconds:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from coordinator.decisions.lifecycle import is_training
-from coordinator.decisions.plan import ShardRetrain, affected_slices, total, trained_epochs
+from coordinator.decisions.plan import ShardRetrain, affected_slices, learned_chain, taken_out, total, trained_epochs
 from coordinator.requests import Cost, ErasureRequest, RequestState
 from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState
@@ -53,6 +53,10 @@ def plan_batch(state: FederationState, epochs: int) -> RequestBatch:
     )
     retrains = []
     for shard, from_slice in affected.items():
+        if (base := state.shards[shard].base) is not None:
+            gone = sum(record.points for record in base.slices) - state.shards[shard].points
+            retrains.append(taken_out(shard, from_slice, base, max(1, abs(gone))))
+            continue
         work = replay_point_epochs(_points(state, shard), schedule, state.portion_of(from_slice))
         seconds = round(pace * work, 3)
         retrains.append(ShardRetrain(shard=shard, from_slice=from_slice, point_epochs=work, seconds=seconds))
@@ -102,10 +106,10 @@ def _points(state: FederationState, shard: ShardId) -> tuple[int, ...]:
 def _seconds_per_point_epoch(state: FederationState, batch: Sequence[ErasureRequest], schedule: Sequence[int]) -> float:
     """Return the pace of the remaining checkpoints; without any, the pace that the requests expected; otherwise 0."""
     known = Cost()
-    for number, shard in enumerate(state.shards):
-        length = len(shard.chain)
-        work = training_point_epochs(_points(state, ShardId(number))[:length], schedule[:length])
-        known += Cost(point_epochs=work, seconds=sum(checkpoint.seconds for checkpoint in shard.chain))
+    for shard in map(ShardId, range(len(state.shards))):
+        chain = learned_chain(state, shard)
+        work = training_point_epochs(_points(state, shard)[: len(chain)], schedule[: len(chain)])
+        known += Cost(point_epochs=work, seconds=sum(checkpoint.seconds for checkpoint in chain))
     if not known.point_epochs:
         known = sum((request.found.expected or Cost() for request in batch), Cost())
     return known.seconds / known.point_epochs if known.point_epochs else 0.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from coordinator.requests import Cost
 from coordinator.state import FederationState
 from shards.cost import replay_point_epochs, training_point_epochs
-from shards.lineage import CheckpointRecord
+from shards.lineage import Base, CheckpointRecord
 from shards.routing import SliceId
 from shards.schedule import slice_epochs
 from shards.specification import ShardId, SliceIndex
@@ -105,7 +105,12 @@ def plan_retrain(
             points = sum(count for place, count in erased.items() if place.shard == shard) * (2 if stay else 1)
             if state.configuration is not None and not state.configuration.is_sure:
                 points = sum(_survivors(state, shard, gone))
-            retrains.append(_looked_at(state, shard, from_slice, points))
+            own = state.shards[shard]
+            base = own.base or (Base(slices=own.slices, checkpoint=own.chain[0]) if own.chain else None)
+            if base is not None:
+                retrains.append(taken_out(shard, from_slice, base, points))
+            else:
+                retrains.append(ShardRetrain(shard=shard, from_slice=from_slice, point_epochs=points, seconds=0.0))
             continue
         redone = state.shards[shard].chain[from_slice - 1 :]
         retrains.append(
@@ -126,11 +131,27 @@ def plan_retrain(
     )
 
 
-def _looked_at(state: FederationState, shard: ShardId, from_slice: SliceIndex, points: int) -> ShardRetrain:
-    """Return the cost of looking at points: those taken out directly, or in and out, or all of the shard."""
-    last = state.shards[shard].chain[:1]
-    pace = sum(each.seconds / each.steps for each in last if each.steps)
-    seconds = round(pace * points, 3)
+def learned_chain(state: FederationState, shard: ShardId) -> tuple[CheckpointRecord, ...]:
+    """Return the shard's checkpoints if they were learned from nothing: only they say at what pace a shard is trained.
+
+    A checkpoint from which points were taken out directly has these as its steps, and not all of the shard's points.
+    """
+    chain = state.shards[shard].chain
+    is_direct = state.is_whole and any(each.steps != state.seen(shard, 1) for each in chain)
+    return () if is_direct else chain
+
+
+def taken_out(shard: ShardId, from_slice: SliceIndex, base: Base, points: int) -> ShardRetrain:
+    """Return the cost of taking points out of a constituent directly, or in and out: no other point is looked at.
+
+    Little of the time of the last direct change depends on how many points changed. Without one, the pace of learning
+    is what is known.
+    """
+    last, seconds = base.checkpoint, 0.0
+    if last.steps:
+        is_learned = last.steps == sum(record.points for record in base.slices)
+        share = points / last.steps
+        seconds = round(last.seconds * (share if is_learned else max(1.0, share)), 3)
     return ShardRetrain(shard=shard, from_slice=from_slice, point_epochs=points, seconds=seconds)
 
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from coordinator.decisions.batching import plan_batch
 from coordinator.decisions.decide import decide
 from coordinator.decisions.events import CheckpointWritten, ConstituentRefuted, Ingested, TrainingConfigured
-from coordinator.requests import Refutation
+from coordinator.decisions.plan import learned_chain, plan_retrain
+from coordinator.requests import Cost, Found, Refutation, RequestState
 from coordinator.state import FederationState
 from shards.lineage import CheckpointRecord
 from shards.routing import SliceId
 from shards.slices.files import SliceRecord
 from shards.specification import ShardId, SliceIndex
 from storage.digests import sha256
-from tests.coordinator.records import DATA, SETTINGS, checkpoint_of, configuration, federation, slice_of
+from tests.coordinator.records import DATA, SETTINGS, checkpoint_of, configuration, federation, request_of, slice_of
 
 AT = "2026-01-02T00:00:00+00:00"
 SHARD = ShardId(0)
@@ -55,6 +57,37 @@ def test_changed_slices_make_the_last_constituent_the_base() -> None:
     assert (after.shards[0].base.slices, after.shards[0].base.checkpoint) == (own.slices, own.chain[0])
     written = CheckpointWritten(shard=SHARD, checkpoint=checkpoint_of(after.lineages(SHARD)[0]), at=AT)
     assert decide(after, written)[0].shards[0].base is None
+
+
+def _written(state: FederationState, steps: int, seconds: float) -> FederationState:
+    """Return the state after its shard has a new constituent, which took so long."""
+    checkpoint = replace(checkpoint_of(state.lineages(SHARD)[0]), steps=steps, seconds=seconds)
+    return decide(state, CheckpointWritten(shard=SHARD, checkpoint=checkpoint, at=AT))[0]
+
+
+def test_the_pace_of_direct_changes_is_not_that_of_training() -> None:
+    """What one erasure took says what the next one takes, and nothing about a training from nothing."""
+    directly = replace(configuration(), learner="forest")
+    asked = decide(federation((300, 300)), TrainingConfigured(settings=SETTINGS, configuration=directly))[0]
+    trained = _written(asked, steps=600, seconds=6.0)
+    assert learned_chain(trained, SHARD) == trained.shards[0].chain
+    assert plan_retrain(trained, {FIRST: 5}, 1).expected == Cost(point_epochs=5, seconds=0.05)
+    waiting = _with(trained, slice_of(range(299)))
+    assert plan_retrain(waiting, {FIRST: 5}, 1).expected == Cost(point_epochs=5, seconds=0.05)
+    changed = _written(waiting, steps=1, seconds=0.2)
+    assert plan_retrain(changed, {FIRST: 1}, 1).expected == Cost(point_epochs=1, seconds=0.2)
+    assert plan_retrain(changed, {FIRST: 5}, 1).expected == Cost(point_epochs=5, seconds=1.0)
+    assert learned_chain(changed, SHARD) == ()
+
+
+def test_a_batch_of_direct_changes_costs_what_these_cost() -> None:
+    """Not a training of the shard."""
+    directly = replace(configuration(), learner="forest")
+    asked = decide(federation((300, 300)), TrainingConfigured(settings=SETTINGS, configuration=directly))[0]
+    waiting = _with(_written(_written(asked, 600, 6.0), 600, 6.0), slice_of(range(298)))
+    request = replace(request_of("r-1"), state=RequestState.QUARANTINED, found=Found(from_slices={SHARD: FIRST.slice}))
+    batch = plan_batch(replace(waiting, requests=(request,)), 1)
+    assert batch.expected == Cost(point_epochs=2, seconds=0.02)
 
 
 def test_a_replaced_slice_of_equal_content_leaves_no_base() -> None:
