@@ -64,6 +64,8 @@ class TrainingStarted:
 
     shards: tuple[tuple[ShardId, int], ...]
     slices: int
+    at_once: bool = False
+    """Whether the learner learns all slices of a shard together, which count as one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,7 +61,8 @@ def prove_shards(
     tasks = [train_task(state, shard, done=0, token=None) for shard in shards]
     if not tasks:
         return ()
-    listener(TrainingStarted(shards=tuple((shard, 0) for shard in shards), slices=len(tasks[0].lineages)))
+    started = tuple((shard, 0) for shard in shards)
+    listener(TrainingStarted(shards=started, slices=len(tasks[0].lineages), at_once=state.is_whole))
     retrained: dict[ShardId, dict[int, Sha256]] = {shard: {} for shard in shards}
     for event in pool.train(tasks):
         if isinstance(event, SliceLearned):

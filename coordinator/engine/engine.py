@@ -537,7 +537,8 @@ class Engine:
             state, token = self.state, self._ledger.token
             tasks = [train_task(state, shard, done=len(state.shards[shard].chain), token=token) for shard in shards]
             started = tuple((task.shard, len(task.done)) for task in tasks)
-            self._tools.listener(TrainingStarted(shards=started, slices=len(tasks[0].lineages)))
+            slices, whole = len(tasks[0].lineages), state.is_whole
+            self._tools.listener(TrainingStarted(shards=started, slices=slices, at_once=whole))
             for event in pool.train(tasks):
                 if isinstance(event, SliceLearned) and event.checkpoint is not None:
                     written = CheckpointWritten(shard=event.shard, checkpoint=event.checkpoint, at=self.now())

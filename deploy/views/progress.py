@@ -20,6 +20,8 @@ MOST_BARS = 32
 """With more shards, one bar stands for all of them."""
 
 _BAR_CHARACTERS: Final = 30
+_ALL_SLICES: Final = "all slices"
+"""Of learners that learn them together."""
 _LEAST_SECONDS: Final = 5.0
 """No estimate of the time left is shown before this long, nor if less than this is left."""
 
@@ -119,6 +121,7 @@ class _Lines:
         self._clock = clock
         self._reported_points = 0
         self._slices = 0
+        self._at_once = False
         self._work: _Work | None = None
 
     def __call__(self, notice: Notice) -> None:
@@ -131,16 +134,18 @@ class _Lines:
             case IngestProgress(points=points) if points >= 2 * self._reported_points:
                 self._reported_points = points
                 yield f"ingest: {points:,} data points"
-            case TrainingStarted(shards=shards, slices=slices):
+            case TrainingStarted(shards=shards, slices=slices, at_once=at_once):
                 self._slices, self._reported_points = slices, 0  # another site's ingest may follow
+                self._at_once = at_once
                 self._work = _Work(dict(shards), slices, self._clock)
-                yield f"training {len(shards)} shards of {slices} slices"
+                yield f"training {len(shards)} shards" + (", all slices at once" if at_once else f" of {slices} slices")
             case SliceLearned(shard=shard, slice=slice_, loss=loss):
                 left = ""
                 if self._work is not None:
                     self._work.move(shard, slice_)
                     left = self._work.left()
-                line = f"shard {shard}: slice {slice_} of {self._slices}{_and_loss(loss)}"
+                what = _ALL_SLICES if self._at_once else f"slice {slice_} of {self._slices}"
+                line = f"shard {shard}: {what}{_and_loss(loss)}"
                 yield f"{line}; {left}" if left else line
             case RequestMoved(request=request):
                 yield f"request {request.request_id}: {request.shown.value}"
@@ -160,17 +165,21 @@ class _Bars:
         self._all: TaskID | None = None
         self._bars: dict[int, TaskID] = {}
         self._work = _Work({}, 0, clock)
+        self._at_once = False
 
     def __call__(self, notice: Notice) -> None:
         match notice:
             case IngestProgress(points=points):
                 self._show_ingest(points)
-            case TrainingStarted(shards=shards, slices=slices):
+            case TrainingStarted(shards=shards, slices=slices, at_once=at_once):
+                self._at_once = at_once
                 self._start(dict(shards), slices)
             case EpochsDone(shard=shard, slice=slice_, epochs=epochs, of_epochs=of_epochs):
-                self._move(shard, slice_ - 1 + epochs / of_epochs, f"slice {slice_}, epoch {epochs}/{of_epochs}")
+                what = f"{_ALL_SLICES}, step" if self._at_once else f"slice {slice_}, epoch"
+                self._move(shard, slice_ - 1 + epochs / of_epochs, f"{what} {epochs}/{of_epochs}")
             case SliceLearned(shard=shard, slice=slice_, loss=loss):
-                self._move(shard, slice_, f"slice {slice_} learned{_and_loss(loss)}")
+                what = _ALL_SLICES if self._at_once else f"slice {slice_}"
+                self._move(shard, slice_, f"{what} learned{_and_loss(loss)}")
             case RequestMoved(request=request):
                 self._progress.console.print(
                     f"request {request.request_id}: {request.shown.value}", highlight=False, markup=False

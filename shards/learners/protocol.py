@@ -57,6 +57,15 @@ class AnswersTogether(Protocol[State]):
         ...
 
 
+@runtime_checkable
+class AnswersWithLess(Protocol[State]):
+    """A learner that needs only a part of a constituent to answer."""
+
+    def for_answers(self, state: State) -> State:
+        """Return what answers as ``state`` does, in less memory. It cannot be stored or changed."""
+        ...
+
+
 class Learner(Protocol[State]):
     """Learns one constituent, slice after slice, reproducibly.
 
@@ -100,3 +109,9 @@ class Learner(Protocol[State]):
 def answering(learner: Learner[State], states: Sequence[State]) -> tuple[State, ...]:
     """Return the states whose outputs are aggregated: those of the constituents, or one for all of them."""
     return (learner.together(states),) if isinstance(learner, AnswersTogether) else tuple(states)
+
+
+def opened(learner: Learner[State], payload: bytes, shard: ShardId) -> State:
+    """Return the constituent in a checkpoint, for answers alone. Raises as ``Learner.from_bytes`` does."""
+    state = learner.from_bytes(payload, shard)
+    return learner.for_answers(state) if isinstance(learner, AnswersWithLess) else state

@@ -129,6 +129,10 @@ class Forest:
             counted += 1
         return total / max(counted, 1)
 
+    def for_answers(self, state: Grown) -> Grown:
+        """Return the forest without the candidates of its splits, which are most of it."""
+        return Grown(state.nodes.without_candidates(), state.shard)
+
     def digest(self, state: Grown) -> Sha256:
         """Return the digest of all nodes."""
         return digest_arrays(self.arrays(state))

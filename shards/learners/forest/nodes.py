@@ -9,7 +9,7 @@ points, F features.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 import numpy as np
@@ -74,6 +74,11 @@ class Nodes:
         """Return the nodes in these places, in this order."""
         candidates = self.candidates(places[self.kept_M[places]])
         return Nodes(*(getattr(self, name)[candidates if "_I" in name else places] for name in NAMES))
+
+    def without_candidates(self) -> Nodes:
+        """Return the nodes as answers need them."""
+        none = {name: getattr(self, name)[:0].copy() for name in NAMES if "_I" in name}
+        return replace(self, kept_M=np.zeros_like(self.kept_M), **none)
 
     def replaced(self, places: Integers, by: Nodes) -> Nodes:
         """Return the nodes without those in ``places``, which rise, and with those in ``by``; may write into arrays."""

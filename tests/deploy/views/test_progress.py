@@ -93,6 +93,14 @@ def test_bars_on_a_terminal() -> None:
     assert "request er-[b]: quarantined" in shown
 
 
+def test_learners_that_learn_all_slices_together_say_so() -> None:
+    """They have one portion, and its number would be that of no slice."""
+    story = (TrainingStarted(shards=((ShardId(0), 0),), slices=1, at_once=True), _epoch(0, 1, 3), _learned(0, 1))
+    lines = ["training 1 shards, all slices at once", "shard 0: all slices"]
+    assert _reported(io.StringIO(), story).splitlines() == lines
+    assert "all slices learned" in _reported(_Terminal(), story)
+
+
 def test_quiet_says_nothing() -> None:
     """With ``--json`` of the demo nothing is shown."""
     assert not _reported(_Terminal(), STORY, quiet=True)
