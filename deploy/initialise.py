@@ -263,7 +263,10 @@ def _text(train: str, found: SourceDescription, guess: Guess, csv: CsvForm, pass
         *_encoder_lines(guess),
     ]
     is_sliced = not LEARNERS[learner].whole
-    model = _NETWORK.format(epochs=sizes.epochs, batch_size=sizes.batch_size) if learner == TORCH else _OTHERS[learner]
+    estimator = _REGRESSOR if guess.is_number else _CLASSIFIER
+    model = {TORCH: _NETWORK, **_OTHERS}[learner].format(
+        epochs=sizes.epochs, batch_size=sizes.batch_size, estimator=estimator
+    )
     return _TEMPLATE.format(
         points=f"{found.points:,}",
         name=_quoted(_name(train)),
@@ -366,7 +369,7 @@ _DIRECT: Final[Mapping[str, str]] = {
     learner: f"""\
 [model]
 learner   = "{learner}"  # people are taken out of it directly
-arguments = {{ {arguments} }}
+arguments = {{{{ {arguments} }}}}
 
 [training]
 seed = 7  # of all draws; there is no recipe
@@ -389,13 +392,24 @@ _OTHERS: Final[Mapping[str, str]] = {
     "boosting": """\
 [model]
 learner   = "boosting"  # LightGBM: pip install 'sisa-ray[boosting]'
-arguments = { learning_rate = 0.1, leaves = 31, min_leaf = 20 }
+arguments = {{ learning_rate = 0.1, leaves = 31, min_leaf = 20 }}
 
 [training]
 epochs = 100  # trees, as one would use without slicing; of three classes or more, one for each class
 seed   = 7
 """,
+    "sklearn": """\
+[model]
+learner   = "sklearn"
+arguments = {{ {estimator} }}  # and its own parameters, such as alpha
+
+[training]
+epochs = {epochs}  # calls of partial_fit, as one would use without slicing
+seed   = 7
+""",
 }
+_CLASSIFIER: Final = 'estimator = "SGDClassifier", loss = "log_loss"'
+_REGRESSOR: Final = 'estimator = "SGDRegressor"'
 
 
 def _quoted(text: str) -> str:

@@ -14,6 +14,7 @@ from cluster.config.serve import ServeSettings
 from cluster.config.toml import TOP, Problems, parse_file, read_table
 from coordinator.settings import AggregationSettings, ErasureSettings, ReceiptSettings
 from shards.learner_kinds.kinds import LEARNERS, TORCH
+from shards.learner_kinds.scikit import check_estimator
 from shards.specification import (
     DataSettings,
     ModelSettings,
@@ -303,6 +304,8 @@ def _check_together(tables: Mapping[str, Any], problems: Problems) -> None:
         _note(problems, "training", "epochs", lambda: check_schedule(training, tables["partition"], model))
     if None not in (data, model):
         _note(problems, "model", "learner", lambda: check_learner(model, data))
+        if model.learner != TORCH:
+            _note(problems, "model", "arguments", lambda: check_estimator(model.learner_arguments, data.target))
     if data is not None and aggregation is not None and aggregation.rule not in data.predicted.rules:
         fact = f"rule = {aggregation.rule!r} is not one of the target {data.target}: leave it out"
         problems.add("aggregation", "rule", fact)

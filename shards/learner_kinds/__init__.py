@@ -7,5 +7,6 @@ bayesian    the arguments of Bayesian linear regression and the conjugate famili
 boosting    the arguments of boosted trees
 forest      the arguments of forests
 k_means     the arguments of k-means
+scikit      the arguments of scikit-learn's estimators
 summation   the arguments of naive Bayes and ridge
 """

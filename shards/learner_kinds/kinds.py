@@ -14,6 +14,7 @@ from shards.learner_kinds.boosting import BoostingArguments
 from shards.learner_kinds.forest import ForestArguments
 from shards.learner_kinds.guarantees import EXACT, Guarantee
 from shards.learner_kinds.k_means import KMeansArguments
+from shards.learner_kinds.scikit import ScikitArguments, read_estimator
 from shards.learner_kinds.summation import NaiveBayesArguments, RidgeArguments
 from shards.targets import Class, Cluster, Interval, MultiLabel, Number
 
@@ -28,6 +29,7 @@ LearnerArguments = (
     | RateArguments
     | KMeansArguments
     | BoostingArguments
+    | ScikitArguments
 )
 
 _ALL: Final = (Class.kind, Number.kind, MultiLabel.kind)
@@ -95,6 +97,7 @@ LEARNERS: Final[Mapping[str, LearnerKind]] = {
         targets=(Number.kind,), arguments=RateArguments, whole=True, interval="credible", is_counting=True
     ),
     "boosting": LearnerKind(targets=_ALL, arguments=BoostingArguments, whole=False, epochs=100),
+    "sklearn": LearnerKind(targets=(Class.kind, Number.kind), arguments=ScikitArguments, whole=False, epochs=20),
 }
 """By the name in ``[model] learner``."""
 
@@ -109,6 +112,8 @@ def read_arguments(learner: str, given: Mapping[str, Any]) -> tuple[LearnerArgum
     """
     form = LEARNERS[learner].arguments
     assert form is not None
+    if form is ScikitArguments:
+        return read_estimator(given)
     known = {each.name: each.default for each in fields(form)}
     problems, values = [], dict[str, Any]()
     for name, value in given.items():
@@ -123,6 +128,7 @@ def read_arguments(learner: str, given: Mapping[str, Any]) -> tuple[LearnerArgum
     if problems:
         return None, problems
     made = form(**values)
+    assert not isinstance(made, ScikitArguments)
     problems = [f"arguments.{problem}" for problem in made.problems()]
     return (None if problems else made), problems
 
@@ -138,6 +144,8 @@ def arguments_record(learner: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """
     made, _ = read_arguments(learner, given)
     assert made is not None
+    if isinstance(made, ScikitArguments):
+        return made.record()
     later = {each.name: each.default for each in fields(made) if each.metadata}
     return {name: value for name, value in asdict(made).items() if name not in later or value != later[name]}
 

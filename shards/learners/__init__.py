@@ -10,5 +10,6 @@ torch/       networks
 k_means/     clusters out of which points are taken directly
 boosting/    boosted trees of LightGBM
 forest/      decision trees out of which points are taken directly
+scikit/      estimators of scikit-learn
 summation/   naive Bayes and ridge: sums over points
 """

@@ -13,6 +13,7 @@ from shards.learners.boosting.library import boosting_profile
 from shards.learners.forest.learner import Forest
 from shards.learners.k_means.learner import KMeans
 from shards.learners.protocol import Learner
+from shards.learners.scikit.learner import Scikit, scikit_profile
 from shards.learners.summation.bayesian_linear import BayesianLinear
 from shards.learners.summation.conjugate import BetaBernoulli, DirichletCategorical, GammaPoisson
 from shards.learners.summation.naive_bayes import NaiveBayes
@@ -40,10 +41,14 @@ _MADE_BY: Final[Mapping[str, Callable[[Any, int, int, str, int], Learner[Any]]]]
 
 _CONTINUED: Final[Mapping[str, Callable[[Any, int, int, str, TrainingSettings, int], Learner[Any]]]] = {
     "boosting": Boosting,
+    "sklearn": Scikit,
 }
 """Those that go on from slice to slice, made from their arguments, features, outputs, target, training and slices."""
 
-_PROFILES: Final[Mapping[str, Callable[[bool], NumericsProfile]]] = {"boosting": boosting_profile}
+_PROFILES: Final[Mapping[str, Callable[[bool], NumericsProfile]]] = {
+    "boosting": boosting_profile,
+    "sklearn": scikit_profile,
+}
 """What decides the bits of those that do not compute with whole numbers."""
 
 _WHOLE_NUMBERS: Final = NumericsProfile(

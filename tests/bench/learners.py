@@ -23,9 +23,10 @@ import lightgbm
 import numpy as np
 import numpy.typing as npt
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import RidgeClassifier
+from sklearn.linear_model import RidgeClassifier, SGDClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.naive_bayes import GaussianNB
+from sklearn.neural_network import MLPClassifier
 
 from shards.learner_kinds.kinds import LEARNERS
 from shards.learners.forest.learner import Forest
@@ -152,6 +153,8 @@ def main() -> None:
         "forest": lambda: RandomForestClassifier(**same),
         "naive_bayes": GaussianNB,
         "ridge": RidgeClassifier,
+        "SGDClassifier": lambda: SGDClassifier(loss="log_loss", max_iter=trees, tol=None, random_state=0),
+        "MLPClassifier": lambda: MLPClassifier(max_iter=trees, tol=0, n_iter_no_change=trees, random_state=0),
         "boosting": lambda: lightgbm.LGBMClassifier(n_estimators=trees, n_jobs=1, verbosity=-1),
     }
     cases: list[tuple[str, dict[str, Any]]] = [
@@ -162,6 +165,8 @@ def main() -> None:
         ("naive_bayes", {}),
         ("ridge", {}),
         ("boosting", {}),
+        ("sklearn", {"estimator": "SGDClassifier", "loss": "log_loss"}),
+        ("sklearn", {"estimator": "MLPClassifier"}),
     ]
     known = {name: _reference(make, features_NF, labels_N, train) for name, make in references.items()}
     columns = "learner, AUC, reference's, train s, reference's, erase ms, retrain ÷ erase, rows ÷ erase's, MB"
@@ -173,7 +178,7 @@ def main() -> None:
         else:
             learner = learner_of(name, arguments, features_NF.shape[1], trees, _SLICES)
             found = measure_continued(learner, features_NF, labels_N, train)
-        area, seconds = known[name]
+        area, seconds = known[arguments.get("estimator", name)]
         words = ", ".join(f"{key} {value}" for key, value in arguments.items() if key != "trees")
         print(
             f"| {name} {words} | {found.area:.4f} | {area:.4f} | {found.train:.2f} | {seconds:.2f} |"

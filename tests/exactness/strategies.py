@@ -85,6 +85,8 @@ LEARNERS: list[tuple[str, str, dict[str, Any]]] = [
     ("boosting", "class", {"min_leaf": 2, "leaves": 4, "learning_rate": 0.5}),
     ("boosting", "number", {"min_leaf": 1, "depth": 2, "l2": 1.0, "feature_share": 0.7}),
     ("boosting", "multi_label", {"min_leaf": 1, "bins": 8, "l1": 0.1}),
+    ("sklearn", "class", {"estimator": "SGDClassifier", "loss": "log_loss", "average": 5}),
+    ("sklearn", "number", {"estimator": "MLPRegressor", "solver": "sgd", "hidden_layer_sizes": [3]}),
 ]
 """Learners other than torch, with a target that they serve, and arguments."""
 

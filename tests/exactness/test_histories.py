@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shards.learner_kinds.kinds import LEARNERS as KINDS
 from shards.learners.torch.learner import TorchState
 from shards.routing import SliceId
 from tests.doubles.federation import Point, SmallFederation, survivors
@@ -104,11 +105,12 @@ def test_any_history_with_any_target_ends_in_the_bytes_of_a_full_retrain(number:
 @pytest.mark.parametrize("number", range(len(LEARNERS)))
 def test_any_history_with_any_learner_ends_in_the_bytes_of_a_full_retrain(number: int) -> None:
     """Learners that take points out directly, or train on from a slice, arrive at the bytes of a run without them."""
-    if (package := NEEDED.get(LEARNERS[number][0])) is not None:
-        pytest.importorskip(package)
+    learner, target, arguments = LEARNERS[number]
+    if learner in NEEDED:
+        pytest.importorskip(NEEDED[learner])
 
-    @settings(max_examples=5 if package else 10)
-    @given(history=other_histories(*LEARNERS[number]))
+    @settings(max_examples=10 if KINDS[learner].whole else 4)
+    @given(history=other_histories(learner, target, arguments))
     def check(history: History) -> None:
         check_history(history)
 

@@ -114,6 +114,11 @@ MISTAKES = [
         _with('learner = "forest"') + "[training]\nseeds = 4\n",
         "[training] seeds is not a known setting; did you mean seed?",
     ),
+    (
+        _with('learner = "sklearn"\narguments = { estimator = "SGDClassifier" }', NUMBER),
+        "arguments.estimator = 'SGDClassifier' predicts a class, and [data] target is number. Take SGDRegressor",
+    ),
+    (_with('learner = "sklearn"'), "[model] arguments.estimator must be one of SGDClassifier, Perceptron"),
     (_with('learner = "boosting"\narguments = { trees = 9 }'), "arguments.trees is not an argument of boosting"),
     (_with('learner = "boosting"\narguments = { leaves = 1 }'), "arguments.leaves must be 2 .. 131072, got 1"),
     (
@@ -154,6 +159,15 @@ def test_epochs_are_recorded_where_the_learner_has_some(tmp_path: Path) -> None:
     assert fewer.training.epochs == 30
 
 
+def test_an_estimators_own_defaults_are_left_out_of_its_record(tmp_path: Path) -> None:
+    """Writing one changes nothing; the version of scikit-learn, which decides them, is in the lineage."""
+    plain = _with('learner = "sklearn"\narguments = { estimator = "Perceptron" }')
+    written = _with('learner = "sklearn"\narguments = { estimator = "Perceptron", alpha = 0.0001, eta0 = 0.5 }')
+    assert settings_record(read(tmp_path / "one.toml", plain))["model"]["arguments"] == {"estimator": "Perceptron"}
+    found = settings_record(read(tmp_path / "two.toml", written))["model"]["arguments"]
+    assert found == {"estimator": "Perceptron", "eta0": 0.5}
+
+
 def test_the_usual_learner_is_left_out_of_records(tmp_path: Path) -> None:
     """Stores of releases that knew torch alone keep their records."""
     plain, named = read(tmp_path / "one.toml", GOOD), read(tmp_path / "two.toml", _with('learner = "torch"', GOOD))
@@ -161,7 +175,7 @@ def test_the_usual_learner_is_left_out_of_records(tmp_path: Path) -> None:
     assert settings_record(plain)["model"] == {"factory": "shards.models:mlp", "arguments": {}}
 
 
-@pytest.mark.parametrize("learner", sorted(LEARNERS.keys() - {"torch"}))
+@pytest.mark.parametrize("learner", sorted(LEARNERS.keys() - {"torch", "sklearn"}))
 def test_a_learner_needs_no_further_setting(learner: str, tmp_path: Path) -> None:
     """The defaults do, and the seed may be set."""
     texts = {"class": PLAIN, "number": NUMBER, "cluster": CLUSTERS}

@@ -15,6 +15,7 @@ from tests.doubles.user_folder import MARKED, UserFolder, small_points, without
 
 LEARNERS: dict[str, dict[str, Any]] = {
     "boosting": {"model__arguments": {"min_leaf": 2, "leaves": 4}, "training__epochs": 6},
+    "sklearn": {"model__arguments": {"estimator": "SGDClassifier", "loss": "log_loss"}, "training__epochs": 6},
 }
 NO_RECIPE = {"training__batch_size": None, "training__learning_rate": None}
 
