@@ -41,6 +41,7 @@ _LATE: Final = (
     "rich.live",
     "rich.progress",
     "shards.models",
+    "sklearn.metrics",
     "torch._dynamo",
 )
 
