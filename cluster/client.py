@@ -35,6 +35,7 @@ from cluster.release import HEADER, refuse_other_contract, release_in
 from cluster.results.federation import ErasureAnswer, SubjectFound, SubjectsFound
 from cluster.results.sites import SitesStatus
 from coordinator.aggregation import AnsweredBy, ModelFailed
+from coordinator.effects import HoldoutMeasure
 from coordinator.requests import RequestState
 from coordinator.sites import SiteStanding, TookPart
 from coordinator.status import FederationStatus, RequestStatus
@@ -322,6 +323,13 @@ class Client:
         Raises ``Invalid`` when no weights leave the site, ``ObjectMissing`` when the checkpoint is not served.
         """
         return self._ask("GET", f"/v1/checkpoints/{shard}/{quote(sha256, safe='')}").body
+
+    def measure(self) -> HoldoutMeasure:
+        """Return how well the site's own constituents do on its hold-out points; role federate.
+
+        Raises ``Invalid`` when the site keeps that to itself, or has no hold-out points.
+        """
+        return self._decoded(HoldoutMeasure, self._ask("GET", "/v1/measure").body)
 
     def is_healthy(self) -> bool:
         """Return whether a replica can answer now. Raises ``Unavailable`` when no server does."""

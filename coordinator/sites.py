@@ -7,6 +7,7 @@ Shape legend: N points, S scores.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
@@ -15,8 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from coordinator.aggregation import AnsweredBy, Rule
+from coordinator.effects import HoldoutMeasure
 from coordinator.requests import ErasureRequest
 from shards.learner_kinds.guarantees import EXACT
+from shards.measures import MEANS, ROOT_OF_MEAN
 from shards.targets import Target
 from storage.digests import Sha256, digest_of
 from storage.errors import Conflict, Invalid, Unavailable
@@ -148,6 +151,26 @@ def set_back(site: str) -> Unavailable:
         "Restore its newest state; if that is lost, withdraw the site: it may hold again what was erased.",
         site=site,
     )
+
+
+def measured_together(measures: Sequence[HoldoutMeasure], columns: int) -> dict[str, float]:
+    """Return the metrics over all hold-out points of several sites, each of which measured its own answers to its own.
+
+    Only what follows from the sites' metrics and counts: the means over data points that all of them have, and the root
+    of the mean square if one column is predicted (``columns``). Areas, F1, quantiles, R² and the shares of each class
+    do not: their parts would have to leave the sites.
+    """
+    points = sum(each.points for each in measures)
+    found = {}
+    for name in measures[0].metrics if measures else ():
+        values = [(each.points, each.metrics[name]) for each in measures if name in each.metrics]
+        if len(values) < len(measures):
+            continue
+        if name in MEANS:
+            found[name] = sum(count * value for count, value in values) / points
+        elif name == ROOT_OF_MEAN and columns == 1:
+            found[name] = math.sqrt(sum(count * value**2 for count, value in values) / points)
+    return found
 
 
 def answered_together(parts: Sequence[TookPart]) -> AnsweredBy:

@@ -20,6 +20,10 @@ BINS: Final = 15
 """Bins of equal width from 0 to 1 in the expected calibration error."""
 QUANTILES: Final[Mapping[str, float]] = {"error_q50": 0.5, "error_q90": 0.9, "error_q99": 0.99}
 """The quantiles of the absolute error, by the names of their metrics."""
+MEANS: Final = frozenset({"accuracy", "log_loss", "brier", "mae", "coverage", "interval_width", "inertia"})
+"""Metrics that are means over data points: those of several sets follow from each set's, weighted by its points."""
+ROOT_OF_MEAN: Final = "rmse"
+"""The metric of which that is true of its square, if one column is predicted."""
 _MOST_NAMED: Final = 3
 
 _Floats = npt.NDArray[np.float64]

@@ -58,6 +58,9 @@ class SiteSettings:
     """What may leave the site: aggregated ``predictions`` only, or ``weights``, its constituents, as well."""
     lookup: bool = False
     """Whether the federation may ask the site whether somebody is there. Behind ``url`` the site's own copy decides."""
+    measures: bool = False
+    """Whether the federation may ask how well the site's own constituents do on its hold-out points. Behind ``url`` the
+    site's own copy decides."""
     url: str | None = None
     """Where the site's own API is ('sisa serve --site NAME' there); default: it is reached through the cluster."""
     token_file: str | None = None

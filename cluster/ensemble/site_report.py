@@ -11,11 +11,12 @@ from cluster.config.sites import SiteSettings
 from cluster.ensemble.replica_state import Standing
 from cluster.results.federation import SubjectFound
 from coordinator.decisions.ended import numbered as numbered_of
+from coordinator.effects import HoldoutMeasure
 from coordinator.engine.ended import buckets
 from coordinator.sites import Accepted, SiteStanding, history_of
 from coordinator.state import NONE_ENDED, EndedRequests, FederationState, servable
 from shards.learners.trainer import read_checkpoint
-from storage.errors import Corrupt, Invalid, ObjectMissing
+from storage.errors import Corrupt, Invalid, ObjectMissing, Unavailable
 from storage.objects import ObjectStore
 
 
@@ -32,6 +33,7 @@ class Telling:
         self._store = store
         self._leaves_weights = site is not None and site.leaves == "weights"
         self._is_looked_into = site is not None and site.lookup
+        self._reports_measures = site is not None and site.measures
         # Without a lock: put whole, and two threads that read the buckets at once find the same.
         self._ended: tuple[EndedRequests, dict[int, Accepted]] = (NONE_ENDED, {})
 
@@ -86,6 +88,26 @@ class Telling:
             if each.shard == shard and each.checkpoint.sha256 == sha256:
                 return read_checkpoint(self._store, each.checkpoint, each.shard)
         raise ObjectMissing("the site serves no such checkpoint now", "Read the site's standing, and try again.")
+
+    def measure(self) -> HoldoutMeasure:
+        """Return how well the constituents that answer now do on this site's hold-out points.
+
+        Raises ``Withheld`` if not allowed, ``Invalid`` without hold-out points, ``Unavailable`` until it is measured.
+        """
+        if not self._reports_measures:
+            raise Withheld(
+                "this site keeps its measures to itself",
+                "Ask the site to set measures = true in its own table [[site]].",
+            )
+        state = self._standing.trained()
+        if not state.held_out:
+            raise Invalid("this site has no hold-out points", "Set [data] holdout for it, and train it.")
+        if state.measure is None or not state.has_current_measure:
+            raise Unavailable(
+                "what this site serves now is not measured yet on its hold-out points",
+                "Run 'sisa train' there, which measures it.",
+            )
+        return state.measure
 
     def lookup(self, subjects: Iterable[str | int]) -> tuple[SubjectFound, ...]:
         """Return what the site holds of each subject; see ``Reading.lookup``. Raises ``Withheld`` if not allowed."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.results.federation import Evaluation, SubjectFound, Verification
+from coordinator.effects import HoldoutMeasure
 from coordinator.receipts.bundles import ReceiptBundle
 from coordinator.sites import TookPart, answered_together
 from coordinator.status import FederationStatus
@@ -52,6 +53,22 @@ class SitesEvaluation:
     overall: Evaluation
     sites: tuple[TookPart, ...]
     absent: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SitesMeasures:
+    """How well each site's own constituents do on its own hold-out points; the federation's answers are others."""
+
+    sites: Mapping[str, HoldoutMeasure]
+    together: Mapping[str, float]
+    """Over the hold-out points of all these sites; see ``coordinator.sites.measured_together``."""
+    absent: Mapping[str, str]
+    """Why each of the other sites gave none, by site."""
+
+    @property
+    def points(self) -> int:
+        """How many hold-out points these sites have."""
+        return sum(each.points for each in self.sites.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -45,6 +45,7 @@ from cluster.serving.schemas import (
 )
 from cluster.serving.service import Service
 from cluster.tokens import TokenRecord
+from coordinator.effects import HoldoutMeasure
 from coordinator.interventions import Cancel, Extend, Hold, Intervention, Release
 from coordinator.requests import check_request_id
 from coordinator.status import for_the_federation, for_the_public, without_effects
@@ -118,6 +119,13 @@ class _Endpoints(Endpoints):
             response_model=StandingShape,
             responses=responses(*COMMON, 422),
             openapi_extra={**TOKEN, "parameters": [HEARD_OF]},
+        )
+        app.add_api_route(
+            "/v1/measure",
+            self.measure,
+            response_model=HoldoutMeasure,
+            responses=responses(*COMMON, 422),
+            openapi_extra=TOKEN,
         )
         app.add_api_route(
             "/v1/checkpoints/{shard}/{sha256}",
@@ -276,6 +284,11 @@ class _Endpoints(Endpoints):
         await self.admit(request, "federate")
         heard_of = whole_number(request, "requests")
         return json_answer(asdict(await self.call(lambda: self._service.telling.standing(heard_of))))
+
+    async def measure(self, request: Request) -> Response:
+        """Return how well this site does on its own hold-out points, if its federation may know. Roles: federate."""
+        await self.admit(request, "federate")
+        return json_answer(asdict(await self.call(self._service.telling.measure)))
 
     async def checkpoint(self, request: Request, shard: str, sha256: str) -> Response:
         """Return a checkpoint to the federation that this is a site of, if weights may leave. Roles: federate."""

@@ -24,6 +24,7 @@ from cluster.results.sites import (
     SitesAnswers,
     SitesEvaluation,
     SitesLookup,
+    SitesMeasures,
     SitesStatus,
     SiteStatus,
     SitesVerification,
@@ -38,11 +39,12 @@ from cluster.sites.remote import RemoteSite
 from cluster.training.workers import one_ray
 from cluster.writer.drafting import new_request_id, texts
 from cluster.writer.place import check_place, settle_identity
+from coordinator.effects import HoldoutMeasure
 from coordinator.ports import Clock, Listener, Remark, ignore_notice
 from coordinator.receipts.bundles import ReceiptBundle, bundle_from_bytes, verify_bundle
 from coordinator.receipts.issuer import Registrar
 from coordinator.receipts.site_receipts import SiteEvidence
-from coordinator.sites import SiteRecord, SiteStanding
+from coordinator.sites import SiteRecord, SiteStanding, measured_together
 from coordinator.status import FederationStatus, RequestStatus
 from storage.errors import Corrupt, Invalid, ObjectMissing, SisaError, Unavailable
 from storage.objects import NewName, new_name
@@ -186,6 +188,30 @@ class SiteFederation:
     def evaluate(self, data: object) -> SitesEvaluation:
         """Return the federation's accuracy on labelled data, overall and per class; for ``data`` see ``predict``."""
         return self._answering.evaluate(data)
+
+    def measures(self) -> SitesMeasures:
+        """Return how well each site's own constituents do on its hold-out points, and the same over all such points.
+
+        Only members that allow it (``[[site]] measures``) are asked. If one fails, the others' measures are returned.
+        """
+        found, absent = dict[str, HoldoutMeasure](), dict[str, str]()
+        members = {site.name for site in self._members()}
+        for site in self.specification.sites:
+            if site.name not in members:
+                absent[site.name] = "it is not a member"
+            elif not site.settings.measures:
+                absent[site.name] = "it keeps its measures to itself: measures is false in its table"
+            else:
+                link = self._links[site.name]
+                try:
+                    self.roster.advance(
+                        site.name, link.standing
+                    )  # one that was set back may hold again what was erased
+                    found[site.name] = link.measure()
+                except SisaError as error:
+                    absent[site.name] = error.fact
+        together = measured_together(tuple(found.values()), len(self.specification.target.names))
+        return SitesMeasures(sites=found, together=together, absent=absent)
 
     def erase(
         self,

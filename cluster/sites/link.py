@@ -18,6 +18,7 @@ from cluster.results.federation import ErasureAnswer, SubjectFound, Verification
 from cluster.runtime.session import is_to_start_ray
 from cluster.sites.site_server import Desk
 from cluster.writer.stores import open_objects
+from coordinator.effects import HoldoutMeasure
 from coordinator.ports import Clock, Listener
 from coordinator.sites import SiteAnswer, SiteStanding
 from coordinator.status import FederationStatus, RequestStatus, for_the_federation, without_effect
@@ -64,6 +65,10 @@ class SiteLink(Protocol):
         """See ``Federation.erase_everyone``."""
         ...
 
+    def measure(self) -> HoldoutMeasure:
+        """See ``Telling.measure``."""
+        ...
+
     def lookup(self, subjects: Iterable[str | int]) -> tuple[SubjectFound, ...]:
         """See ``Telling.lookup``."""
         ...
@@ -92,7 +97,7 @@ class SiteLink(Protocol):
 class NearSite:
     """A site whose store this process can reach, such as a folder when a federation is tried on one machine.
 
-    As over any other link, nothing that was measured on the site's hold-out points crosses it.
+    As over any other link, what was measured on the site's hold-out points crosses it only by ``measure``.
     """
 
     def __init__(self, site: ListedSite, listener: Listener, clock: Clock | None = None) -> None:
@@ -151,6 +156,10 @@ class NearSite:
         """See ``SiteLink.erase_everyone``."""
         with self._federation() as federation:
             return without_effect(federation.erase_everyone(request_id))
+
+    def measure(self) -> HoldoutMeasure:
+        """See ``SiteLink.measure``."""
+        return self._desk.measure()
 
     def lookup(self, subjects: Iterable[str | int]) -> tuple[SubjectFound, ...]:
         """See ``SiteLink.lookup``."""

@@ -35,6 +35,7 @@ from cluster.sites.link import NearSite
 from cluster.training.worker import keep_silent
 from cluster.writer.identity import with_key_in_store
 from cluster.writer.stores import open_objects
+from coordinator.effects import HoldoutMeasure
 from coordinator.ports import Clock, Listener, ignore_notice
 from coordinator.sites import SiteAnswer, SiteStanding
 from coordinator.status import FederationStatus, RequestStatus
@@ -150,6 +151,11 @@ class SiteShell:
     def status(self) -> FederationStatus:
         """See ``Federation.status``."""
         return self._near.status()
+
+    @ray.method(concurrency_group="questions")
+    def measure(self) -> HoldoutMeasure:
+        """See ``Telling.measure``."""
+        return self._near.measure()
 
     @ray.method(concurrency_group="questions")
     def lookup(self, subjects: list[str | int]) -> tuple[SubjectFound, ...]:
@@ -293,6 +299,11 @@ class PinnedSite:
     def erase_everyone(self, request_id: str) -> RequestStatus:
         """See ``SiteLink.erase_everyone``."""
         found: RequestStatus = self._worked("erase_everyone", request_id)
+        return found
+
+    def measure(self) -> HoldoutMeasure:
+        """See ``SiteLink.measure``."""
+        found: HoldoutMeasure = self._asked("measure")
         return found
 
     def lookup(self, subjects: Iterable[str | int]) -> tuple[SubjectFound, ...]:

@@ -11,6 +11,7 @@ Shape legend: N points, F features, S scores.
 
 from __future__ import annotations
 
+import math
 import os
 import ssl
 from collections import deque
@@ -27,6 +28,7 @@ from cluster.config.sites import ListedSite, SitesSettings
 from cluster.release import OtherRelease
 from cluster.results.federation import ErasureAnswer, SubjectFound, Verification
 from cluster.sites.site_server import arranged
+from coordinator.effects import HoldoutMeasure
 from coordinator.sites import SiteAnswer, SiteStanding
 from coordinator.status import FederationStatus, RequestStatus
 from shards.data.messages import scores_of_table, table_of_encoded, table_of_features
@@ -156,6 +158,19 @@ class RemoteSite:
     def erase_everyone(self, request_id: str) -> RequestStatus:
         """See ``SiteLink.erase_everyone``."""
         return self._submitted(lambda client: client.erase_everyone(request_id), request_id, _PATIENCE_SECONDS)
+
+    def measure(self) -> HoldoutMeasure:
+        """See ``SiteLink.measure``. Raises ``Unavailable`` when the site's server is too old to be asked."""
+        with self._client() as client:
+            try:
+                found = client.measure()
+            except ObjectMissing as error:
+                raise Unavailable(
+                    "the site's server is too old to report measures", "Ask its operator to upgrade it.", site=self.name
+                ) from error
+        if found.points < 1 or found.generation < 1 or not all(map(math.isfinite, found.metrics.values())):
+            raise Corrupt("the site reports an impossible measure, which was not used", "Check the site's server.")
+        return found
 
     def lookup(self, subjects: Iterable[str | int]) -> tuple[SubjectFound, ...]:
         """See ``SiteLink.lookup``. Raises ``Unavailable`` when the site's server is too old to be asked."""

@@ -19,6 +19,7 @@ from cluster.ensemble.site_report import Telling
 from cluster.results.federation import SubjectFound
 from cluster.runtime.system import SystemClock
 from cluster.writer.stores import open_objects
+from coordinator.effects import HoldoutMeasure
 from coordinator.ports import Clock
 from coordinator.sites import SiteAnswer, SiteStanding
 from shards.encoding import NO_ENCODING, Encoding
@@ -68,6 +69,10 @@ class Desk:
     def checkpoint(self, shard: int, sha256: str) -> bytes:
         """See ``Telling.checkpoint``."""
         return self._telling.checkpoint(shard, sha256)
+
+    def measure(self) -> HoldoutMeasure:
+        """See ``Telling.measure``."""
+        return self._telling.measure()
 
     def lookup(self, subjects: Iterable[str | int]) -> tuple[SubjectFound, ...]:
         """See ``Telling.lookup``."""

@@ -20,7 +20,7 @@ from deploy.views.verifying import finding_json
 from storage.errors import Invalid
 
 if TYPE_CHECKING:
-    from cluster.results.sites import SitesStatus
+    from cluster.results.sites import SitesMeasures, SitesStatus
     from cluster.sites.federation import SiteFederation
     from coordinator.sites import TookPart
 
@@ -63,17 +63,40 @@ def predict_at_sites(federation: SiteFederation, data: str, out: Path) -> Outcom
 
 
 def evaluate_at_sites(federation: SiteFederation, data: str | None) -> Outcome:
-    """Measure how good the federation's answers to labelled data are."""
+    """Measure how good the federation's answers to labelled data are, or each site's own to its hold-out points."""
     if data is None:
-        raise Invalid(
-            "hold-out points are each site's own, and the answers of all sites together are not measured on them",
-            "Name a labelled file, or run 'sisa --site NAME evaluate' at a site.",
-        )
+        return _measures_outcome(federation.measures())
     found = federation.evaluate(data)
     return Outcome(
         data={**json_value(evaluation_data(found.overall)), **who(found.sites, found.absent)},
         text=f"{evaluation_text(found.overall)}\n{who_text(found.sites, found.absent)}",
     )
+
+
+def _measures_outcome(found: SitesMeasures) -> Outcome:
+    if not found.sites:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in found.absent.items())
+        raise Invalid(
+            f"no site reports a measure on its hold-out points: {reasons}",
+            "Name a labelled file, or run 'sisa --site NAME evaluate' at a site. Sites that hold out people are asked"
+            " if their tables say measures = true.",
+        )
+    names = tuple(dict.fromkeys(name for each in found.sites.values() for name in each.metrics))
+    lines = [
+        (name, each.points, each.generation, *(_number(each.metrics, metric) for metric in names))
+        for name, each in found.sites.items()
+    ]
+    together = ("together", found.points, "-", *(_number(found.together, metric) for metric in names))
+    parts = [
+        "each site's own constituents on its own hold-out points; 'sisa evaluate FILE' measures all sites together",
+        table(("site", "points", "generation", *names), [*lines, together]),
+        *(f"without {name}: {reason}" for name, reason in found.absent.items()),
+    ]
+    return Outcome(data=json_value(found) | {"points": found.points}, text="\n".join(parts))
+
+
+def _number(metrics: Mapping[str, float], name: str) -> str:
+    return f"{metrics[name]:.4f}" if name in metrics else "-"
 
 
 def sites_status_outcome(status: SitesStatus) -> Outcome:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.aggregation import Rule, aggregate
+from coordinator.effects import HoldoutMeasure
 from coordinator.sites import (
     Roster,
     SiteAnswer,
@@ -19,7 +20,9 @@ from coordinator.sites import (
     check_answer,
     combine,
     history_of,
+    measured_together,
 )
+from shards.measures import Measures, class_measures, label_measures, number_measures
 from shards.targets import Class
 from storage.digests import sha256
 from storage.errors import Conflict, Invalid, Unavailable
@@ -153,3 +156,48 @@ def test_a_mark_never_goes_back() -> None:
     roster = Roster().joined("north", AT).marked("north", MARK)
     older = SiteMark(identity=MARK.identity, position=1, floor=1, requests=0, history=history_of(()))
     assert roster.marked("north", older) == roster
+
+
+def _measured(kind: str, points: slice, seed: int) -> Measures:
+    """Return the measures of some of 60 data points, made from ``seed``."""
+    generator = np.random.default_rng(seed)
+    probabilities_NC = generator.dirichlet(np.ones(3), size=60)[points]
+    classes_N = generator.integers(0, 3, size=60, dtype=np.int32)[points]
+    truth_NW, predicted_NW = generator.normal(size=(2, 60, 2))
+    names = ("a", "b", "c")
+    if kind == "class":
+        return class_measures(names, classes_N, probabilities_NC)
+    if kind == "multi_label":
+        flags_NW = (truth_NW > 0)[points]
+        return label_measures(names[:2], flags_NW, probabilities_NC[:, :2], probabilities_NC[:, :2] > 0.3)
+    columns = slice(0, 1 if kind == "number" else 2)
+    return number_measures(names[columns], truth_NW[points, columns], predicted_NW[points, columns])
+
+
+@pytest.mark.parametrize(
+    ("kind", "columns", "expected"),
+    [
+        ("class", 3, {"accuracy", "log_loss", "brier"}),
+        ("multi_label", 2, {"accuracy"}),
+        ("number", 1, {"mae", "rmse"}),
+        ("numbers", 2, {"mae"}),
+    ],
+)
+def test_sites_are_measured_together_as_all_their_points_would_be(kind: str, columns: int, expected: set[str]) -> None:
+    """What is combined is what the measure over all points says; other metrics are not combined."""
+    parts = [slice(0, 7), slice(7, 35), slice(35, 60)]
+    measures = [HoldoutMeasure.of(_measured(kind, part, 5), 1, AT) for part in parts]
+    whole = _measured(kind, slice(0, 60), 5).metrics
+    together = measured_together(measures, columns)
+    assert together == {name: pytest.approx(whole[name], abs=2e-6) for name in expected}
+    assert measured_together(measures[:1], columns) == {
+        name: pytest.approx(measures[0].metrics[name]) for name in expected
+    }
+
+
+def test_a_metric_that_a_site_lacks_is_not_combined() -> None:
+    """Such as that of a site of another release; without sites there is nothing."""
+    measures = [HoldoutMeasure.of(_measured("number", slice(0, 9), 1), 1, AT)] * 2
+    lacking = replace(measures[1], metrics={"rmse": 0.5})
+    assert measured_together([measures[0], lacking], 1).keys() == {"rmse"}
+    assert measured_together([], 1) == {}

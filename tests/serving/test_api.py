@@ -205,6 +205,7 @@ def test_health_and_description_need_no_token(still_world: World) -> None:
         "/v1/subjects:lookup",
         "/v1/status",
         "/v1/standing",
+        "/v1/measure",
         "/v1/log/checkpoint",
         "/v1/keys",
         "/v1/checkpoints/{shard}/{sha256}",

@@ -23,6 +23,7 @@ PATHS = [
     "/v1/subjects:lookup",
     "/v1/status",
     "/v1/standing",
+    "/v1/measure",
     "/v1/log/checkpoint",
     "/v1/keys",
     "/v1/checkpoints/{shard}/{sha256}",

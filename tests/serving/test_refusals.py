@@ -227,6 +227,7 @@ def test_request_ids_that_cannot_be_addresses(still_world: World, key: str) -> N
         ("GET", "/v1/erasures/%1b%5b2J", 422, "invalid"),
         ("GET", "/v1/standing?requests=-1", 422, "invalid"),
         ("GET", "/v1/standing?requests=1e3", 422, "invalid"),
+        ("GET", "/v1/measure", 403, "withheld"),
         ("GET", "/v1/log/checkpoint?earlier=-1", 422, "invalid"),
         ("GET", "/v1/checkpoints/0/0", 422, "invalid"),
         ("GET", f"/v1/checkpoints/x/{'0' * 64}", 422, "invalid"),
@@ -235,7 +236,7 @@ def test_request_ids_that_cannot_be_addresses(still_world: World, key: str) -> N
 )
 def test_paths_that_lead_nowhere(still_world: World, method: str, path: str, status: int, kind: str) -> None:
     """Paths that do not exist get an error in the common shape, without the path."""
-    role: Role = "federate" if path.startswith(("/v1/standing", "/v1/checkpoints")) else "audit"
+    role: Role = "federate" if path.startswith(("/v1/standing", "/v1/measure", "/v1/checkpoints")) else "audit"
     answer = still_world.client.request(method, path, headers=still_world.headers(role))
     error_of(answer, status, kind)
     assert "another-federation" not in answer.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pytest
 import cluster
 from cluster.config.sites import read_sites
 from cluster.sites.federation import SiteFederation, connect_sites
+from cluster.sites.link import NearSite
 from cluster.sites.simulation import simulated
 from coordinator.engine.ledger import read_state
-from storage.errors import Conflict
+from storage.errors import Conflict, Invalid
 from tests.doubles.user_folder import Columns, run, without
+from tests.sites.near.served import served
 from tests.sites.near.site_folders import SiteFolders, people_of
 
 SHARE = 0.4
@@ -164,12 +167,73 @@ def test_a_withdrawn_site_with_hold_out_points_alone_is_not_purged(folders: Site
         assert federation.status().sites[0].membership == "withdrawn"
 
 
-def test_all_sites_together_are_not_measured_on_them(folders: SiteFolders) -> None:
-    """The error names what can be measured, and by whom."""
+def test_no_site_is_asked_that_keeps_its_measures(folders: SiteFolders) -> None:
+    """That is the default; the error names what can be measured, by whom, and each site's reason."""
+    assert folders.json("train").code == 0
     said = folders.json("evaluate")
     assert said.code == 2
-    assert "hold-out points are each site's own" in said.error["message"]
+    assert "north: it keeps its measures to itself: measures is false in its table" in said.error["message"]
     assert "'sisa --site NAME evaluate'" in said.error["remedy"]
+    with connect_sites(folders.config) as federation, pytest.raises(Invalid, match="keeps its measures to itself"):
+        federation.link("north").measure()
+
+
+@pytest.mark.parametrize("is_near", [True, False])
+def test_measures_of_sites_are_combined_by_points(tmp_path: Path, is_near: bool) -> None:
+    """Each site measures at home; means over data points are combined by counts, near and over HTTP alike."""
+    folders = held_out(tmp_path, each="measures = true")
+    with served(folders, each="measures = true") as world:
+        if is_near:
+            for site in world.sites.values():
+                site.resident.stop()
+        with connect_sites(folders.config, **({"link_to": NearSite} if is_near else {})) as federation:
+            federation.train()
+            found = federation.measures()
+        own = {name: folders.json("evaluate", "--site", name).data for name in folders.names}
+        assert {name: each.points for name, each in found.sites.items()} == {n: own[n]["points"] for n in own}
+        total = sum(each["points"] for each in own.values())
+        assert found.points == total
+        for metric in ("accuracy", "log_loss", "brier"):
+            mean = sum(each["points"] * each["metrics"][metric] for each in own.values()) / total
+            assert found.together[metric] == pytest.approx(mean, abs=1e-5)
+        assert found.together.keys() <= {"accuracy", "log_loss", "brier"}
+        said = run("evaluate", "--config", str(folders.config))
+        assert said.out.startswith("each site's own constituents on its own hold-out points")
+        assert [line.split()[0] for line in said.out.splitlines()[-3:]] == ["north", "south", "together"]
+        if not is_near:
+            world.sites["south"].boundary.forged["/v1/measure"] = (404, b"{}")
+            with connect_sites(folders.config) as federation:
+                old = federation.measures()
+            assert (list(old.sites), old.absent) == (
+                ["north"],
+                {"south": "the site's server is too old to report measures"},
+            )
+            world.sites["south"].boundary.forged["/v1/measure"] = (
+                200,
+                b'{"generation":1,"points":0,"metrics":{},"at":""}',
+            )
+            with connect_sites(folders.config) as federation:
+                assert "impossible measure" in federation.measures().absent["south"]
+
+
+def test_a_site_that_is_set_back_or_not_measured_reports_nothing(tmp_path: Path) -> None:
+    """Its measure would be of constituents that nothing may answer from, or of an earlier generation."""
+    folders = held_out(tmp_path, each='measures = true\nerasure.batch = "until_due"')
+    with connect_sites(folders.config) as federation, cluster.connect(folders.site("north").specification) as alone:
+        federation.train()
+        shutil.copytree(folders.folder / "sites" / "north", folders.folder / "backup")
+        trained = sorted(set(people_of("north", 0)["user_id"]) - people_held_out(folders, "north"))
+        alone.erase(subjects=trained[:1], wait=False)
+        found = federation.measures()
+        assert not alone.status().is_measured
+        assert list(found.sites) == ["south"]
+        assert "is not measured yet" in found.absent["north"]
+        alone.train()
+        assert list(federation.measures().sites) == ["north", "south"]
+        shutil.rmtree(folders.folder / "sites" / "north")
+        shutil.move(folders.folder / "backup", folders.folder / "sites" / "north")
+    with connect_sites(folders.config) as federation:
+        assert "set back" in federation.measures().absent["north"]
 
 
 @pytest.mark.parametrize(("share", "message"), [("1.5", "holdout must be a share"), ('"0.1"', "is the text '0.1'")])
