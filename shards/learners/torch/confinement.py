@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import linecache
 import os
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final, NoReturn
 
 import numpy as np
@@ -44,6 +46,9 @@ _NETWORK: Final = frozenset(
 _WATCHED: Final = _NETWORK | {"open", "ctypes.dlopen", "sqlite3.connect"}
 _OF_THE_MACHINE: Final = ("/dev/null", "/proc/cpuinfo", "/sys/devices/system/cpu/")
 """Files that describe the processor, which the numerics profile covers."""
+
+_DEEPEST: Final = 5
+"""How many calls ``linecache`` is away from the audit hook, at most: by way of ``tokenize`` and the hook's own."""
 
 _here = threading.local()
 
@@ -81,6 +86,13 @@ class Confinement:
         self._refused = Invalid(f"[model] factory {self._factory!r}: {fact}", remedy)
         raise self._refused
 
+    def is_allowed(self, name: object) -> bool:
+        """Return whether the model may read the file."""
+        if not isinstance(name, str | bytes | os.PathLike):
+            return True
+        file = Path(os.path.abspath(os.fsdecode(name)))  # noqa: PTH100  code is known by its unresolved path
+        return self._allows(file) or is_installed(file) or is_own_file(file) or _is_machine(file)
+
     def check(self, event: str, arguments: tuple[Any, ...]) -> None:
         """Refuse the event unless it is allowed."""
         if event in _NETWORK:
@@ -97,7 +109,7 @@ class Confinement:
         file = Path(os.path.abspath(text))  # noqa: PTH100  code is known by its unresolved path
         if file.is_relative_to(self._staged) and not file.exists():
             file = self._folder / file.relative_to(self._staged)  # the original, which exists but is not declared
-        if file.is_file() and not (self._allows(file) or is_installed(file) or is_own_file(file) or _is_machine(file)):
+        if file.is_file() and not self.is_allowed(file):
             inside = file.is_relative_to(self._folder)
             name = str(file.relative_to(self._folder)) if inside else file.name
             self.refuse(
@@ -199,7 +211,25 @@ def _audit(event: str, arguments: tuple[Any, ...]) -> None:
     confinement = getattr(_here, "confinement", None)
     if confinement is not None:
         with unconfined():
+            if event == "open" and _shows_source() and not confinement.is_allowed(arguments[0]):
+                raise PermissionError("source code is not shown here")  # traceback leaves the line out
             confinement.check(event, arguments)
+
+
+def _shows_source() -> bool:
+    """Return whether ``linecache`` opens a file: it shows code of the callers, such as a script, in a traceback.
+
+    It gets an error that it takes for a missing file, so that a model's own error is not replaced by another one. It
+    reads nothing for a model that calls it either.
+    """
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  the documented way to the caller
+    for _ in range(_DEEPEST):
+        if frame is None:
+            return False
+        if frame.f_code.co_filename == linecache.__file__:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _is_reading(flags: int) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import linecache
 import os
 import socket
 import sqlite3
 import sysconfig
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -164,3 +166,18 @@ def test_what_native_code_opens_is_not_seen(confinement: Confinement, tmp_path: 
         assert pa.OSFile("base.pt").size() > 0
         with pytest.raises(FileNotFoundError, match="more.pt"):
             pa.OSFile("more.pt")
+
+
+def test_a_model_s_own_error_is_shown_with_a_stack_of_its_callers(confinement: Confinement) -> None:
+    """A model that formats its stack, as torch does to say where a graph was made, reads no source of its callers."""
+    linecache.clearcache()  # else what pytest has read would be shown
+    with pytest.raises(ValueError, match="its own error") as caught, confinement.active():
+        raise ValueError("its own error" + "".join(traceback.format_stack()))
+    assert Path(__file__).name in str(caught.value)
+    assert "raise ValueError" not in str(caught.value).partition("its own error")[2]
+
+
+def test_source_code_is_no_way_to_read_a_file(confinement: Confinement, tmp_path: Path) -> None:
+    """Nor to learn anything about it."""
+    with confinement.active():
+        assert linecache.getlines(str(tmp_path / "elsewhere.txt")) == []
