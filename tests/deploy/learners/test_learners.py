@@ -112,7 +112,8 @@ def test_a_person_is_taken_out_directly(learner: str, home: UserFolder, direct: 
     verified = home.json("verify")
     assert (verified.code, verified.data["exact"]) == (0, True)
     assert home.run("receipt", "r-1").code == 0
-    other = UserFolder(tmp_path)
+    (tmp_path / "other").mkdir()
+    other = UserFolder(tmp_path / "other")
     _specified(other, learner, columns=without(small_points(), subjects=[MARKED]))
     assert other.run("train").code == 0
     assert other.json("status").digests == after.digests
