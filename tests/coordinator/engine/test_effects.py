@@ -215,6 +215,9 @@ def test_alarms_name_what_fell_by_more_than_the_margin() -> None:
     small, large = _measure(1, None, rmse=2.0), _measure(2, None, rmse=2.2)
     assert ErasureEffect(before=small, after=large, margin=0.05).alarms == ("rmse",)
     assert ErasureEffect(before=large, after=small, margin=0.05).alarms == ()
+    near, far = _measure(1, None, inertia=2.0), _measure(2, None, inertia=2.2)
+    assert ErasureEffect(before=near, after=far, margin=0.05).alarms == ("inertia",)
+    assert ErasureEffect(before=near, after=far, margin=0.2).alarms == ()
 
 
 def test_a_margin_is_above_0() -> None:

@@ -53,6 +53,7 @@ def test_a_person_is_taken_out_of_clusters(home: UserFolder, tmp_path: Path) -> 
     assert home.json("erase", "--subject", MARKED, "--wait", "--request-id", "r-1").data["state"] == "complete"
     assert home.json("verify").data["exact"]
     assert home.run("receipt", "r-1").code == 0
+    assert "hold-out points: inertia" in home.run("status", "r-1").out
     assert home.json("predict", "train.parquet", "--out", "answers.parquet").code == 0
     answers = pq.read_table(home.folder / "answers.parquet")
     assert answers.column_names == ["id", "prediction", "distance"]
