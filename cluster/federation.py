@@ -394,12 +394,13 @@ class Federation:
     ) -> Plan:
         """Return what training and erasing will cost, for the specification's numbers of shards and slices or others.
 
-        The estimate rests on this federation's own training if there was any, else on a short trial.
+        The estimate rests on this federation's own training if there was any, else on a short trial. A learner that
+        takes points out directly is tried at that on the store's constituent, of which nothing is kept.
         """
-        from cluster.writer.forecast import measured_basis, plan_for, trial_basis  # noqa: PLC0415  it loads torch
+        from cluster.writer.forecast import plan_for, stored_basis, trial_basis  # noqa: PLC0415  it loads torch
 
         state = self._current()
-        basis = measured_basis(state) if state else None
+        basis = stored_basis(self.specification, self._store, state, self._clock) if state else None
         if basis is None:
             basis = trial_basis(self.specification, open_train(self.specification), points, self._clock)
         elif points is not None:

@@ -9,5 +9,6 @@ notices        requests that the witness keeps, to be repeated after a restore
 keys_owner     which store owns keys that are kept in another place
 stores         the stores that a specification names
 forecast       what training and erasures will cost
+trial          what a learner that learns a shard at once costs, tried
 training_data  the source, and data to predict
 """

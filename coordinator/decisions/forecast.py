@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from shards.cost import batch_fraction, erasure_cost_epochs
@@ -39,6 +39,11 @@ class Forecast:
     """All slice files, before compression."""
     warnings: tuple[str, ...]
     """Warnings for the operator before training; may be empty."""
+    direct_seconds: float | None = None
+    """Expected, for one data point taken out directly; None: the learner cannot. The other figures of erasures are then
+    those of learning its shard again."""
+    direct_batch_seconds: float | None = None
+    """The same for the K erasures of a batch."""
 
     @property
     def storage_bytes(self) -> int:
@@ -77,19 +82,32 @@ def forecast(
     full_seconds = training.epochs * points * seconds_per_point_epoch
     erasure = erasure_cost_epochs(points=points, shards=shards, slices=slices, epochs=training.epochs)
     fraction = batch_fraction(shards, slices, requests)
-    touched = shards * (1 - (1 - 1 / shards) ** requests)
     return Forecast(
         full_training_seconds=full_seconds / shards * ceil(shards / workers),
         erasure_seconds=erasure * seconds_per_point_epoch,
         erasure_speed_up=training.epochs * points / erasure,
         requests=requests,
         batch_fraction=fraction,
-        batch_seconds=fraction * full_seconds / max(1.0, min(touched, workers)),
+        batch_seconds=fraction * full_seconds / _at_once(shards, requests, workers),
         batch_speed_up=1 / fraction if fraction else float("inf"),
         checkpoint_bytes=shards * slices * checkpoint_bytes,
         slice_bytes=points * (width * feature_bytes + _POINT_OVERHEAD_BYTES),
         warnings=_warnings(points, requests, workers, partition, training),
     )
+
+
+def with_direct(found: Forecast, seconds: float, *, shards: int, workers: int) -> Forecast:
+    """Return the forecast with erasures that take points out directly, each in so many seconds.
+
+    A batch takes out one point after another; its affected shards are spread evenly over the workers.
+    """
+    batch = found.requests * seconds / _at_once(shards, found.requests, workers)
+    return replace(found, direct_seconds=seconds, direct_batch_seconds=batch)
+
+
+def _at_once(shards: int, requests: int, workers: int) -> float:
+    """Return how many workers are busy with a batch."""
+    return max(1.0, min(shards * (1 - (1 - 1 / shards) ** requests), workers))
 
 
 def _check(points: int, width: int, requests: int, seconds_per_point_epoch: float, workers: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from coordinator.decisions.plan import RetrainPlan
@@ -219,13 +219,15 @@ def forecast_text(plan: Plan) -> str:
     """Return what training and erasing will cost."""
     found, basis = plan.forecast, plan.basis
     rests = "this federation's own training" if basis.measured else "a short trial on this machine"
+    again = "" if found.direct_seconds is None else ", by learning again"
     costs = [
         ("train everything", _duration(found.full_training_seconds), "the yardstick"),
-        ("erase one data point", _duration(found.erasure_seconds), f"{found.erasure_speed_up:.1f}x faster"),
+        *_direct_costs(plan),
+        (f"erase one data point{again}", _duration(found.erasure_seconds), f"{found.erasure_speed_up:.1f}x faster"),
     ]
     if found.requests > 1:
         share = f"{found.batch_speed_up:.2f}x faster, {found.batch_fraction:.1%} of the work"
-        costs.append((f"erase {found.requests} in one batch", _duration(found.batch_seconds), share))
+        costs.append((f"erase {found.requests} in one batch{again}", _duration(found.batch_seconds), share))
     lines = table(("", "time", "against a full retrain"), costs)
     parts = [
         (
@@ -240,6 +242,22 @@ def forecast_text(plan: Plan) -> str:
         *(f"note: {warning}" for warning in found.warnings),
     ]
     return "\n".join(parts)
+
+
+_SHORT = 0.1
+"""Seconds from which on two digits after the point say enough."""
+
+
+def _direct_costs(plan: Plan) -> Iterator[tuple[str, str, str]]:
+    """Yield what erasures cost that take points out directly, if the learner does so."""
+    found, work = plan.forecast, plan.basis.points * plan.basis.seconds_per_point_epoch
+    for name, seconds in (
+        ("erase one data point, directly", found.direct_seconds),
+        (f"erase {found.requests} in one batch, directly", found.direct_batch_seconds if found.requests > 1 else None),
+    ):
+        if seconds is not None:
+            time = _duration(seconds) if seconds >= _SHORT else f"{1000 * seconds:.1f} ms"
+            yield name, time, f"{work / seconds:,.1f}x faster" if seconds else "-"
 
 
 def _names_text(status: FederationStatus) -> list[str]:

@@ -54,6 +54,8 @@ class LearnerKind:
     is_sure: bool = True
     """Of a learner that takes points out directly: whether it always can. Else a shard may be learned again, and an
     erasure is priced as if it were."""
+    parts: str | None = None
+    """The argument that says of how many parts of the same cost a constituent consists; None: of one."""
     version: int = 1
     """Raised whenever our code of the learner arrives at other bytes."""
     admits: Callable[[Any], Admissible] = lambda _: ANYTHING
@@ -69,6 +71,7 @@ LEARNERS: Final[Mapping[str, LearnerKind]] = {
         arguments=ForestArguments,
         whole=True,
         admits=lambda _: LABELS_ON_GRID,
+        parts="trees",
         version=2,
     ),
     "k_means": LearnerKind(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.decisions.forecast import Forecast, forecast
+from coordinator.decisions.forecast import Forecast, forecast, with_direct
 from shards.specification import PartitionSettings, TrainingSettings
 from storage.errors import Invalid
 
@@ -97,3 +97,14 @@ def test_senseless_numbers_are_refused(values: dict[str, float], text: str) -> N
     """A number outside its range is named with its value."""
     with pytest.raises(Invalid, match=text):
         make(**values)  # type: ignore[arg-type]
+
+
+def test_points_that_are_taken_out_directly_cost_the_same_each() -> None:
+    """A batch costs its points, workers share the shards that it touches, and other figures stay as they are."""
+    found = make(shards=1, requests=6)
+    direct = with_direct(found, 0.5, shards=1, workers=2)
+    assert (direct.direct_seconds, direct.direct_batch_seconds) == (0.5, 3.0)
+    assert (direct.erasure_seconds, direct.batch_seconds) == (found.erasure_seconds, found.batch_seconds)
+    spread = with_direct(make(shards=1000, requests=6), 0.5, shards=1000, workers=2)
+    assert spread.direct_batch_seconds == pytest.approx(1.5)
+    assert found.direct_seconds is None
