@@ -72,7 +72,7 @@ LEARNERS: Final[Mapping[str, LearnerKind]] = {
         whole=True,
         admits=lambda _: LABELS_ON_GRID,
         parts="trees",
-        version=2,
+        version=3,
     ),
     "k_means": LearnerKind(
         targets=(Cluster.kind,), arguments=KMeansArguments, whole=True, is_sure=False, admits=lambda _: ON_GRID

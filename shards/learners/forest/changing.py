@@ -8,7 +8,7 @@ Shape legend: J nodes, K thresholds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,18 @@ from shards.learners.forest.growing import grown
 from shards.learners.forest.nodes import ROOT, Nodes, join_nodes, node_names
 from shards.learners.forest.rows import Places, Rows
 
-Remaining = Callable[[], tuple[Rows, Sequence[Integers]]]
-"""Reads the rows that are left, and the positions of those that each tree has."""
+
+class Remaining(Protocol):
+    """The rows that are left, which are read when they are first needed."""
+
+    @property
+    def rows(self) -> Rows:
+        """All of them."""
+        ...
+
+    def of_tree(self, tree: int, at: Integers) -> Integers:
+        """Return those of these positions that the tree has."""
+        ...
 
 
 class ForestChange:
@@ -32,7 +42,6 @@ class ForestChange:
         self._names_M = was.names
         self._candidates_M = was.candidates(np.arange(len(was)))
         self._left = left
-        self._read: tuple[Rows, Sequence[Integers]] | None = None
         self._rows: dict[tuple[int, int], Integers] = {}
         """Rows of nodes, by tree and path, as far as they are known."""
         self._columns: dict[int, npt.NDArray[np.float32]] = {}
@@ -126,30 +135,24 @@ class ForestChange:
 
     def _places(self, places: Places) -> tuple[Rows, Places]:
         """Return the nodes with all rows that are left."""
-        if self._read is None:
-            self._read = self._left()
-        rows = self._read[0]
         at = [
             self._rows_of(tree, path)
             for tree, path in zip(places.trees_J.tolist(), places.paths_J.tolist(), strict=True)
         ]
-        return rows, Places.of(places.trees_J, places.paths_J, at, places.boxes)
+        return self._left.rows, Places.of(places.trees_J, places.paths_J, at, places.boxes)
 
     def _rows_of(self, tree: int, path: int) -> Integers:
         """Return the node's rows, which the nodes above it, changed by now, pass down to it."""
-        assert self._read is not None
-        rows, members = self._read
-        missing = []
+        rows, missing = self._left.rows, []
         while path != ROOT and (tree, path) not in self._rows:
             missing.append(path)
             path >>= 1
         splits = [(*self._splits[tree, below >> 1], below % 2 == 0) for below in reversed(missing)]
         if path == ROOT:
-            goes_N = np.zeros(len(rows), dtype=np.bool_)
-            goes_N[members[tree]] = True
+            goes_N = np.ones(len(rows), dtype=np.bool_)
             for attribute, threshold, is_left in splits:
                 goes_N &= (self._column(rows, attribute) <= threshold) == is_left
-            found = np.flatnonzero(goes_N)
+            found = self._left.of_tree(tree, np.flatnonzero(goes_N))
         else:
             found = self._rows[tree, path]
             for attribute, threshold, is_left in splits:

@@ -31,7 +31,7 @@ _ATTRIBUTES: Final = b"attributes"
 _PIVOTS: Final = b"pivots"
 _THRESHOLDS: Final = b"thresholds"
 
-KEEPS_FROM: Final = 256
+KEEPS_FROM: Final = 128
 """Nodes with so many points keep their candidates: fewer points are looked at again in less time than their
 candidates' counts take to be read and written. Another number gives other bytes: another version of the learner."""
 

@@ -5,8 +5,9 @@ Shape legend: N points, F features, C outputs, T trees.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import Any, Final
 
@@ -34,6 +35,8 @@ _STORED: Final = tuple(name for name in NAMES if name not in {"trees_M", "kept_M
 """The arrays of a checkpoint; the others follow from them."""
 _DRAWS_AT_ONCE: Final = 1 << 22
 _ROWS_AT_ONCE: Final = 1 << 18
+_FEW: Final = 16
+"""Up to this part of a shard's points, their trees are drawn for them alone."""
 _SUBJECTS: Final = b"trees"
 
 
@@ -198,32 +201,52 @@ class Forest:
         if most == count:
             yield from [np.arange(len(points.keys_N))] * count
             return
-        draws = [stream(self._seed, shard, SliceIndex(0), number, _SUBJECTS) for number in range(count)]
         mask_NT = np.empty((len(points.subjects_N), count), dtype=np.bool_)
         step = max(1, _DRAWS_AT_ONCE // count)
         for start in range(0, len(mask_NT), step):
-            subjects = points.subjects_N[start : start + step]
-            each_NT = np.stack([mixed(subjects, number) for number in draws], axis=1)
-            mask_NT[start : start + step] = each_NT <= np.partition(each_NT, most - 1, axis=1)[:, most - 1 : most]
+            mask_NT[start : start + step] = self.chosen_trees(points.subjects_N[start : start + step], shard)
         for number in range(count):
             yield np.flatnonzero(mask_NT[:, number])
 
+    def chosen_trees(self, subjects_N: npt.NDArray[np.uint64], shard: ShardId) -> npt.NDArray[np.bool_]:
+        """Return which trees learn from each subject, shape (N, T)."""
+        count, most = self._arguments.trees, self._arguments.trees_each
+        if most == count:
+            return np.ones((len(subjects_N), count), dtype=np.bool_)
+        draws = [stream(self._seed, shard, SliceIndex(0), number, _SUBJECTS) for number in range(count)]
+        each_NT = np.stack([mixed(subjects_N, number) for number in draws], axis=1)
+        chosen: npt.NDArray[np.bool_] = each_NT <= np.partition(each_NT, most - 1, axis=1)[:, most - 1 : most]
+        return chosen
+
 
 class _Remaining:
-    """The points that are left, read and divided among the trees when a node asks for the first time."""
+    """The points that are left, read when a node asks for the first time. Implements ``Remaining``."""
 
     def __init__(self, forest: Forest, shard: ShardId, left: Callable[[], ShardPoints]) -> None:
         self._forest = forest
         self._shard = shard
         self._left = left
-        self._read: tuple[Rows, Sequence[Integers]] | None = None
 
-    def __call__(self) -> tuple[Rows, Sequence[Integers]]:
-        """Return the rows, and the positions of those that each tree has."""
-        if self._read is None:
-            points = self._left()
-            self._read = self._forest.rows(points), tuple(self._forest.members(points, self._shard))
-        return self._read
+    @cached_property
+    def _points(self) -> ShardPoints:
+        return self._left()
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The rows."""
+        return self._forest.rows(self._points)
+
+    def of_tree(self, tree: int, at: Integers) -> Integers:
+        """Return those of these positions that the tree has."""
+        is_few = len(at) <= len(self.rows) // _FEW
+        subjects_N = self._points.subjects_N
+        chosen_NT = self._forest.chosen_trees(subjects_N[at], self._shard) if is_few else self._chosen[at]
+        found: Integers = at[chosen_NT[:, tree]]
+        return found
+
+    @cached_property
+    def _chosen(self) -> npt.NDArray[np.bool_]:
+        return self._forest.chosen_trees(self._points.subjects_N, self._shard)
 
 
 def _other_forest() -> Corrupt:
