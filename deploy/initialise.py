@@ -18,12 +18,13 @@ from typing import Any, Final
 
 from deploy.encoders import are_images, constants_of
 from deploy.guesses import Guess, guess_parts, is_email
+from shards.csv_form import USUAL_CSV, CsvForm
 from shards.data.identified import ID_COLUMN, copy_with_ids
 from shards.data.profile import ColumnDescription, SourceDescription, describe_source
 from shards.data.sources import in_csv_form, open_source, passed_over_text, seen_csv_form
 from shards.learner_kinds.kinds import LEARNERS, TORCH
 from shards.schedule import minimum_epochs
-from shards.specification import USUAL_CSV, CsvForm, refuse_settings
+from shards.specification import refuse_settings
 from shards.targets import Class, Cluster
 from storage.errors import Conflict, Invalid
 from storage.location import is_on_s3

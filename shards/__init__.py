@@ -9,6 +9,7 @@ Numbering: shards are 0 .. S-1, slices 1 .. R (as in the paper); "after slice 0"
 Sources: Bourtoule et al., Machine Unlearning, IEEE S&P 2021 (SISA), sections IV and V.
 
     specification  the settings that decide a constituent's bytes
+    csv_form       the form of CSV files
     encoders       how a column becomes features, as it is declared
     encoding       the table [data.encode]: read, checked, looked up by column
     points         data points in memory, as arrays

@@ -5,7 +5,6 @@ Each class is one table of ``sisa.toml``. ``__post_init__`` raises ``Invalid`` w
 
 from __future__ import annotations
 
-import codecs
 import math
 import re
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import PurePosixPath
 from typing import Any, Final, NewType
 
+from shards.csv_form import CsvForm
 from shards.encoders import ImageEncoder, TokensEncoder
 from shards.encoding import Encoding, InputShape, encoding_of
 from shards.learner_kinds.admissible import Admissible
@@ -48,41 +48,13 @@ _OF_RUNNING: Final = (
 _ADAMW_WEIGHT_DECAY = 0.01
 
 
-_NO_DELIMITERS = frozenset('"\r\n\0')
-_NO_TEXT_FILES = frozenset({"idna", "punycode", "undefined", "unicode-escape", "raw-unicode-escape"})
-
-
 def refuse_settings(table: str, problems: list[str]) -> None:
     """Raise ``Invalid`` if there are ``problems`` with the settings of ``table``."""
     if problems:
         raise Invalid("; ".join(f"[{table}] {problem}" for problem in problems))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CsvForm:
-    """The form of CSV files."""
-
-    delimiter: str = ","
-    encoding: str = "utf-8"
-    decimal: str = "."
-
-    def problems(self) -> list[str]:
-        """Return what is wrong with it."""
-        problems = []
-        if len(self.delimiter) != 1 or not self.delimiter.isascii() or self.delimiter in _NO_DELIMITERS:
-            problems.append(f'delimiter must be one ASCII character, such as ";" or "\\t", got {self.delimiter!r}')
-        if not _is_text_encoding(self.encoding):
-            problems.append(
-                f'encoding must be one that Python knows, such as "cp1252" or "utf-16", got {self.encoding!r}'
-            )
-        if self.decimal not in {".", ","}:
-            problems.append(f'decimal must be "." or ",", got {self.decimal!r}')
-        return problems
-
-
 _UNSCALED: Final = {"label_shift": 0.0, "label_scale": 1.0}
-USUAL_CSV: Final = CsvForm()
-"""The form that is assumed when [data] does not say otherwise."""
 
 
 def _is_number(text: str) -> bool:
@@ -91,14 +63,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_text_encoding(name: str) -> bool:
-    try:
-        "".encode(name)  # Python also finds codecs that are not text encodings, and refuses to encode with them
-        return codecs.lookup(name).name not in _NO_TEXT_FILES
-    except (LookupError, UnicodeError, ValueError):
-        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

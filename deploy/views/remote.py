@@ -30,10 +30,10 @@ from deploy.views.output import Outcome, json_value
 from deploy.views.receipts import print_receipt
 from deploy.views.sites import sites_status_outcome, who, who_text
 from deploy.views.text import releases_text, request_text, status_text
+from shards.csv_form import USUAL_CSV
 from shards.data.messages import tables_of
 from shards.data.prediction_files import check_ending, write_answers
 from shards.data.sources import in_csv_form, open_source, seen_csv_form
-from shards.specification import USUAL_CSV
 from storage.errors import Invalid, ObjectMissing, Unavailable
 from storage.objects import new_name
 from storage.release import RELEASE

@@ -21,7 +21,7 @@ from typing import Final, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from shards.specification import CsvForm
+from shards.csv_form import CsvForm
 from storage.errors import Invalid
 
 HEAD_BYTES: Final = 1 << 16

@@ -9,11 +9,11 @@ from itertools import chain
 
 import pyarrow as pa
 
+from shards.csv_form import USUAL_CSV
 from shards.data.folders.image_files import digest_images, named_images
 from shards.data.readers import TableReader, Wanted
 from shards.data.sources import DataFile, Source, csv_form_of, naming_file
 from shards.encoders import ImageEncoder
-from shards.specification import USUAL_CSV
 from storage.digests import Sha256, digest_of, sha256
 
 _DIGESTED_POINTS = 1 << 16

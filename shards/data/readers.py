@@ -24,9 +24,9 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from shards.csv_form import USUAL_CSV, CsvForm
 from shards.data.csv_text import HEAD_BYTES, whole_lines
 from shards.data.remote_files import RemoteBytes, RemoteFile
-from shards.specification import USUAL_CSV, CsvForm
 from storage.errors import Invalid
 
 _MEBIBYTE = 1 << 20

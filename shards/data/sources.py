@@ -16,6 +16,7 @@ from pathlib import Path, PurePath
 
 import pyarrow as pa
 
+from shards.csv_form import USUAL_CSV, CsvForm
 from shards.data.csv_text import seen_form
 from shards.data.folders.delta import PartitionReader, delta_files, is_delta
 from shards.data.folders.image_files import TREE_COLUMNS, image_tree, is_image
@@ -24,7 +25,6 @@ from shards.data.folders.table_formats import refuse_tables_above
 from shards.data.readers import ENDINGS, CsvReader, FileReader, TableReader, Wanted, ending_of, reader_of
 from shards.data.remote_files import RemoteFile, find_remote
 from shards.encoding import NO_ENCODING, Encoding
-from shards.specification import USUAL_CSV, CsvForm
 from storage.errors import Invalid
 from storage.location import is_on_s3
 

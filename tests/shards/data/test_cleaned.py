@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from shards.csv_form import CsvForm
 from shards.data.cleaned import copy_without
 from shards.data.readers import Wanted
 from shards.data.sources import DataFile, in_csv_form, open_source
-from shards.specification import CsvForm
 from storage.errors import Conflict, Invalid
 from tests.shards.people import people, write
 

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 import shards.data.csv_text
 import shards.data.remote_files
+from shards.csv_form import USUAL_CSV, CsvForm
 from shards.data.columns import choose_columns, read_labels
 from shards.data.inventory import inventory
 from shards.data.prediction_files import feature_batches
 from shards.data.readers import Wanted
 from shards.data.sources import Source, in_csv_form, open_source, seen_csv_form
-from shards.specification import USUAL_CSV, CsvForm
 from storage.errors import Invalid
 from tests.doubles.stores.data_bucket import DataBucket
 from tests.shards.people import people, settings, write

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from shards.csv_form import CsvForm
 from shards.data.identified import copy_with_ids
 from shards.data.sources import in_csv_form, open_source
-from shards.specification import CsvForm
 from storage.errors import Conflict, Invalid
 
 LINES = ["name;town", "Ann;Oslo", 'Bo;"a;\nb"', "Ann;Oslo", "Caña;Rome"]

@@ -18,6 +18,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 import shards.data.csv_text
+from shards.csv_form import CsvForm
 from shards.data.fragments import divide
 from shards.data.sources import Source, open_source
 from shards.routing import SliceId
@@ -31,7 +32,7 @@ from shards.slices.parallel_ingest import (
     merge,
     repeat_in,
 )
-from shards.specification import CsvForm, PartitionSettings
+from shards.specification import PartitionSettings
 from shards.tombstones import NOTHING, DigestSet
 from storage.errors import Corrupt, Invalid, StoreFull
 from storage.objects import ObjectStore

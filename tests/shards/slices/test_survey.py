@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import settings as trials
 from hypothesis import strategies as st
 
+from shards.csv_form import CsvForm
 from shards.data.prediction_files import feature_batches
 from shards.data.readers import Wanted
 from shards.data.sources import Batch, in_csv_form, open_source, table_source
@@ -21,7 +22,7 @@ from shards.learner_kinds.admissible import Admissible, Range
 from shards.routing import Naming
 from shards.slices.ingest import IngestTask, ingest
 from shards.slices.survey import MOST_ROWS, DataFault, find_faults, remedy_of
-from shards.specification import CsvForm, DataSettings
+from shards.specification import DataSettings
 from shards.tombstones import NOTHING
 from storage.errors import Invalid
 from tests.shards.people import KEY, PARTITION, fresh_names, fresh_store, people, replaced, settings, write
