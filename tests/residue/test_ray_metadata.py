@@ -87,8 +87,8 @@ def _federation_of_a_site(folder: Path, address: str) -> Path:
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
-    """A federation with a coordinator and a key of its own, somebody erased by name and by id on the command line; and
-    one of a labelled site, trained, launched and served.
+    """A federation with a key of its own, trained by a command, whose coordinator erases somebody by name and by id;
+    and one of a labelled site, which its coordinator trains, and which is served.
     """
     markers = draw_markers()
     names = ("--subject", markers["subject"].value, "--subject", markers["request"].value)
@@ -107,11 +107,11 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
                 cluster__workers=1,
                 partition__key=KEY,
             )
-            for words in (("launch",), ("train",), ("erase", *names, "--wait"), ("stop",), ("train",)):
+            for words in (("train",), ("launch",), ("erase", *names, "--wait"), ("stop",)):
                 ended = command(*words, folder=home.folder)
                 assert ended.returncode == 0, (words, ended.stdout, ended.stderr)
             site = _federation_of_a_site(tmp_path_factory.mktemp("sites"), address)
-            for line in ("train", "launch", "serve", "status", "serve --stop", "stop", "train"):
+            for line in ("launch", "train", "serve", "status", "serve --stop", "stop"):
                 ended = command(*line.split(), folder=site)
                 assert ended.returncode == 0, (line, ended.stdout, ended.stderr)
             memory = memory_of(raylet_of(folder))
