@@ -18,6 +18,7 @@ from coordinator.requests import ErasureRequest, ObjectRef, RequestState
 from coordinator.state import FederationState, ShardState
 from shards.learner_kinds.guarantees import Certified
 from shards.lineage import CheckpointRecord, NumericsProfile
+from shards.slices.files import SliceRecord
 from shards.specification import ShardId, SliceIndex
 from storage.digests import Json, Sha256, canonical_json
 from storage.errors import Invalid
@@ -383,7 +384,9 @@ def _holdout_evidence(points: int, before: FederationState, after: FederationSta
 
 def _superseded(was: ShardState, now: ShardState) -> Iterator[SupersededCheckpoint]:
     kept = {each.key for each in now.chain}
-    for each in was.chain:
+    # An earlier request of the same batch has cut the chain: what is taken out directly is in the base.
+    seen = was.chain if was.base is None else (*was.chain, was.base.checkpoint)
+    for each in seen:
         if each.key not in kept:
             yield SupersededCheckpoint(slice=each.slice, sha256=each.sha256, digest=each.digest)
 
@@ -398,12 +401,11 @@ def _gone(before: FederationState, after: FederationState) -> Iterator[ObjectEvi
 
 def _objects(state: FederationState) -> Iterator[ObjectEvidence]:
     for shard in state.shards:
-        for part in (part for record in shard.slices for part in record.parts):
-            yield ObjectEvidence(key=part.key, sha256=part.sha256, what="slice")
-        for checkpoint in shard.chain:
-            yield _checkpoint_object(checkpoint)
-    for part in (part for record in state.holdout for part in record.parts):
-        yield ObjectEvidence(key=part.key, sha256=part.sha256, what="slice")
+        # A base is on the purge list since an earlier request, and has seen these data points, too.
+        old, slices = ((), ()) if shard.base is None else ((shard.base.checkpoint,), shard.base.slices)
+        yield from _slice_objects((*shard.slices, *slices))
+        yield from map(_checkpoint_object, (*shard.chain, *old))
+    yield from _slice_objects(state.holdout)
     for request in state.requests:
         if isinstance(request.names, ObjectRef):  # other names are in the state itself, not in an object
             yield ObjectEvidence(key=request.names.key, sha256=request.names.sha256, what="names")
@@ -411,6 +413,11 @@ def _objects(state: FederationState) -> Iterator[ObjectEvidence]:
             yield ObjectEvidence(key=part.key, sha256=part.sha256, what="draft")
     for ref in state.tombstone_objects():
         yield ObjectEvidence(key=ref.key, sha256=ref.sha256, what="tombstones")
+
+
+def _slice_objects(slices: Sequence[SliceRecord]) -> Iterator[ObjectEvidence]:
+    for part in (part for record in slices for part in record.parts):
+        yield ObjectEvidence(key=part.key, sha256=part.sha256, what="slice")
 
 
 def _checkpoint_object(checkpoint: CheckpointRecord) -> ObjectEvidence:

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coordinator.decisions.decide import decide
+from coordinator.decisions.events import TrainingConfigured
 from coordinator.receipts.evidence import (
     STANDING_EXCEPTIONS,
     KeyringEvidence,
@@ -18,13 +20,23 @@ from coordinator.receipts.evidence import (
     statement,
 )
 from coordinator.requests import RequestState
-from shards.routing import PartitionKey, point_digest, subject_digest
-from shards.specification import ShardId
+from shards.routing import PartitionKey, SliceId, point_digest, subject_digest
+from shards.specification import ShardId, SliceIndex
 from shards.tombstones import DigestSet
 from storage.digests import canonical_json, sha256
 from storage.errors import Invalid
 from storage.objects import object_key
-from tests.coordinator.receipts.facts import SCAN, STORE, evidence_of, two_erasures
+from tests.coordinator.receipts.facts import (
+    SCAN,
+    STORE,
+    accepted,
+    evidence_of,
+    purged,
+    quarantined,
+    trained,
+    two_erasures,
+)
+from tests.coordinator.records import SETTINGS, configuration, federation
 
 AT = "2026-01-05T00:00:00.000+00:00"
 MANIFESTS = {"purged": 45}
@@ -160,3 +172,25 @@ def test_no_person_is_in_a_receipt(people: list[str]) -> None:
     for secret in (*people, *(each.hex() for each in (*subjects, *points)), key.hex()):
         assert secret not in text
     assert body in text
+
+
+def test_a_second_erasure_before_the_training_lists_the_base_that_was_destroyed() -> None:
+    """What a learner takes points out of has seen those of both requests: both receipts name it."""
+    directly = replace(configuration(), learner="ridge")
+    asked = decide(federation((3, 3)), TrainingConfigured(settings=SETTINGS, configuration=directly))[0]
+    before = trained(asked)
+    (wrong,) = before.shards[0].chain
+    files = {part.key for record in before.shards[0].slices for part in record.parts}
+    first, second = SliceId(ShardId(0), SliceIndex(1)), SliceId(ShardId(0), SliceIndex(2))
+    between = quarantined(accepted(before, "er-1"), "er-1", first, (0,))
+    assert between.shards[0].base is not None
+    after = trained(quarantined(accepted(between, "er-2"), "er-2", second, (3,)))
+    assert after.shards[0].base is None
+    done = purged(after)
+    for request_id, earlier, own in (("er-1", before, files), ("er-2", between, files)):
+        evidence = collect_evidence(request_id, earlier, done, manifests={}, scan=SCAN, store=STORE)
+        gone = {each.key: each.what for each in evidence.purged}
+        assert gone[wrong.key] == "checkpoint"
+        assert own <= gone.keys()
+        (shard,) = evidence.shards
+        assert [each.sha256 for each in shard.superseded] == [wrong.sha256]
