@@ -5,8 +5,11 @@ Loads neither Ray nor torch.
 
 from __future__ import annotations
 
+import re
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -31,14 +34,16 @@ from deploy.views.receipts import print_receipt
 from deploy.views.sites import sites_status_outcome, who, who_text
 from deploy.views.text import releases_text, request_text, status_text
 from shards.csv_form import USUAL_CSV
-from shards.data.messages import tables_of
+from shards.data.folders.image_files import path_within
+from shards.data.messages import NOT_BASE64, tables_of, with_bytes
 from shards.data.prediction_files import check_ending, write_answers
-from shards.data.sources import in_csv_form, open_source, seen_csv_form
+from shards.data.sources import Source, in_csv_form, is_text, open_source, seen_csv_form
 from storage.errors import Invalid, ObjectMissing, Unavailable
 from storage.objects import new_name
 from storage.release import RELEASE
 
 _POINTS_A_REQUEST = 10_000
+_IMAGES_A_REQUEST = 64
 _BYTES_A_REQUEST = 8 * 1024 * 1024
 """The size of the columns; a quarter of what a server accepts by default."""
 _PATIENCE_SECONDS = 365 * 86_400.0
@@ -168,22 +173,78 @@ def _followed(client: Client, request: RequestStatus, site: str | None) -> Reque
 
 
 def _answers(client: Client, data: str, found: list[RemoteAnswers]) -> Iterator[Any]:
-    for table in _tables(data):
-        answers = client.predict(table)
-        found.append(replace(answers, table=None))
-        yield answers.table
+    source = open_source(data, Path.cwd())
+    images, row = list[str](), 1
+    for table in _tables(source):
+        waiting, number = deque([table]), row
+        row += table.num_rows
+        while waiting:
+            part = waiting.popleft()
+            try:
+                answers = client.predict(part)
+            except Invalid as error:
+                if not (named := _image_columns(error, part)):
+                    raise
+                images = sorted({*images, *named})
+                waiting.extendleft(reversed(list(_with_images(part, images, source, number))))
+                continue
+            number += part.num_rows
+            found.append(replace(answers, table=None))
+            yield answers.table
 
 
-def _tables(data: str) -> Iterator[Any]:
+def _image_columns(error: Invalid, table: Any) -> list[str]:
+    """Return which columns of paths have to be sent as images: without a specification only the server knows that.
+
+    It takes a text for Base64, which no path with an ending is.
+    """
+    if NOT_BASE64 not in str(error):
+        return []
+    texts = [field.name for field in table.schema if is_text(field.type)]
+    return [name for name in texts if re.search(rf"column={re.escape(name)}( \w+=|\])", str(error))]
+
+
+def _with_images(table: Any, columns: Iterable[str], source: Source, first: int) -> Iterator[Any]:
+    """Yield the data points with images in place of their paths, in parts that fit into a request."""
+    folders = {file.folder for file in source.files}
+    folder = next(iter(folders)) if len(folders) == 1 else None
+    for start in range(0, table.num_rows, _IMAGES_A_REQUEST):
+        part = table.slice(start, _IMAGES_A_REQUEST)
+        for name in columns:
+            if is_text(part.schema.field(name).type):
+                rows = enumerate(part.column(name).to_pylist(), start=first + start)
+                part = with_bytes(part, name, [_payload(folder, path, name, row) for row, path in rows])
+        yield from _fitting(part)
+
+
+def _payload(folder: Path | None, path: str | None, column: str, row: int) -> bytes | None:
+    if not path:
+        return None
+    file = None if folder is None else path_within(folder, path)
+    with suppress(OSError, ValueError):
+        if file is not None:
+            return file.read_bytes()
+    raise Invalid(
+        "a data point names an image file that cannot be read",
+        "Correct the path, relative to the data file and in its folder or below, or give the image's bytes.",
+        column=column,
+        row=row,
+    )
+
+
+def _tables(source: Source) -> Iterator[Any]:
     """Yield a file's data points as tables that fit into a request.
 
     No specification describes CSV files here: their delimiter is detected, and the decimal sign is a point.
     """
-    source = open_source(data, Path.cwd())
     source = in_csv_form(source, replace(seen_csv_form(source), decimal=USUAL_CSV.decimal))
     for table in tables_of(source, _POINTS_A_REQUEST):
-        points = max(1, table.num_rows * _BYTES_A_REQUEST // max(table.nbytes, _BYTES_A_REQUEST))
-        yield from (table.slice(start, points) for start in range(0, table.num_rows, points))
+        yield from _fitting(table)
+
+
+def _fitting(table: Any) -> Iterator[Any]:
+    points = max(1, table.num_rows * _BYTES_A_REQUEST // max(table.nbytes, _BYTES_A_REQUEST))
+    yield from (table.slice(start, points) for start in range(0, table.num_rows, points))
 
 
 def _ensembles(found: Iterable[RemoteAnswers]) -> dict[str, Any]:

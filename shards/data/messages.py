@@ -55,6 +55,10 @@ class Unreadable(Invalid):
     """A message does not have the format that it claims."""
 
 
+NOT_BASE64: Final = "a text is not Base64"
+"""The fact about an image that is sent as text and is not Base64."""
+
+
 def table_of_stream(payload: bytes, most_points: int) -> pa.Table:
     """Return the table in an Arrow IPC stream, after checking every buffer.
 
@@ -203,6 +207,11 @@ def stream_of(table: pa.Table, facts: Mapping[str, int | str] | None = None) -> 
     return payload
 
 
+def with_bytes(table: pa.Table, name: str, payloads: Sequence[bytes | None]) -> pa.Table:
+    """Return the table with a column of bytes in place of the one of this name."""
+    return table.set_column(table.schema.get_field_index(name), name, pa.array(payloads, pa.large_binary()))
+
+
 def tables_of(source: Source, points: int) -> Iterator[pa.Table]:
     """Yield a source's data points as tables for messages: all columns, at most ``points`` rows at a time.
 
@@ -335,7 +344,7 @@ def _bytes_of(column: pa.ChunkedArray, name: str) -> pa.Array:
             found.append(None if text is None else base64.b64decode(text, validate=True))
         except (binascii.Error, ValueError):
             remedy = "Send the image's bytes as Base64, or as binary in an Arrow stream."
-            raise Invalid("a text is not Base64", remedy, column=name, row=position + 1) from None
+            raise Invalid(NOT_BASE64, remedy, column=name, row=position + 1) from None
     return pa.array(found, pa.binary())
 
 
