@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _MOST_VALUES: Final = 1 << 24
 """Features of all data points of a shard that this process may hold: 64 MB."""
 
+_MOST_LEARNED: Final = 1 << 20
+"""The same of a learner that may have to learn all of them again."""
+
 _MOST_POINTS: Final = 100
 _MOST_SHARE: Final = 0.01
 """More points than both are taken out by a worker, so that this process goes on accepting requests."""
@@ -68,4 +71,5 @@ def _is_near(task: TrainTask) -> bool:
         return False
     before, after = (sum(record.points for record in slices) for slices in (task.base.slices, task.slices))
     most = max(_MOST_POINTS, _MOST_SHARE * before)
-    return max(before, after) * task.width <= _MOST_VALUES and abs(before - after) <= most
+    most_values = _MOST_VALUES if task.lineages[0].configuration.is_sure else _MOST_LEARNED
+    return max(before, after) * task.width <= most_values and abs(before - after) <= most
