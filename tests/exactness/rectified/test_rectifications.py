@@ -106,10 +106,10 @@ def test_any_history_of_corrections_beside_hold_out_points(number: int | None) -
     check()
 
 
-@pytest.mark.parametrize("number", [0, 5, 6, 8])
+@pytest.mark.parametrize("number", [0, 5, 6, 8, 10])
 def test_any_history_of_corrections_of_any_learner(number: int) -> None:
     """A point whose content changes is taken out and put in directly, to the same bytes."""
-    assert {LEARNERS[each][0] for each in (0, 5, 6, 8)} == {"naive_bayes", "forest", "ridge"}
+    assert {LEARNERS[each][0] for each in (0, 5, 6, 8, 10)} == {"naive_bayes", "forest", "k_means", "ridge"}
 
     @settings(max_examples=6)
     @given(history=other_histories(*LEARNERS[number]), seed=st.integers(0, 99), order=_ORDERS)
