@@ -65,20 +65,20 @@ def tried(learner: Learner[Any], sample: ShardPoints, points: int, lineage: Line
         lengths.append(len(payload))
         count = min(2 * count, len(sample.keys_N))
     known = part_of(sample, np.arange(sizes[-1]))
-    direct = taken_out(learner, payload, known, lineage, clock)
-    size = grown(sizes, lengths, points)
+    direct = seconds_to_take_out(learner, payload, known, lineage, clock)
+    size = extrapolated(sizes, lengths, points)
     return Tried(
-        seconds=grown(sizes, seconds, points),
+        seconds=extrapolated(sizes, seconds, points),
         checkpoint_bytes=round(size),
         # Most of it is reading and writing the constituent, and the more there is the deeper a tree.
         direct_seconds=None if direct is None else direct * max(1.0, size / lengths[-1]),
     )
 
 
-def grown(sizes: list[int], values: list[Any], points: int) -> float:
+def extrapolated(sizes: list[int], values: list[Any], points: int) -> float:
     """Return the value for so many points, given those for some sizes: a power of the size through the last three.
 
-    >>> round(grown([50, 100, 200, 400], [9.0, 0.5, 1.0, 2.0], 1600))
+    >>> round(extrapolated([50, 100, 200, 400], [9.0, 0.5, 1.0, 2.0], 1600))
     8
     """
     if points <= sizes[-1] or len(sizes) == 1 or min(values[-3:]) <= 0:
@@ -89,7 +89,7 @@ def grown(sizes: list[int], values: list[Any], points: int) -> float:
     return float(values[-1] * (points / sizes[-1]) ** min(max(power, 0.0), _MOST_POWER))
 
 
-def taken_out(
+def seconds_to_take_out(
     learner: Learner[Any], payload: bytes, points: ShardPoints, lineage: Lineage, clock: Clock, left: Any = None
 ) -> float | None:
     """Return the seconds that it takes to take one of ``points`` out of a checkpoint, the median of a few.
@@ -123,7 +123,7 @@ def taken_out_of_store(
     """Return the seconds that it takes to take one data point out of the largest shard's constituent.
 
     Its largest slice is read for it: an erasure compares it with the slice as it will be, which is as large. Returns
-    None as ``taken_out`` does, and where there is nothing to take out or an object is damaged.
+    None as ``seconds_to_take_out`` does, and where there is nothing to take out or an object is damaged.
     """
     number, shard = _largest(state)
     if not shard.chain or not shard.points or state.data is None:
@@ -139,7 +139,7 @@ def taken_out_of_store(
         began = clock.monotonic()
         _, points = changed_points(store, (EMPTY_SLICE,), (largest,), width, scale)
         read = clock.monotonic() - began
-        direct = taken_out(learner, payload, points, lineage, clock, left)
+        direct = seconds_to_take_out(learner, payload, points, lineage, clock, left)
     except Corrupt:
         return None
     return None if direct is None else direct + 2 * read

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from cluster.writer.trial import grown, sample_of, taken_out, tried
+from cluster.writer.trial import extrapolated, sample_of, seconds_to_take_out, tried
 from shards.data.sources import table_source
 from shards.learner_kinds.summation import RidgeArguments
 from shards.learners.summation.ridge import Ridge
@@ -34,11 +34,11 @@ def test_a_sample_is_from_all_places_of_the_source() -> None:
 
 def test_costs_grow_as_those_of_the_largest_parts_do() -> None:
     """Linearly with one size; and never faster than the tried sizes and a little more than linearly suggest."""
-    assert grown([500], [2.0], 1000) == 4.0
-    assert grown([500, 1000], [2.0, 2.0], 4000) == pytest.approx(2.0)
-    assert grown([500, 1000], [1.0, 8.0], 2000) == pytest.approx(8 * 2**1.2)
-    assert grown([500, 1000], [1.0, 0.5], 2000) == 0.5
-    assert grown([500, 1000], [1.0, 2.0], 1000) == 2.0
+    assert extrapolated([500], [2.0], 1000) == 4.0
+    assert extrapolated([500, 1000], [2.0, 2.0], 4000) == pytest.approx(2.0)
+    assert extrapolated([500, 1000], [1.0, 8.0], 2000) == pytest.approx(8 * 2**1.2)
+    assert extrapolated([500, 1000], [1.0, 0.5], 2000) == 0.5
+    assert extrapolated([500, 1000], [1.0, 2.0], 1000) == 2.0
 
 
 def test_parts_of_the_sample_are_tried_until_time_is_up() -> None:
@@ -58,6 +58,6 @@ def test_a_learner_that_cannot_take_points_out_has_no_such_cost() -> None:
     learner = _ridge()
     payload = learner.to_bytes(learner.initial(ShardId(0)), lineage_of())
     nobody = points_of(np.ones((0, 2)), np.array([], dtype=np.int64))
-    assert taken_out(learner, payload, nobody, lineage_of(), VirtualClock()) is None
+    assert seconds_to_take_out(learner, payload, nobody, lineage_of(), VirtualClock()) is None
     learner.unlearn = lambda *_: None  # type: ignore[assignment,method-assign]
-    assert taken_out(learner, payload, points, lineage_of(), VirtualClock()) is None
+    assert seconds_to_take_out(learner, payload, points, lineage_of(), VirtualClock()) is None
