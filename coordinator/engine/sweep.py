@@ -194,4 +194,6 @@ def _is_clean(store: ObjectStore, ledger: Ledger, drafts: Drafts) -> bool:
     if any(store.unfinished("")):
         ledger.refuse_superseded()
         store.remove_unfinished("")
-    return not drafts.without(left_over(store, ledger.state)) and not any(store.unfinished(""))
+        if any(store.unfinished("")):
+            return False
+    return not drafts.without(left_over(store, ledger.state))
