@@ -238,9 +238,9 @@ class _Examination:
         width = feature_width(open_train(self._specification), self._specification.data)
         found = self._federation.workers().configuration(width, 1)
         model = self._specification.model
-        if model.is_whole:
-            return f"{model.learner} fits {width} features; its constituents are the same on every machine"
         what = model.recorded_learner or model.factory
+        if model.is_whole and found.profile.library is None:
+            return f"{what} fits {width} features; its constituents are the same on every machine"
         return f"{what} fits {width} features; workers compute on {found.profile.device}"
 
 

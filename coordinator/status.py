@@ -53,6 +53,10 @@ class ConstituentStatus:
     """``trained``, ``training``, ``quarantined`` (serves an earlier slice, or abstains) or ``empty`` (no points)."""
     serving_slice: int
     """The slice whose checkpoint answers; 0: the shard abstains."""
+    budget_used: float | None = None
+    """Of a learner whose guarantee is certified: the share of its budget that erasures have used, rounded up to
+    hundredths; a constituent that would use more than all of it is learned again with new noise. None: it has no budget
+    or abstains, or the share is withheld."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +226,9 @@ def for_the_public(status: FederationStatus) -> FederationStatus:
     Left out are the requests, the store's location, everything about names, and the points and digests of each
     constituent: a comparison with earlier ones would reveal in which shard somebody was erased.
     """
-    constituents = (replace(each, points=None, digest=None, slice_digests=None) for each in status.constituents)
+    constituents = (
+        replace(each, points=None, digest=None, slice_digests=None, budget_used=None) for each in status.constituents
+    )
     return replace(
         status,
         store="",
@@ -324,6 +330,7 @@ def _unrecorded(state: FederationState) -> tuple[str, ...]:
 
 
 def _constituent(state: FederationState, number: ShardId, shard: ShardState) -> ConstituentStatus:
+    accounted = shard.chain[-1].accounted if shard.chain else None
     return ConstituentStatus(
         shard=number,
         slices=len(shard.slices),
@@ -332,6 +339,7 @@ def _constituent(state: FederationState, number: ShardId, shard: ShardState) -> 
         slice_digests=tuple(checkpoint.digest for checkpoint in shard.chain),
         state=_kind(state, number, shard),
         serving_slice=len(shard.slices) if state.is_whole and shard.serving else shard.serving,
+        budget_used=accounted.share if accounted else None,
     )
 
 

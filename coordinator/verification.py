@@ -15,7 +15,8 @@ from coordinator.engine.tasks import train_task
 from coordinator.ports import Listener, TrainingStarted, WorkerPool
 from coordinator.requests import ObjectRef, PlacedRows, Refutation
 from coordinator.state import FederationState
-from shards.learners.trainer import SliceLearned
+from shards.learner_kinds.guarantees import Certified
+from shards.learners.trainer import ResidualFound, SliceLearned
 from shards.lineage import CheckpointRecord
 from shards.slices.files import count_erased
 from shards.specification import ShardId
@@ -36,10 +37,17 @@ class ShardProof:
     retrained_digest: Sha256 | None
     exact: bool
     """Whether every slice's digest is equal."""
+    residual: float | None = None
+    """Of a learner whose guarantee is certified: how far the constituent is from the optimum of its data points. It is
+    not trained again, as the same noise is drawn only once."""
+    accounted: float | None = None
+    """The residual that was accounted for it."""
     refutation: Refutation | None = None
     """The first checkpoint that differs; None if all are equal."""
     again: bool = False
     """Whether a checkpoint of the same lineage was found wrong before: then training again has not helped."""
+    holds: bool
+    """Whether the learner's guarantee holds: bytes are equal, or the residual is at most the accounted one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +65,12 @@ class Residue:
 def prove_shards(
     state: FederationState, shards: Sequence[ShardId], pool: WorkerPool, listener: Listener
 ) -> tuple[ShardProof, ...]:
-    """Retrain the shards from nothing, keeping nothing, and compare every slice's digest with the chain's."""
+    """Retrain the shards from nothing, keeping nothing, and compare every slice's digest with the chain's.
+
+    Constituents of a learner whose guarantee is certified are not retrained; their residuals are computed instead.
+    """
+    if isinstance(state.promise, Certified):
+        return _prove_certified(state, shards, pool, listener)
     tasks = [train_task(state, shard, done=0, token=None) for shard in shards]
     if not tasks:
         return ()
@@ -69,6 +82,42 @@ def prove_shards(
             retrained[event.shard][event.slice] = event.digest
         listener(event)
     return tuple(_compare(state, shard, retrained[shard]) for shard in shards)
+
+
+def _prove_certified(
+    state: FederationState, shards: Sequence[ShardId], pool: WorkerPool, listener: Listener
+) -> tuple[ShardProof, ...]:
+    trained = [shard for shard in shards if state.shards[shard].chain]
+    found: dict[ShardId, ResidualFound] = {}
+    for event in pool.train([train_task(state, shard, done=1, token=None) for shard in trained]):
+        if isinstance(event, ResidualFound):
+            found[event.shard] = event
+        listener(event)
+    return tuple(_certified(state, shard, found.get(shard)) for shard in shards)
+
+
+def _certified(state: FederationState, shard: ShardId, found: ResidualFound | None) -> ShardProof:
+    if found is None:
+        return ShardProof(shard=shard, digest=None, retrained_digest=None, exact=False, holds=_waits(state, shard))
+    (checkpoint,) = state.shards[shard].chain
+    accounted = found.accounted
+    holds = found.residual <= accounted.spent <= accounted.budget and accounted == checkpoint.accounted
+    return ShardProof(
+        shard=shard,
+        digest=checkpoint.digest,
+        retrained_digest=None,
+        exact=False,
+        residual=found.residual,
+        accounted=accounted.spent,
+        holds=holds,
+        refutation=None if holds else _refutation(shard, checkpoint, {}),
+        again=not holds and any(each.lineage == checkpoint.lineage for each in state.refuted),
+    )
+
+
+def _waits(state: FederationState, shard: ShardId) -> bool:
+    """Whether the shard abstains and has no checkpoint to compare, since its first slice waits to be retrained."""
+    return any(is_training(request) and shard in request.found.from_slices for request in state.requests)
 
 
 def scan_residue(
@@ -109,15 +158,15 @@ def scan_residue(
 
 def _compare(state: FederationState, shard: ShardId, retrained: dict[int, Sha256]) -> ShardProof:
     chain = state.shards[shard].chain
-    # A shard whose first slice waits to be retrained abstains: it has no checkpoint to compare.
-    waits = any(is_training(request) and shard in request.found.from_slices for request in state.requests)
     wrong = next((each for each in chain if each.digest != retrained.get(each.slice)), None)
     refutation = None if wrong is None else _refutation(shard, wrong, retrained)
+    exact = (bool(chain) or _waits(state, shard)) and wrong is None
     return ShardProof(
         shard=shard,
         digest=chain[-1].digest if chain else None,
         retrained_digest=retrained.get(len(chain)),
-        exact=(bool(chain) or waits) and wrong is None,
+        exact=exact,
+        holds=exact,
         refutation=refutation,
         again=wrong is not None and any(each.lineage == wrong.lineage for each in state.refuted),
     )

@@ -366,11 +366,15 @@ learning_rate = 0.05
 seed          = 7
 """
 
+_CERTIFIED: Final = """
+# Declare as norm the largest Euclidean norm of a data point's features; clip shortens those of longer ones to it.
+guarantee = "certified"  # weaker than exact: docs/guarantees.md"""
+
 _DIRECT: Final[Mapping[str, str]] = {
     learner: f"""\
 [model]
 learner   = "{learner}"  # people are taken out of it directly
-arguments = {{{{ {arguments} }}}}
+arguments = {{{{ {arguments} }}}}{_CERTIFIED if learner == "certified_linear" else ""}
 
 [training]
 seed = 7  # of all draws; there is no recipe
@@ -385,6 +389,7 @@ seed = 7  # of all draws; there is no recipe
             ("beta_bernoulli", "dirichlet_categorical", "gamma_poisson"),
             "group = false, interval = 0.9",
         ),
+        "certified_linear": "norm = 10.0, clip = true, penalty = 1e-4, noise = 1.0, epsilon = 1.0, delta = 1e-4",
     }.items()
 }
 

@@ -6,6 +6,7 @@ lineage differs is never used, regardless of the reason: an erased point, anothe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -44,7 +45,7 @@ class NumericsProfile:
     probes, or the learner's bits are the same everywhere. Unequal probes prove that bits differ; equal probes prove
     nothing."""
     library: str | None = None
-    """Name and version of the library that learns, where this is not torch."""
+    """Name and version of the library that learns, where this is not torch: LightGBM, or NumPy with its BLAS."""
 
     def record(self) -> dict[str, Json]:
         """Return the profile as values for canonical JSON, without the fields an older release did not have (E16)."""
@@ -162,6 +163,21 @@ def _digest(lineage: Lineage) -> Sha256:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Accounted:
+    """What a constituent with a certified guarantee has used of its budget. How much, depends on who was erased."""
+
+    spent: float
+    """Upper bound of its residual."""
+    budget: float
+    """Largest residual for which the guarantee holds."""
+
+    @property
+    def share(self) -> float:
+        """The share of the budget that is used, rounded up to hundredths: exact ones would show single erasures."""
+        return math.ceil(100 * self.spent / self.budget) / 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointRecord:
     """A committed checkpoint: its object, its digests, and the digest of its lineage."""
 
@@ -177,6 +193,8 @@ class CheckpointRecord:
     """Optimizer steps of this slice."""
     seconds: float
     """Time that training this slice took; for information only."""
+    accounted: Accounted | None = None
+    """Of learners whose guarantee is certified."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from shards.csv_form import CsvForm
 from shards.encoders import ImageEncoder, TokensEncoder
 from shards.encoding import Encoding, InputShape, encoding_of
 from shards.learner_kinds.admissible import Admissible
-from shards.learner_kinds.guarantees import Guarantee, guarantee_problem
+from shards.learner_kinds.guarantees import ASKED, Guarantee, guarantee_problem
 from shards.learner_kinds.kinds import LEARNERS, TORCH, LearnerArguments, arguments_record, read_arguments
 from shards.recipe.learning_rate import schedule_problems
 from shards.recipe.optimizers import OPTIMIZERS, argument_problems, belongs_to
@@ -298,7 +298,7 @@ class ModelSettings:
     specification's folder. The model may read no others."""
     learner: str = TORCH
     """How a constituent learns: ``torch``, or a learner that comes with this system (``shards.learner_kinds``)."""
-    guarantee: str = "exact"
+    guarantee: str = ASKED[0]
     """What erasures have to promise: ``exact``; ``certified`` is for learners that promise no more than that."""
 
     def __post_init__(self) -> None:
@@ -352,8 +352,9 @@ class ModelSettings:
     def record(self) -> dict[str, Any]:
         """Return the settings as a record has them."""
         if self.learner != TORCH:
-            return {"learner": self.learner, "arguments": arguments_record(self.learner, self.arguments)}
-        own: dict[str, Any] = {"factory": self.factory, "arguments": dict(self.arguments)}
+            own: dict[str, Any] = {"learner": self.learner, "arguments": arguments_record(self.learner, self.arguments)}
+            return own | ({} if self.guarantee == ASKED[0] else {"guarantee": self.guarantee})
+        own = {"factory": self.factory, "arguments": dict(self.arguments)}
         return own | ({"files": self.files} if self.files else {})
 
 

@@ -300,7 +300,7 @@ def _refuse_weights(path: Path, sites: tuple[ListedSite, ...], learner: str) -> 
         if site.settings.leaves == "weights":
             raise Invalid(
                 f"site {site.name!r}: leaves = 'weights', and constituents of the learner {learner} hold counts, sums"
-                " or values of single data points",
+                " or values of single data points, or noise that has to stay secret",
                 "Set leaves = 'predictions', which is the default.",
                 file=str(path),
             )

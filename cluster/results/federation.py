@@ -179,9 +179,14 @@ class Verification:
         return all(proof.exact for proof in self.shards)
 
     @property
+    def is_kept(self) -> bool:
+        """Whether the learner's guarantee holds for every shard: see ``ShardProof.holds``."""
+        return all(proof.holds for proof in self.shards)
+
+    @property
     def holds(self) -> bool:
-        """Whether bytes are equal, nothing is left over, and every complete request has a sound receipt."""
-        return self.exact and not self.residue.found and not self.receipts.broken
+        """Whether the guarantee is kept, nothing is left over, and every complete request has a sound receipt."""
+        return self.is_kept and not self.residue.found and not self.receipts.broken
 
 
 def _at(given: Iterable[str | int], positions: Sequence[int]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from coordinator.decisions.events import (
     CheckpointLost,
+    CheckpointWritten,
     ConstituentRefuted,
     EndedKept,
     ErasureAccepted,
@@ -30,7 +31,7 @@ from coordinator.effects import ErasureEffect
 from coordinator.engine.earlier_formats import grouped
 from coordinator.requests import NOTHING_FOUND, ErasureRequest, Found, Readmission
 from coordinator.state import NONE_ENDED, DataState, EndedRequests, FederationState, ShardState
-from shards.lineage import Configuration, NumericsProfile
+from shards.lineage import CheckpointRecord, Configuration, NumericsProfile
 from shards.routing import SliceId
 from shards.slices.files import SliceRecord
 from storage.digests import Json
@@ -96,6 +97,7 @@ _SINCE_5: Final[Mapping[type, Mapping[str, Any]]] = {
 _SINCE_6: Final[Mapping[type, Mapping[str, Any]]] = {
     FederationState: {"holdout": [], "measure": None, "is_measured": False},
     Configuration: {"guarantee": None},
+    CheckpointRecord: {"accounted": None},
     ErasureRequest: {"effect": None},
     ErasureEffect: {"unmeasured": ""},
     Found: {"held_out": 0},
@@ -143,6 +145,9 @@ def encode_state(state: FederationState) -> dict[str, Any]:
     parts += [(ShardState, shard) for shard in values["shards"]]
     parts += [(SliceRecord, record) for shard in values["shards"] for record in shard["slices"]]
     parts += [(SliceRecord, record) for record in values["holdout"]]
+    bases = [shard["base"] for shard in values["shards"] if shard["base"]]
+    parts += [(CheckpointRecord, each) for shard in values["shards"] for each in shard["chain"]]
+    parts += [(CheckpointRecord, base["checkpoint"]) for base in bases]
     parts += _conditions(values)
     return {"format_version": _version(parts), "state": values}
 
@@ -207,6 +212,8 @@ def encode_event(event: Event) -> dict[str, Json]:
             parts += [(SliceRecord, record) for record in values["holdout"]]
         case TrainingConfigured():
             parts += _conditions(values)
+        case CheckpointWritten():
+            parts.append((CheckpointRecord, values["checkpoint"]))
         case PointsRemoved():
             parts += [(SliceRecord, record) for _, record in values["slices"]]
             parts += [(SliceRecord, record) for record in values["holdout"] or ()]

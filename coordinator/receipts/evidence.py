@@ -44,6 +44,13 @@ PROVES_CERTIFIED: Final = (
 )
 """As ``PROVES``, for a learner whose guarantee is certified."""
 PROVES_CERTIFIED_CORRECTION: Final = PROVES_CERTIFIED.replace("the erased data points", "the corrected values")
+BUDGET: Final = (
+    "Each constituent has a budget for how far erasures may move it from the optimum of its data points. The share of "
+    "it that is used is stated as budget_used, rounded up to hundredths; a constituent that would use more than all of "
+    "it is trained again with new noise. How much an erasure uses depends on who was erased, so the share says "
+    "something about them."
+)
+"""What a receipt says of the budget of a learner whose guarantee is certified."""
 DOES_NOT_PROVE: Final = (
     "It does not prove that no copy exists elsewhere, nor that the facts are true: it binds the operator to them. It "
     "names nobody; who stands behind the request's digest can be told only with the federation's partition key."
@@ -120,6 +127,8 @@ class ShardEvidence:
     superseded: tuple[SupersededCheckpoint, ...]
     constituent: Sha256 | None
     """Digest of the new constituent."""
+    budget_used: float | None = None
+    """Of a learner whose guarantee is certified: see ``coordinator.status.ConstituentStatus.budget_used``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,14 +332,14 @@ def _predicate(evidence: ErasureEvidence, issued_at: str) -> dict[str, Any]:
             "points": evidence.points,
             "other_requests_in_between": evidence.shared_with,
         },
-        "shards": [asdict(each) for each in evidence.shards],
+        "shards": [_of_shard(each) for each in evidence.shards],
         **({"holdout": _held_out(done, evidence.holdout)} if evidence.holdout else {}),
         "purged": [asdict(each) for each in evidence.purged],
         "keyrings": [asdict(each) for each in evidence.keyrings],
         "generation": evidence.generation,
         "erasure_floor": evidence.floor,
         "numerics_profile": evidence.profile.record() if evidence.profile else None,
-        **({"guarantee": asdict(evidence.guarantee)} if evidence.guarantee else {}),
+        **({"guarantee": asdict(evidence.guarantee) | {"budget": BUDGET}} if evidence.guarantee else {}),
         "manifests": dict(evidence.manifests),
         "scan": asdict(evidence.scan),
         "store": {"kind": evidence.store.kind, "properties": dict(evidence.store.properties)},
@@ -340,6 +349,11 @@ def _predicate(evidence: ErasureEvidence, issued_at: str) -> dict[str, Any]:
 def _held_out(done: str, evidence: HoldoutEvidence) -> dict[str, Any]:
     facts = asdict(evidence)
     return {done: facts.pop("points"), **facts}
+
+
+def _of_shard(evidence: ShardEvidence) -> dict[str, Any]:
+    facts = asdict(evidence)
+    return {name: value for name, value in facts.items() if name != "budget_used" or value is not None}
 
 
 def _proves(evidence: ErasureEvidence) -> str:
@@ -365,6 +379,7 @@ def _shard_evidence(number: ShardId, before: FederationState, after: FederationS
         lineages_after=tuple(each.digest() for each in after.lineages(number)[kept:]),
         superseded=tuple(_superseded(was, now)),
         constituent=now.chain[-1].digest if after.is_trained(number) and now.chain else None,
+        budget_used=now.chain[-1].accounted.share if now.chain and now.chain[-1].accounted else None,
     )
 
 

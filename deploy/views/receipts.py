@@ -243,12 +243,19 @@ def _models_text(predicate: dict[str, Any]) -> list[str]:
         for shard in shards
     ]
     generation, floor = _shown(predicate.get("generation")), _shown(predicate.get("erasure_floor"))
-    promised = [f"{_shown(name)} {_shown(value)}" for name, value in _record(predicate.get("guarantee")).items()]
     return [
         *table(("shard", "slices", "data points", "checkpoints superseded", "constituent"), lines).splitlines(),
         f"  generation {generation} took over; none below {floor} is ever served",
-        *([f"  guarantee: {', '.join(promised)}"] if promised else []),
+        *_guarantee_text(_record(predicate.get("guarantee")), shards),
     ]
+
+
+def _guarantee_text(guarantee: dict[str, Any], shards: list[dict[str, Any]]) -> list[str]:
+    if not guarantee:
+        return []
+    kind, epsilon, delta = (_shown(guarantee.get(name)) for name in ("kind", "epsilon", "delta"))
+    used = [f"{_shown(each.get('budget_used'))} of the budget of shard {_shown(each.get('shard'))}" for each in shards]
+    return [f"  guarantee: {kind}, epsilon {epsilon}, delta {delta}; used: {', '.join(used) or _NOT_KNOWN}"]
 
 
 def _store_text(predicate: dict[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from deploy.views.output import ExitCode, Outcome, Problem, json_value
 from deploy.views.receipts import receipt_text
 from deploy.views.tables import table
 from deploy.views.text import requests_text, verification_text
-from deploy.views.verifying import finding_json
+from deploy.views.verifying import finding_json, proof_json
 from storage.errors import Invalid
 
 if TYPE_CHECKING:
@@ -204,7 +204,8 @@ def verify_at_sites(federation: SiteFederation, *, everything: bool) -> Outcome:
         "sites": {
             name: {
                 "exact": each.exact,
-                "shards": each.shards,
+                "guarantee": each.guarantee,
+                "shards": [proof_json(proof, each.guarantee) for proof in each.shards],
                 "residue": finding_json(json_value(each.residue)),
                 "receipts": finding_json(json_value(each.receipts)),
             }

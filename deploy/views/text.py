@@ -11,6 +11,7 @@ from coordinator.effects import HoldoutMeasure
 from coordinator.requests import Cost, RequestState, Similar
 from coordinator.status import WHY_BY_ID, BatchStatus, FederationStatus, RequestStatus, outdated_text
 from deploy.views.tables import table
+from shards.learner_kinds.guarantees import EXACT
 
 if TYPE_CHECKING:  # the planner loads torch, and commands with --url do without
     from cluster.results.federation import Verification
@@ -23,6 +24,7 @@ _MOST_FORGOTTEN = 20
 
 def status_text(status: FederationStatus) -> str:
     """Return the federation at a glance: constituents, requests, what differs."""
+    has_budget = any(each.budget_used is not None for each in status.constituents)
     parts = [
         f"federation {status.name} in {status.store}",
         (
@@ -32,7 +34,7 @@ def status_text(status: FederationStatus) -> str:
             f"{status.serving} of {status.shards} constituents answer; guarantee: {status.guarantee}"
         ),
         table(
-            ("shard", "points", "state", "serves slice", "slices", "digest"),
+            ("shard", "points", "state", "serves slice", "slices", "digest", *(["budget used"] if has_budget else [])),
             [
                 (
                     each.shard,
@@ -41,6 +43,7 @@ def status_text(status: FederationStatus) -> str:
                     each.serving_slice,
                     each.slices,
                     (each.digest or "-")[:16],
+                    *(["-" if each.budget_used is None else f"{each.budget_used:.0%}"] if has_budget else []),
                 )
                 for each in status.constituents
             ],
@@ -198,10 +201,21 @@ def request_text(request: RequestStatus, status: FederationStatus | None = None)
 def verification_text(verification: Verification) -> str:
     """Return the proof, shard by shard, and the scan's findings."""
     residue = verification.residue
+    is_exact = verification.guarantee == str(EXACT)
+    columns = ("retrained from nothing", "equal") if is_exact else ("residual", "accounted", "at most that")
     shards = table(
-        ("shard", "constituent", "retrained from nothing", "equal"),
+        ("shard", "constituent", *columns),
         [
-            (each.shard, (each.digest or "-")[:16], (each.retrained_digest or "-")[:16], "yes" if each.exact else "NO")
+            (
+                each.shard,
+                (each.digest or "-")[:16],
+                *(
+                    [(each.retrained_digest or "-")[:16]]
+                    if is_exact
+                    else map(_residual, (each.residual, each.accounted))
+                ),
+                "yes" if each.holds else "NO",
+            )
             for each in verification.shards
         ],
     )
@@ -213,6 +227,10 @@ def verification_text(verification: Verification) -> str:
         receipts += f"; {unread} that an earlier verification found sound were not read again ('sisa verify --all')"
     broken = (f"  {each}" for each in verification.receipts.broken)
     return "\n".join([shards, scan, *(f"  {finding}" for finding in residue.found), receipts, *broken])
+
+
+def _residual(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2e}"
 
 
 def forecast_text(plan: Plan) -> str:

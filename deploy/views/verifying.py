@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cluster.results.federation import Verification
+from coordinator.verification import ShardProof
 from deploy.views.output import ExitCode, Outcome, Problem, json_value
 from deploy.views.text import verification_text
+from shards.learner_kinds.guarantees import EXACT
+
+_PROVED = ("shard", "digest", "retrained_digest", "exact")
+_CERTIFIED = ("shard", "digest", "residual", "accounted", "holds")
 
 _OWN_RESIDUE = ("object", "unfinished write", "superseded manifest", "journal entry")
 """How findings begin that the next training mends."""
@@ -17,22 +22,27 @@ def verification_outcome(found: Verification) -> Outcome:
     data = {
         "exact": found.exact,
         "guarantee": found.guarantee,
-        "shards": [_proof(json_value(proof)) for proof in found.shards],
+        "shards": [proof_json(proof, found.guarantee) for proof in found.shards],
         "residue": finding_json(json_value(found.residue)),
         "receipts": finding_json(json_value(found.receipts)),
     }
     text = verification_text(found)
     if found.holds:
-        return Outcome(data=data, text=f"{text}\nall constituents are byte-equal, and nothing is left over")
+        is_exact = found.guarantee == str(EXACT)
+        kept = "all constituents are byte-equal" if is_exact else f"all constituents are {found.guarantee}"
+        return Outcome(data=data, text=f"{text}\n{kept}, and nothing is left over")
     problem = Problem(kind="proof_failed", message=_what_failed(found), remedy=" ".join(_remedies(found)))
     return Outcome(data=data, text=text, problem=problem, code=ExitCode.PROOF_FAILED)
 
 
-def _proof(proof: dict[str, object]) -> dict[str, object]:
+def proof_json(proof: ShardProof, guarantee: str) -> dict[str, object]:
     """Return a shard's proof as the contract has it, with where it went wrong only if it did."""
-    refutation = proof.pop("refutation")
-    again = proof.pop("again")
-    return proof if refutation is None else proof | {"refutation": refutation, "again": again}
+    names = _PROVED if guarantee == str(EXACT) else _CERTIFIED
+    found = {name: json_value(getattr(proof, name)) for name in names}
+    if guarantee != str(EXACT):
+        found["guarantee"] = guarantee
+    wrong = {} if proof.refutation is None else {"refutation": json_value(proof.refutation), "again": proof.again}
+    return found | wrong
 
 
 def finding_json(found: dict[str, object]) -> dict[str, object]:
@@ -41,9 +51,11 @@ def finding_json(found: dict[str, object]) -> dict[str, object]:
 
 
 def _what_failed(found: Verification) -> str:
-    if not found.exact:
+    if not found.is_kept:
         wrong = ", ".join(str(proof.shard) for proof in found.shards if proof.refutation is not None)
-        return f"a constituent is not byte-equal{f'; it answers no longer: shard {wrong}' if wrong else ''}"
+        is_exact = found.guarantee == str(EXACT)
+        fact = "a constituent is not byte-equal" if is_exact else "a constituent's residual is not what was accounted"
+        return f"{fact}{f'; it answers no longer: shard {wrong}' if wrong else ''}"
     return "the store holds what it should not" if found.residue.found else "a receipt or the receipts' log is broken"
 
 
@@ -54,10 +66,10 @@ def _remedies(found: Verification) -> Iterator[str]:
             "Retraining has not helped before, so the model's result depends on its process: docs/own-model.md"
             " says what it may not use. Correct it, then train."
         )
-    elif not found.exact:
+    elif not found.is_kept:
         yield "Run 'sisa train', which retrains what is wrong or not trained, then verify again."
     own = [each for each in found.residue.found if each.startswith(_OWN_RESIDUE)]
-    if own and found.exact:
+    if own and found.is_kept:
         yield "Run 'sisa train', which finishes what was interrupted and rebuilds what is damaged, then verify again."
     if any(each.startswith("file that is not ours") for each in found.residue.found):
         yield "Move files that are not ours out of the store: no command touches them."

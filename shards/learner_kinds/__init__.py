@@ -5,6 +5,7 @@ guarantees  what each promises about erased data points
 admissible  what features and labels they take
 bayesian    the arguments of Bayesian linear regression and the conjugate families
 boosting    the arguments of boosted trees
+certified   the arguments of the certified linear model
 forest      the arguments of forests
 k_means     the arguments of k-means
 scikit      the arguments of scikit-learn's estimators

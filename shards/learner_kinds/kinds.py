@@ -11,6 +11,7 @@ from typing import Any, Final
 from shards.learner_kinds.admissible import ANYTHING, LABELS_ON_GRID, ON_GRID, Admissible
 from shards.learner_kinds.bayesian import BayesianLinearArguments, DirichletArguments, RateArguments
 from shards.learner_kinds.boosting import BoostingArguments
+from shards.learner_kinds.certified import CertifiedLinearArguments
 from shards.learner_kinds.forest import ForestArguments
 from shards.learner_kinds.guarantees import EXACT, Guarantee
 from shards.learner_kinds.k_means import KMeansArguments
@@ -30,6 +31,7 @@ LearnerArguments = (
     | KMeansArguments
     | BoostingArguments
     | ScikitArguments
+    | CertifiedLinearArguments
 )
 
 _ALL: Final = (Class.kind, Number.kind, MultiLabel.kind)
@@ -101,6 +103,12 @@ LEARNERS: Final[Mapping[str, LearnerKind]] = {
     ),
     "boosting": LearnerKind(targets=_ALL, arguments=BoostingArguments, whole=False, epochs=100),
     "sklearn": LearnerKind(targets=(Class.kind, Number.kind), arguments=ScikitArguments, whole=False, epochs=20),
+    "certified_linear": LearnerKind(
+        targets=(Class.kind, Number.kind),
+        arguments=CertifiedLinearArguments,
+        whole=True,
+        promise=lambda arguments: arguments.promise,
+    ),
 }
 """By the name in ``[model] learner``."""
 

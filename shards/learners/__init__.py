@@ -5,10 +5,12 @@ registry     opens the learner that a specification names
 measuring    measures an ensemble on hold-out points
 trainer      drives a learner over slices and writes a checkpoint after each
 tensors      constituents that are NumPy arrays: digest and checkpoint
+blas         learners that compute with floating-point linear algebra: threads, profile, probe
 fixed_point  values on a grid, and sums of them that are exact in any order
 torch/       networks
 k_means/     clusters out of which points are taken directly
 boosting/    boosted trees of LightGBM
+certified/   linear models whose erasures are certified
 forest/      decision trees out of which points are taken directly
 scikit/      estimators of scikit-learn
 summation/   naive Bayes and ridge: sums over points

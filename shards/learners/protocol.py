@@ -11,12 +11,13 @@ from typing import Protocol, TypeVar, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from shards.lineage import Lineage
+from shards.lineage import Accounted, Lineage
 from shards.points import ShardPoints
 from shards.specification import ShardId, SliceIndex
 from storage.digests import Sha256
 
 State = TypeVar("State")
+State_contra = TypeVar("State_contra", contravariant=True)
 
 Learning = Generator[int, None, State]
 """Yields the number of epochs done after each one, and returns the state at the end."""
@@ -63,6 +64,23 @@ class AnswersWithLess(Protocol[State]):
 
     def for_answers(self, state: State) -> State:
         """Return what answers as ``state`` does, in less memory. It cannot be stored or changed."""
+        ...
+
+
+@runtime_checkable
+class Certifies(Protocol[State_contra]):
+    """A learner whose guarantee is certified, so whose constituents are compared with the optimum, not byte by byte.
+
+    Law: ``residual`` of a constituent and the points that it was learned from, and not made to forget, is at most
+    ``accounted`` as spent.
+    """
+
+    def accounted(self, state: State_contra) -> Accounted:
+        """Return what is used of the budget."""
+        ...
+
+    def residual(self, state: State_contra, points: ShardPoints) -> float:
+        """Return how far the constituent is from the optimum of these points."""
         ...
 
 

@@ -8,8 +8,10 @@ from typing import Any, Final
 
 from shards.encoding import InputShape
 from shards.learner_kinds.kinds import LEARNERS, TORCH
+from shards.learners.blas import blas_profile
 from shards.learners.boosting.learner import Boosting
 from shards.learners.boosting.library import boosting_profile
+from shards.learners.certified.learner import CertifiedLinear
 from shards.learners.forest.learner import Forest
 from shards.learners.k_means.learner import KMeans
 from shards.learners.protocol import Learner
@@ -36,6 +38,7 @@ _MADE_BY: Final[Mapping[str, Callable[[Any, int, int, str, int], Learner[Any]]]]
     "beta_bernoulli": BetaBernoulli,
     "dirichlet_categorical": DirichletCategorical,
     "gamma_poisson": GammaPoisson,
+    "certified_linear": CertifiedLinear,
 }
 """The learners that take points out directly, made from their arguments, features, outputs, target and seed."""
 
@@ -47,6 +50,7 @@ _CONTINUED: Final[Mapping[str, Callable[[Any, int, int, str, TrainingSettings, i
 
 _PROFILES: Final[Mapping[str, Callable[[bool], NumericsProfile]]] = {
     "boosting": boosting_profile,
+    "certified_linear": blas_profile,
     "sklearn": scikit_profile,
 }
 """What decides the bits of those that do not compute with whole numbers."""

@@ -9,8 +9,8 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Generic
 
-from shards.learners.protocol import Learner, ReportsLoss, State, Unlearner
-from shards.lineage import Base, CheckpointRecord, Lineage, shared_prefix
+from shards.learners.protocol import Certifies, Learner, ReportsLoss, State, Unlearner
+from shards.lineage import Accounted, Base, CheckpointRecord, Lineage, shared_prefix
 from shards.points import ShardPoints
 from shards.slices.differences import changed_points
 from shards.slices.files import SliceRecord, load_shard
@@ -68,7 +68,16 @@ class SliceLearned:
     """Mean loss of the slice's last epoch, for display only: it depends on people's data, so it is never stored."""
 
 
-TrainingEvent = EpochsDone | SliceLearned
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResidualFound:
+    """How far a constituent is from the optimum of its data points, and what was accounted for it."""
+
+    shard: ShardId
+    residual: float
+    accounted: Accounted
+
+
+TrainingEvent = EpochsDone | SliceLearned | ResidualFound
 
 
 class _Superseded(Exception):
@@ -113,9 +122,15 @@ class ConstituentTrainer(Generic[State]):
         If points are erased during training from a slice that is not reached yet, training goes on without them. If
         they are erased from an earlier slice, the attempt ends and the next one starts at the last clean checkpoint
         (D7).
+
+        A task that writes nothing and whose checkpoints are given is a proof of a certified constituent: nothing is
+        trained, its residual is computed.
         Raises ``Corrupt`` when a checkpoint or slice file is not what the task says, ``Fenced`` when another writer has
         taken over.
         """
+        if task.token is None and task.done and isinstance(self._learner, Certifies):
+            yield self._audited(task, self._learner)
+            return
         superseding: TrainTask | None = task
         while superseding is not None:
             superseding = yield from self._attempt(superseding)
@@ -156,6 +171,14 @@ class ConstituentTrainer(Generic[State]):
             learned += 1
         return None
 
+    def _audited(self, task: TrainTask, learner: Certifies[State]) -> ResidualFound:
+        state = self._resume(task)
+        return ResidualFound(
+            shard=task.shard,
+            residual=learner.residual(state, self._points(task)),
+            accounted=learner.accounted(state),
+        )
+
     def _directly(self, task: TrainTask, base: Base) -> tuple[State, int] | None:
         """Return the constituent without the points that are gone and with new ones, and how many these are.
 
@@ -186,6 +209,8 @@ class ConstituentTrainer(Generic[State]):
         checkpoint = None
         if task.token is not None:
             checkpoint = self._keep(payload, lineage, digest, steps, seconds)
+            if isinstance(self._learner, Certifies):
+                checkpoint = replace(checkpoint, accounted=self._learner.accounted(state))
         loss = self._learner.loss() if isinstance(self._learner, ReportsLoss) else None
         return SliceLearned(shard=task.shard, slice=lineage.slice, digest=digest, checkpoint=checkpoint, loss=loss)
 

@@ -23,12 +23,13 @@ import lightgbm
 import numpy as np
 import numpy.typing as npt
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import RidgeClassifier, SGDClassifier
+from sklearn.linear_model import LogisticRegression, RidgeClassifier, SGDClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neural_network import MLPClassifier
 
 from shards.learner_kinds.kinds import LEARNERS
+from shards.learners.certified.learner import CertifiedLinear
 from shards.learners.forest.learner import Forest
 from shards.learners.registry import open_learner
 from shards.points import ShardPoints
@@ -85,6 +86,16 @@ def measure(learner: Any, features_NF: Any, labels_N: Any, train: int) -> Measur
         learner.unlearn(own, gone, new, lambda left=left: points_of(features_NF, labels_N, left))
         seconds.append(time.process_time() - started)
     size = sum(array.nbytes for array in learner.arrays(state).values())
+    if isinstance(learner, CertifiedLinear):  # the Hessian and the bound are those of all that are left
+        looked_at[0] = full * _ERASED
+        last = np.array([train - 1])
+        gone, new = points_of(features_NF, labels_N, last), points_of(features_NF, labels_N, last[:0])
+        after = learner.unlearn(
+            state, gone, new, lambda: points_of(features_NF, labels_N, everyone & (np.arange(len(labels_N)) != last))
+        )
+        assert after is not None
+        budget = learner.accounted(state).budget
+        print(f"its budget is that of about {(budget - state.spent) / (after.spent - state.spent):,.0f} erasures")
     return Measured(area, trained, median(seconds), full * _ERASED / max(looked_at[0], _ERASED), size)
 
 
@@ -122,7 +133,8 @@ def measure_continued(learner: Any, features_NF: Any, labels_N: Any, train: int)
 
 def learner_of(name: str, arguments: dict[str, Any], inputs: int, epochs: int = 1, slices: int = 1) -> Any:
     """Return a learner of two classes."""
-    model = ModelSettings(learner=name, arguments=arguments)
+    guarantee = "certified" if name == "certified_linear" else "exact"
+    model = ModelSettings(learner=name, arguments=arguments, guarantee=guarantee)
     recipe = TrainingSettings(epochs=epochs, batch_size=1, learning_rate=1.0)
     return open_learner(model=model, training=recipe, inputs=inputs, classes=2, slices=slices)
 
@@ -156,6 +168,7 @@ def main() -> None:
         "SGDClassifier": lambda: SGDClassifier(loss="log_loss", max_iter=trees, tol=None, random_state=0),
         "MLPClassifier": lambda: MLPClassifier(max_iter=trees, tol=0, n_iter_no_change=trees, random_state=0),
         "boosting": lambda: lightgbm.LGBMClassifier(n_estimators=trees, n_jobs=1, verbosity=-1),
+        "certified_linear": lambda: LogisticRegression(max_iter=3000),
     }
     cases: list[tuple[str, dict[str, Any]]] = [
         ("forest", {"trees": trees}),
@@ -167,6 +180,8 @@ def main() -> None:
         ("boosting", {}),
         ("sklearn", {"estimator": "SGDClassifier", "loss": "log_loss"}),
         ("sklearn", {"estimator": "MLPClassifier"}),
+        ("certified_linear", {"norm": 6.4, "noise": 1.0, "penalty": 1e-4}),
+        ("certified_linear", {"norm": 6.4, "noise": 1.0, "penalty": 1e-5}),
     ]
     known = {name: _reference(make, features_NF, labels_N, train) for name, make in references.items()}
     columns = "learner, AUC, reference's, train s, reference's, erase ms, retrain ÷ erase, rows ÷ erase's, MB"

@@ -8,16 +8,17 @@ from dataclasses import replace
 import pytest
 
 from coordinator.decisions.decide import decide
-from coordinator.decisions.events import TrainingConfigured
+from coordinator.decisions.events import CheckpointWritten, TrainingConfigured
 from coordinator.engine.codec import decode_event, decode_state, encode_event, encode_state
 from coordinator.receipts.evidence import collect_evidence, statement
 from coordinator.sites import TookPart, answered_together
 from coordinator.status import describe_federation, for_the_public
 from shards.learner_kinds.guarantees import Certified
+from shards.lineage import Accounted
 from shards.routing import SliceId
 from shards.specification import ShardId, SliceIndex
 from tests.coordinator.receipts.facts import SCAN, STORE, accepted, purged, quarantined, trained
-from tests.coordinator.records import configuration, federation
+from tests.coordinator.records import checkpoint_of, configuration, federation
 from tests.coordinator.test_state import NOW
 
 CERTIFIED = replace(configuration(), guarantee=Certified(epsilon=0.5, delta=1e-5))
@@ -48,6 +49,29 @@ def test_it_is_stored(chosen: object, version: int) -> None:
     assert decode_state(json.loads(json.dumps(encode_state(state)))) == state
 
 
+def test_what_is_used_of_a_budget_is_stored() -> None:
+    """With the checkpoint that used it, also while this is the base of the next one; others stay as they were."""
+    accounted = Accounted(spent=0.0125, budget=0.5)
+    state, _ = decide(federation((5, 4, 3)), _configured(_EXACT))
+    plain = CheckpointWritten(shard=ShardId(0), checkpoint=checkpoint_of(state.lineages(ShardId(0))[0]), at="")
+    assert "accounted" not in json.dumps(encode_event(plain))
+    event = replace(plain, checkpoint=replace(plain.checkpoint, accounted=accounted))
+    record = encode_event(event)
+    assert (record["format_version"], decode_event(json.loads(json.dumps(record)))) == (6, event)
+    learning = replace(state, configuration=replace(CERTIFIED, learner="certified_linear"))
+    checkpoint = replace(checkpoint_of(learning.lineages(ShardId(0))[0]), accounted=accounted)
+    learned, _ = decide(learning, CheckpointWritten(shard=ShardId(0), checkpoint=checkpoint, at=""))
+    (status,) = describe_federation(learned, "here", NOW).constituents
+    assert status.budget_used == 0.03
+    assert for_the_public(describe_federation(learned, "here", NOW)).constituents[0].budget_used is None
+    erased = quarantined(accepted(learned, "first"), "first", SliceId(ShardId(0), SliceIndex(2)), (900,))
+    assert erased.shards[0].base is not None
+    for each in (learned, erased):
+        body = encode_state(each)
+        assert body["format_version"] == 6
+        assert decode_state(json.loads(json.dumps(body))) == each
+
+
 def test_status_says_it() -> None:
     """To everybody who may see a status."""
     state, _ = decide(federation((5, 4, 3)), _configured(CERTIFIED))
@@ -68,7 +92,12 @@ def test_a_receipt_states_it(chosen: object) -> None:
         assert "guarantee" not in predicate
         assert "compared with the objects in the store, and the constituents' digests with" in predicate["proves"]
     else:
-        assert predicate["guarantee"] == {"kind": "certified", "epsilon": 0.5, "delta": 1e-5}
+        assert {**predicate["guarantee"], "budget": ""} == {
+            "kind": "certified",
+            "epsilon": 0.5,
+            "delta": 1e-5,
+            "budget": "",
+        }
         assert "The constituents are not equal to those of a training run" in predicate["proves"]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from cluster.config.specification import FederationSpecification, bit_settings, settings_record
 from coordinator.engine.tasks import train_task
 from coordinator.state import FederationState
+from shards.learner_kinds.guarantees import recorded_guarantee
 from shards.learners.protocol import Learner
 from shards.learners.registry import code_digest, fix_numerics, open_learner
 from shards.learners.torch.checkpoint import decode_checkpoint
@@ -39,6 +40,7 @@ def conditions(specification: FederationSpecification) -> Configuration:
         seed=specification.training.seed,
         profile=fix_numerics(specification.model, specification.cluster.threads_per_worker, "cpu"),
         learner=specification.model.recorded_learner,
+        guarantee=recorded_guarantee(specification.model.promise),
     )
 
 

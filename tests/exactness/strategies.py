@@ -156,7 +156,11 @@ def other_histories(draw: st.DrawFn, learner: str, target: str, arguments: dict[
         classes=draw(st.sampled_from([("a", "b"), ("a", "b", "c")]), label="classes") if target == "class" else (),
         target=target,
         labels=draw(st.integers(1, 3), label="labels") if target != "class" else 1,
-        model=ModelSettings(learner=learner, arguments=arguments),
+        model=ModelSettings(
+            learner=learner,
+            arguments=arguments,
+            guarantee="certified" if learner == "certified_linear" else "exact",
+        ),
     )
     points = make_points(
         draw(st.integers(0, 2**16), label="data"),

@@ -28,6 +28,18 @@ def _number(learner: str, arguments: str) -> str:
 
 MISTAKES = [
     (_with('learner = "trees"'), f"[model] learner must be one of {', '.join(LEARNERS)}, got 'trees'"),
+    (
+        _with('learner = "certified_linear"\nguarantee = "certified"'),
+        "arguments.norm must be above 0, got 0.0: declare",
+    ),
+    (
+        _with('learner = "certified_linear"\narguments = { norm = 2 }'),
+        "the learner certified_linear promises no exact erasure, only a certified one: take another learner, or set",
+    ),
+    (
+        _with('learner = "certified_linear"\nguarantee = "certified"\narguments = { norm = 2, epsilon = 3 }'),
+        "arguments.epsilon must be above 0 and at most 1, got 3.0",
+    ),
     (_with('guarantee = "near"', GOOD), "[model] guarantee must be one of exact, certified, got 'near'"),
     (_with('guarantee = "certified"', GOOD), "is weaker than what the learner torch promises, which is exact: leave"),
     (_with('learner = "ridge"\nguarantee = "certified"'), "what the learner ridge promises, which is exact"),
@@ -175,10 +187,17 @@ def test_the_usual_learner_is_left_out_of_records(tmp_path: Path) -> None:
     assert settings_record(plain)["model"] == {"factory": "shards.models:mlp", "arguments": {}}
 
 
-@pytest.mark.parametrize("learner", sorted(LEARNERS.keys() - {"torch", "sklearn"}))
+@pytest.mark.parametrize("learner", sorted(LEARNERS.keys() - {"torch", "sklearn", "certified_linear"}))
 def test_a_learner_needs_no_further_setting(learner: str, tmp_path: Path) -> None:
     """The defaults do, and the seed may be set."""
     texts = {"class": PLAIN, "number": NUMBER, "cluster": CLUSTERS}
     text = _with(f'learner = "{learner}"', texts[LEARNERS[learner].targets[0]])
     text += "[training]\nseed = 5\n"
     assert read(tmp_path / "sisa.toml", text).training.seed == 5
+
+
+def test_a_certified_learner_is_recorded_with_its_guarantee(tmp_path: Path) -> None:
+    """So that a specification read from a store asks for it again."""
+    text = _with('learner = "certified_linear"\nguarantee = "certified"\narguments = { norm = 2 }')
+    record = settings_record(read(tmp_path / "sisa.toml", text))["model"]
+    assert (record["guarantee"], record["arguments"]["norm"]) == ("certified", 2.0)

@@ -1,0 +1,1 @@
+"""Histories of learners whose guarantee is certified."""

@@ -1,0 +1,1 @@
+"""The linear model whose erasures are certified."""
