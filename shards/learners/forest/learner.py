@@ -35,7 +35,7 @@ _STORED: Final = tuple(name for name in NAMES if name not in {"trees_M", "kept_M
 """The arrays of a checkpoint; the others follow from them."""
 _DRAWS_AT_ONCE: Final = 1 << 22
 _ROWS_AT_ONCE: Final = 1 << 18
-_FEW: Final = 16
+_FEW: Final = 2
 """Up to this part of a shard's points, their trees are drawn for them alone."""
 _SUBJECTS: Final = b"trees"
 
