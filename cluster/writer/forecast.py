@@ -238,6 +238,8 @@ def _made_up(specification: FederationSpecification, width: int, count: int) -> 
     is_counting = LEARNERS[specification.model.learner].is_counting
     codes = specification.model.arguments.get("values") or 2 * is_counting
     spread_N = (spread_keys(count * width) >> np.uint64(40)).astype(np.float32) / np.float32(2**24)
+    norm = specification.model.arguments.get("norm", math.inf)  # features that are longer are refused
+    spread_N *= np.float32(min(1.0, norm / math.sqrt(width)))
     found = _random_points(count, width, specification.data.predicted)
     return replace(
         found,

@@ -135,6 +135,12 @@ def test_norms_above_the_declared_one_are_refused(home: UserFolder) -> None:
     assert "arguments.norm = 0.001 is below the norm of the features of" in said.error["message"]
 
 
+def test_made_up_points_are_within_the_norm(home: UserFolder) -> None:
+    """A plan for another number of data points reads none, and a small norm is not in its way."""
+    _specified(home, model__arguments={"norm": 1e-3})
+    assert home.json("plan", "--points", "500").data["points"] == 500
+
+
 def test_init_drafts_it(home: UserFolder) -> None:
     """With a norm to declare, and the guarantee asked for."""
     home.write("people.parquet", small_points())
