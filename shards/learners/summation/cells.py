@@ -19,6 +19,8 @@ from shards.learners.tensors import decode_arrays
 from shards.specification import ShardId
 from storage.errors import Corrupt, Invalid
 
+_FEW: Final = 16
+"""Cells are looked up one by one where there are at least as many times more."""
 MOST_CODE: Final = 1 << 24
 """Up to here float32, in which features are stored, has all whole numbers."""
 
@@ -37,6 +39,23 @@ def sums_by_cell(cells_NJ: Integers, counts_NK: Integers) -> dict[str, Integers]
     sums_GK = np.add.reduceat(counts_NK, starts, axis=0) if len(starts) else counts_NK
     kept = sums_GK.any(axis=1)
     return {"cells": cells_NJ[starts][kept], "counts": sums_GK[kept]}
+
+
+def with_few(values: Mapping[str, Integers], cells_GJ: Integers, counts_GK: Integers) -> dict[str, Integers]:
+    """Return what ``sums_by_cell`` makes of both together, if ``cells_GJ`` are in ascending order and few.
+
+    They are looked up among those that are there, which are not sorted again.
+    """
+    known_GJ, sums_GK = values["cells"], values["counts"].copy()
+    rows = np.dtype([(f"column{place}", np.int64) for place in range(cells_GJ.shape[1])])
+    known_G, cells_G = (np.ascontiguousarray(each).view(rows)[:, 0] for each in (known_GJ, cells_GJ))
+    places_G = np.searchsorted(known_G, cells_G)
+    is_known = (known_GJ[np.minimum(places_G, len(known_GJ) - 1)] == cells_GJ).all(axis=1)
+    sums_GK[places_G[is_known]] += counts_GK[is_known]
+    known_GJ = np.insert(known_GJ, places_G[~is_known], cells_GJ[~is_known], axis=0)
+    sums_GK = np.insert(sums_GK, places_G[~is_known], counts_GK[~is_known], axis=0)
+    kept = sums_GK.any(axis=1)
+    return {"cells": known_GJ[kept], "counts": sums_GK[kept]}
 
 
 def codes_of(values_NF: npt.NDArray[np.float32], what: str) -> Integers:
@@ -75,6 +94,8 @@ class CellCounts(SummationLearner[Fitted]):
         self, values: Mapping[str, Integers], others: Mapping[str, Integers], sign: int = 1
     ) -> dict[str, Integers]:
         """See ``SummationLearner.plus``."""
+        if self.columns and len(others["cells"]) * _FEW < len(values["cells"]):
+            return with_few(values, others["cells"], sign * others["counts"])
         cells = np.concatenate([values["cells"], others["cells"]])
         return sums_by_cell(cells, np.concatenate([values["counts"], sign * others["counts"]]))
 

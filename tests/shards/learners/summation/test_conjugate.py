@@ -6,9 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from shards.learner_kinds.bayesian import DirichletArguments, RateArguments
+from shards.learners.summation.cells import sums_by_cell, with_few
 from shards.learners.summation.conjugate import BetaBernoulli, DirichletCategorical, GammaPoisson
 from storage.errors import Corrupt, Invalid
 from tests.doubles.lineages import lineage_of
@@ -120,3 +124,22 @@ def test_other_values_are_refused(make: Any, label: float, feature: float, probl
     points = points_of(np.array([[0.0, feature]]), np.array([[label]], dtype=np.float32))
     with pytest.raises(Invalid, match=problem):
         learned(make(RateArguments(), 2, 1, "number", 0), points)
+
+
+@settings(max_examples=60)
+@given(data=st.data(), columns=st.integers(1, 3))
+def test_few_cells_are_added_as_any_are(data: st.DataObject, columns: int) -> None:
+    """Looked up, put in between, or taken out where they become zero: the result is that of sorting all of them."""
+    elements = st.integers(-2, 2)
+
+    def drawn(least: int) -> dict[str, Any]:
+        count = data.draw(st.integers(least, 12))
+        cells_NJ = data.draw(arrays(np.int64, (count, columns), elements=elements))
+        return sums_by_cell(cells_NJ, data.draw(arrays(np.int64, (count, 2), elements=elements)))
+
+    many, few = drawn(1), drawn(0)
+    assume(len(many["cells"]))
+    expected = sums_by_cell(*(np.concatenate([many[name], few[name]]) for name in ("cells", "counts")))
+    found = with_few(many, few["cells"], few["counts"])
+    assert all(np.array_equal(found[name], expected[name]) for name in ("cells", "counts"))
+    assert all(np.array_equal(found[name].shape, expected[name].shape) for name in ("cells", "counts"))
