@@ -101,7 +101,7 @@ def seconds_to_take_out(
         return None
     seconds, tries = list[float](), 0
     for place in np.unique(np.linspace(0, len(points.keys_N) - 1, _TAKEN_OUT).astype(np.intp)):
-        others = partial(_without, left or (lambda: points), points.keys_N[place])
+        others = partial(_without, left or (lambda: points), int(points.keys_N[place]))
         tries += 1
         began = clock.monotonic()
         state = learner.from_bytes(payload, _SHARD)
@@ -222,6 +222,6 @@ def finished(learning: Learning[State]) -> State:
             return state
 
 
-def _without(left: Any, key: np.uint64) -> ShardPoints:
+def _without(left: Any, key: int) -> ShardPoints:
     points: ShardPoints = left()
-    return part_of(points, points.keys_N != key)
+    return part_of(points, points.keys_N != np.uint64(key))
