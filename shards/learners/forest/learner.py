@@ -232,9 +232,13 @@ class _Remaining:
         return self._left()
 
     @cached_property
+    def _rows(self) -> Rows:
+        return self._forest.rows(self._points)
+
+    @property
     def rows(self) -> Rows:
         """The rows."""
-        return self._forest.rows(self._points)
+        return self._rows
 
     def of_tree(self, tree: int, at: Integers) -> Integers:
         """Return those of these positions that the tree has."""
