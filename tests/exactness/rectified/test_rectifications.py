@@ -75,7 +75,9 @@ def _check(history: History, seed: int, order: str) -> None:
         if step.train_again:
             federation.train(history.points)
             truth.train(history.points)
-    assert_exact(federation, list(truth.present.values()))
+    left = list(truth.present.values())
+    if not left or any(point.subject not in held for point in left):  # a source of hold-out points alone is refused
+        assert_exact(federation, left)
 
 
 @pytest.mark.parametrize("model", MODELS)
