@@ -81,10 +81,14 @@ class CertifiedLinear:
             scale = self._arguments.noise
             noise_DW = scale * normal(self._draw(_BYTES * state.noise_DW.size)).reshape(state.noise_DW.shape)
             problems = self._problems(points.features_NF[:end], points.labels_N[:end], noise_DW)
-            columns = [problem.optimum() for problem in problems]
-            spent = sum(
-                problem.residual(each) + problem.rounding(each) for problem, each in zip(problems, columns, strict=True)
-            )
+            try:
+                columns = [problem.optimum() for problem in problems]
+                spent = sum(
+                    problem.residual(each) + problem.rounding(each)
+                    for problem, each in zip(problems, columns, strict=True)
+                )
+            except np.linalg.LinAlgError:  # the penalty vanishes beside the data points, which are dependent
+                columns, spent = [], math.inf
             if not spent <= self._arguments.budget:
                 raise Invalid(
                     f"the optimum of certified_linear was not found: a residual of {spent:.2g} is left, and the whole"
@@ -100,8 +104,8 @@ class CertifiedLinear:
     ) -> CertifiedState | None:
         """Return the constituent without ``gone``, by one Newton step for all of them.
 
-        Returns None where it has to be learned from nothing, with new noise: points were added or corrected, or the
-        budget is used up.
+        Returns None where it has to be learned from nothing, with new noise: points were added or corrected, the
+        budget is used up, or the step cannot be computed.
         """
         if len(new.labels_N):
             return None
@@ -112,10 +116,13 @@ class CertifiedLinear:
             return self.initial(ShardId(0))
         rows_MD, labels_MW = self._rows(gone.features_NF), self._labels(gone.labels_N)
         problems = self._problems(rest.features_NF, rest.labels_N, state.noise_DW)
-        found = [
-            problem.without(rows_MD, labels_MW[:, each], state.coefficients_DW[:, each])
-            for each, problem in enumerate(problems)
-        ]
+        try:
+            found = [
+                problem.without(rows_MD, labels_MW[:, each], state.coefficients_DW[:, each])
+                for each, problem in enumerate(problems)
+            ]
+        except np.linalg.LinAlgError:
+            return None
         spent = state.spent + sum(bound for _, bound in found)
         if not spent <= self._arguments.budget:
             return None

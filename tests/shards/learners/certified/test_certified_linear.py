@@ -230,3 +230,20 @@ def test_bad_arguments_are_named(changes: dict[str, Any], problem: str) -> None:
     """With what would be right."""
     (found,) = CertifiedLinearArguments(**{"norm": 1.0, **changes}).problems()
     assert found.startswith(problem)
+
+
+def test_an_optimum_that_cannot_be_computed_is_named() -> None:
+    """Equal data points and a penalty that vanishes beside them: no linear algebra's error, but what to change."""
+    every = made(30)
+    every.features_NF[:] = every.features_NF[0]
+    with pytest.raises(Invalid, match="the optimum of certified_linear was not found: a residual of inf is left"):
+        learned(learner_of(penalty=1e-300), every)
+
+
+def test_a_step_that_cannot_be_computed_means_new_noise() -> None:
+    """Where only equal data points are left, and the penalty vanishes beside them."""
+    every = made(30)
+    every.features_NF[:20] = every.features_NF[0]
+    learner = learner_of(penalty=1e-300)
+    state = CertifiedState(np.zeros((5, 1)), np.ones((5, 1)), 0.0)
+    assert moved(learner, state, every, np.ones(30, dtype=bool), np.arange(30) < 20) is None
