@@ -18,7 +18,7 @@ import numpy.typing as npt
 from coordinator.aggregation import AnsweredBy, Rule
 from coordinator.effects import HoldoutMeasure
 from coordinator.requests import ErasureRequest
-from shards.learner_kinds.guarantees import EXACT
+from shards.learner_kinds.guarantees import EXACT, weakest
 from shards.measures import MEANS, ROOT_OF_MEAN
 from shards.targets import Target
 from storage.digests import Sha256, digest_of
@@ -176,13 +176,13 @@ def measured_together(measures: Sequence[HoldoutMeasure], columns: int) -> dict[
 def answered_together(parts: Sequence[TookPart]) -> AnsweredBy:
     """Return who gave the answer of several sites; its generation is the highest of theirs, which count apart.
 
-    Its guarantee is the first of theirs that is not exact.
+    Its guarantee is one that holds at all of them.
     """
     return AnsweredBy(
         generation=max(each.generation for each in parts),
         constituents=sum(each.constituents for each in parts),
         shards=sum(each.shards for each in parts),
-        guarantee=next((each.guarantee for each in parts if each.guarantee != str(EXACT)), str(EXACT)),
+        guarantee=weakest(each.guarantee for each in parts),
     )
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -54,6 +56,8 @@ Guarantee = Exact | Certified | Approximate
 
 EXACT: Final = Exact()
 
+_CERTIFIED: Final = re.compile(r"certified\(epsilon=([0-9.e+-]+), delta=([0-9.e+-]+)\)")
+
 ASKED: Final = ("exact", "certified")
 """What ``[model] guarantee`` may ask for."""
 
@@ -80,6 +84,23 @@ def guarantee_problem(learner: str, promised: Guarantee, asked: str) -> str | No
             )
         case _:
             return None
+
+
+def weakest(promised: Iterable[str]) -> str:
+    """Return the guarantee, in words, that holds of all constituents if these do of some of them each.
+
+    >>> weakest(["exact", "certified(epsilon=0.5, delta=0.0001)", "certified(epsilon=1.0, delta=1e-05)"])
+    'certified(epsilon=1.0, delta=0.0001)'
+    """
+    less = [each for each in promised if each != str(EXACT)]
+    found = [_CERTIFIED.fullmatch(each) for each in less]
+    pairs = [(float(each[1]), float(each[2])) for each in found if each is not None]
+    if len(pairs) < len(less):  # a later release has others
+        return next(each for each, known in zip(less, found, strict=True) if known is None)
+    if not pairs:
+        return str(EXACT)
+    epsilons, deltas = zip(*pairs, strict=True)
+    return str(Certified(epsilon=max(epsilons), delta=max(deltas)))
 
 
 def recorded_guarantee(promised: Guarantee) -> Certified | None:

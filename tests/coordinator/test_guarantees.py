@@ -107,3 +107,9 @@ def test_an_answer_of_several_sites_has_the_weakest_guarantee() -> None:
     certified = replace(exact, site="south", guarantee=TEXT)
     assert answered_together((exact, exact)).guarantee == "exact"
     assert answered_together((exact, certified)).guarantee == TEXT
+    weaker = replace(exact, guarantee="certified(epsilon=1.0, delta=1e-06)")
+    together = "certified(epsilon=1.0, delta=1e-05)"
+    assert answered_together((exact, certified, weaker)).guarantee == together
+    assert answered_together((weaker, certified)).guarantee == together
+    later = replace(exact, guarantee="something else")
+    assert answered_together((certified, later)).guarantee == "something else"
