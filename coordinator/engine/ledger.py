@@ -73,7 +73,7 @@ def read_ledger(store: ObjectStore, known: Current | None = None) -> Current:
     register, journal = ManifestRegister(store), Journal(store)
     if known is not None and known.state is not None:
         with suppress(Corrupt, JournalTruncated):  # damage is reported by who reads all of it
-            return continued(known, journal.read(known.position))
+            return continued(known, journal.read_on(known.position))
     for _ in range(_ATTEMPTS):
         latest = register.latest()
         position = _position(latest)

@@ -157,6 +157,17 @@ class Journal:
             raise Corrupt("the journal's entry that was read up to is gone", _REMEDY, number=after.number)
         return entries
 
+    def read_on(self, known: Position) -> tuple[JournalEntry, ...]:
+        """Do what ``read`` does, for a reader that kept the position since an earlier moment.
+
+        Raises ``JournalTruncated`` as well if no entry follows and that at ``known`` was pruned: then nothing shows that
+        the store was not set back meanwhile, and has got another entry of this number.
+        """
+        entries = self.read(known)
+        if not entries and (floor := self.floor()) > known.number:
+            raise _truncated(known, floor)
+        return entries
+
     def settle(self, at: Position) -> None:
         """Make the entry at ``at`` durable, unless it was pruned: then its consequences are durable already.
 
@@ -221,9 +232,7 @@ class Journal:
         """Return the floor unless it has passed the first entry that follows ``after``."""
         floor = self.floor()
         if floor > after.number + 1:
-            raise JournalTruncated(
-                "entries of the journal were pruned", "Read the latest manifest.", after=after.number, floor=floor
-            )
+            raise _truncated(after, floor)
         return floor
 
     def _follow(self, after: Position) -> tuple[JournalEntry, ...]:
@@ -264,6 +273,12 @@ def _in_doubt(number: int) -> Iterator[None]:
         yield
     except (Invalid, Unavailable) as error:
         raise _unknown(number) from error
+
+
+def _truncated(after: Position, floor: int) -> JournalTruncated:
+    return JournalTruncated(
+        "entries of the journal were pruned", "Read the latest manifest.", after=after.number, floor=floor
+    )
 
 
 def _unknown(number: int) -> OutcomeUnknown:

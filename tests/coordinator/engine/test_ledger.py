@@ -117,6 +117,22 @@ def test_a_reader_whose_place_was_pruned_starts_again(store: MemoryStore) -> Non
     assert read_ledger(store, found).state == other.state == FRESH
 
 
+def test_a_reader_notices_a_store_that_was_set_back_and_is_as_far_as_before(store: MemoryStore) -> None:
+    """Its place is pruned and nothing follows, but another entry had that number: it reads the manifest."""
+    ledger = Ledger.start(store, CountingNames(), FRESH)
+    earlier = {info.key: store.get(info.key).payload for info in store.list("")}
+    ledger.record(accepted(1))
+    known = read_ledger(store)
+    for info in list(store.list("")):
+        store.delete(info.key)
+    for key, payload in earlier.items():
+        store.put_if_absent(key, payload)
+    restored = Ledger.start(store, CountingNames("restored"), FRESH)
+    assert read_ledger(store).position.number == known.position.number
+    assert read_ledger(store, known) == read_ledger(store)
+    assert read_ledger(store, known).state == restored.state == FRESH
+
+
 def test_an_event_that_changes_nothing_leaves_no_trace(store: MemoryStore) -> None:
     """The same acceptance twice is one entry (D4)."""
     ledger = Ledger.start(store, CountingNames(), FRESH)
