@@ -20,7 +20,7 @@ from cluster.writer.identity import trained
 from cluster.writer.writer import WriterSetup
 from coordinator.decisions.times import latest_time
 from coordinator.delays import check_reason
-from coordinator.engine.corrections import drafts_without, held_out_of, reading_of
+from coordinator.engine.corrections import drafts_gone, drafts_without, held_out_of, reading_of
 from coordinator.engine.ended import find_request
 from coordinator.engine.ledger import read_state
 from coordinator.engine.lookup import load_tombstones
@@ -38,7 +38,7 @@ from shards.slices.ingest import Intake, blocks_of, buffer_within, counted, gath
 from shards.specification import DataSettings, PartitionSettings
 from shards.tombstones import NOTHING, DigestSet, sortable
 from storage.digests import Sha256, sha256
-from storage.errors import Invalid
+from storage.errors import Corrupt, Invalid
 from storage.objects import ObjectStore
 
 _CORRECT_FILE: Final = (
@@ -140,15 +140,16 @@ class RowReader:
             undo.callback(self.store.delete_all, keys)
             refuse_mixed(gathered.numbers)
             given = self._given(rows)
-            written = [
-                PlacedRows(place=place, record=record_slice(self.store, parts))
-                for place, parts in sorted(gathered.parts.items())
-            ]
-            drafts = tuple(written)
-            if len(given.unknown):
-                drafts = drafts_without(self.store, written, given.unknown, new_name)
-                kept = {part.key for each in drafts for part in each.record.parts}
-                self.store.delete_all(keys.difference(kept))
+            try:
+                drafts = tuple(
+                    PlacedRows(place=place, record=record_slice(self.store, parts))
+                    for place, parts in sorted(gathered.parts.items())
+                )
+                if len(given.unknown):
+                    drafts = drafts_without(self.store, drafts, given.unknown, new_name)
+                    self.store.delete_all(keys.difference(part.key for each in drafts for part in each.record.parts))
+            except Corrupt as error:  # swept meanwhile: the name was no longer reserved
+                raise drafts_gone() from error
             undo.pop_all()
         return given, Correction(drafts=drafts, read_as=reading_of(self.state))
 

@@ -20,7 +20,7 @@ from shards.slices.files import EMPTY_SLICE, PartRecord, SliceRecord, read_part,
 from shards.slices.ingest import FeatureLayout
 from shards.tombstones import NOTHING, DigestSet
 from storage.digests import Sha256, canonical_json, sha256
-from storage.errors import Conflict, Corrupt
+from storage.errors import Conflict, Corrupt, Unavailable
 from storage.objects import NewName, ObjectStore
 
 NOTHING_TO_CORRECT: Final = (
@@ -273,6 +273,15 @@ def with_corrected(
 def are_intact(store: ObjectStore, request: ErasureRequest) -> bool:
     """Return whether all new values of the request can be read."""
     return all(is_intact(store, part.key, part.sha256) for rows in request.drafts for part in rows.record.parts)
+
+
+def drafts_gone(**context: str) -> Unavailable:
+    """Return the error for drafts that were swept before the request was accepted."""
+    return Unavailable(
+        "the new values are no longer in the store: the coordinator was restarted, or it took too long",
+        "Submit the correction again.",
+        **context,
+    )
 
 
 class LostValues(Corrupt):

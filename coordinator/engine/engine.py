@@ -40,6 +40,7 @@ from coordinator.effects import HoldoutMeasure
 from coordinator.engine.corrections import (
     are_intact,
     check_comparable,
+    drafts_gone,
     drafts_without,
     lost,
     with_corrected,
@@ -204,11 +205,7 @@ class Engine:
         with self._drafts as drawn:  # no points are removed meanwhile
             keys = {part.key for rows in request.drafts for part in rows.record.parts}
             if not self._drafts.are_reserved(keys) or not are_intact(store, request):
-                raise Unavailable(
-                    "the new values are no longer in the store: the coordinator was restarted, or it took too long",
-                    "Submit the correction again.",
-                    request=request.request_id,
-                )
+                raise drafts_gone(request=request.request_id)
             self._is_untidy = True
             erased = load_tombstones(store, self.state.tombstone_objects())
             drafts = drafts_without(store, request.drafts, erased, drawn)

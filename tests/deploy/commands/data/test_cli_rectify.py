@@ -10,8 +10,9 @@ import cluster.training.workers
 from cluster.coordinator_actor.resident import Resident
 from cluster.writer.corrections import draft_correction
 from cluster.writer.training_data import source_of
-from cluster.writer.writer import writer_setup
+from cluster.writer.writer import WriterSetup, writer_setup
 from coordinator.requests import RequestState
+from shards.data.sources import Source
 from storage.errors import Unavailable
 from tests.deploy.commands.test_cli_erase import fresh_digests
 from tests.doubles.user_folder import MARKED, Columns, UserFolder, as_table, run, small_points, without
@@ -165,14 +166,19 @@ def test_a_coordinator_gets_names_of_drafts_alone(trained: UserFolder) -> None:
         heard = resident.hear(0, 0.0)
         while resident.request("c-1").state is not RequestState.COMPLETE:
             heard = resident.hear(heard.upto, 10.0)
-        late = draft_correction(setup, source_of(specification, as_table(rows(9)), print), "gone", request_id="c-2")
-        with pytest.raises(Unavailable, match="no longer in the store"):
-            resident.accept(late.request, late.names)
+        late_rows = source_of(specification, as_table(rows(9)), print)
+        with pytest.raises(Unavailable, match="no longer in the store"):  # swept already, or found not to be reserved
+            _late(setup, late_rows, resident)
     finally:
         resident.stop()
     assert trained.json("status").digests == fresh_digests(trained.folder / "fresh", corrected(*ROWS))
     assert trained.json("train").code == 0
     assert trained.json("verify").code == 0
+
+
+def _late(setup: WriterSetup, source: Source, resident: Resident) -> None:
+    late = draft_correction(setup, source, "gone", request_id="c-2")
+    resident.accept(late.request, late.names)
 
 
 @pytest.mark.parametrize("fault", ["no label", "no features", "another class", "no value"])
