@@ -10,6 +10,7 @@ from shards.learners.measuring import MeasureTask
 from shards.learners.trainer import TrainingEvent, TrainTask
 from shards.lineage import Configuration
 from shards.measures import Measures
+from shards.slices.files import SliceRecord
 from storage.digests import Sha256
 
 if TYPE_CHECKING:
@@ -18,18 +19,17 @@ if TYPE_CHECKING:
 _MOST_VALUES: Final = 1 << 24
 """Features of all data points of a shard that this process may hold: 64 MB."""
 
-_MOST_LEARNED: Final = 1 << 20
-"""The same of a learner that may have to learn all of them again."""
-
 _MOST_POINTS: Final = 100
 _MOST_SHARE: Final = 0.01
-"""More points than both are taken out by a worker, so that this process goes on accepting requests."""
+"""Where more points than both leave, come or are corrected, a worker does it, so that this process goes on accepting
+requests."""
 
 
 class NearPool:
     """Does direct tasks with few points by itself; workers do all others. Implements ``Pool``.
 
-    For learners whose constituents are the same wherever they are computed.
+    Workers also do tasks that were superseded, or where the learner has to learn from nothing. For learners whose
+    constituents are the same wherever they are computed.
     """
 
     def __init__(self, worker: Worker, workers: Callable[[], Pool]) -> None:
@@ -53,11 +53,15 @@ class NearPool:
         return pool.measure(task)
 
     def train(self, tasks: Sequence[TrainTask]) -> Iterator[TrainingEvent]:
-        """Do the tasks, those of this process first."""
-        near = [task for task in tasks if _is_near(task)]
-        for task in near:
-            yield from self._worker.train(task)
-        if far := [task for task in tasks if task not in near]:
+        """Do the tasks, those of this process first; workers do what turns out to be more than this process does."""
+        far = list[TrainTask]()
+        for task in tasks:
+            left: TrainTask | None = task
+            if _is_near(task):
+                left = yield from self._worker.take_out(task, _most_changes(task))
+            if left is not None:
+                far.append(left)
+        if far:
             pool = self._workers()
             pool.configuration(far[0].width, len(far), far[0].lineages[0].configuration)
             yield from pool.train(far)
@@ -69,7 +73,14 @@ class NearPool:
 def _is_near(task: TrainTask) -> bool:
     if task.base is None or task.done or task.token is None:
         return False
-    before, after = (sum(record.points for record in slices) for slices in (task.base.slices, task.slices))
-    most = max(_MOST_POINTS, _MOST_SHARE * before)
-    most_values = _MOST_VALUES if task.lineages[0].configuration.is_sure else _MOST_LEARNED
-    return max(before, after) * task.width <= most_values and abs(before - after) <= most
+    before, after = _points(task.base.slices), _points(task.slices)
+    # That as many are left does not say that few changed: they may have been corrected.
+    return max(before, after) * task.width <= _MOST_VALUES and abs(before - after) <= _most_changes(task)
+
+
+def _most_changes(task: TrainTask) -> int:
+    return max(_MOST_POINTS, int(_MOST_SHARE * _points(() if task.base is None else task.base.slices)))
+
+
+def _points(slices: Sequence[SliceRecord]) -> int:
+    return sum(record.points for record in slices)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -148,6 +148,13 @@ class Worker:
         Raises ``OtherConditions`` when this worker would produce other bits than the task's lineages promise, or than
         the other workers (E7), ``Invalid`` when another process would not compute the same bits (E14).
         """
+        return self._trainer(task).train(task)
+
+    def take_out(self, task: TrainTask, most: int) -> Generator[TrainingEvent, None, TrainTask | None]:
+        """See ``ConstituentTrainer.take_out``. Raises as ``train`` does."""
+        return self._trainer(task).take_out(task, most)
+
+    def _trainer(self, task: TrainTask) -> ConstituentTrainer[Any]:
         if self._modules is not None:
             self._modules.forget(self._setup.model.factory)
         promised = task.lineages[0].configuration
@@ -159,14 +166,13 @@ class Worker:
         manifest = self._manifests.get(task.width) or recorded_manifest(task.width, promised, self._setup.store)
         if self._modules is not None and manifest is not None:
             self._modules.allow_only(manifest.modules)
-        trainer: ConstituentTrainer[Any] = ConstituentTrainer(
+        return ConstituentTrainer(
             learner=self._learner(task.width),
             store=self._setup.store,
             new_name=new_name,
             seconds=time.monotonic,
             revised=Revisions(self._setup.store),
         )
-        return trainer.train(task)
 
     def measure(self, task: MeasureTask) -> Measures:
         """Return the measures of an ensemble on hold-out points, which this process reads from the store.

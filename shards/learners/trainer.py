@@ -135,18 +135,27 @@ class ConstituentTrainer(Generic[State]):
         while superseding is not None:
             superseding = yield from self._attempt(superseding)
 
+    def take_out(self, task: TrainTask, most: int | None = None) -> Generator[TrainingEvent, None, TrainTask | None]:
+        """Take points out of the task's base directly, and put new ones in; return the task that is left to do.
+
+        It is ``task`` itself where it has no base, where more than ``most`` points change, or where the learner has to
+        learn from nothing; another one, which supersedes it; None when nothing is left. Raises as ``train`` does.
+        """
+        started = self._seconds()
+        if task.base is None or task.done or (direct := self._directly(task, task.base, most)) is None:
+            return task
+        state, steps = direct
+        lineage = task.lineages[0]
+        event = self._learned(task, lineage, state, self._learner.to_bytes(state, lineage), steps, started)
+        if (superseding := self._superseding(task, event.checkpoint)) is not None:
+            return superseding
+        yield event
+        return None
+
     def _attempt(self, task: TrainTask) -> Generator[TrainingEvent, None, TrainTask | None]:
         """Train on the remaining slices; return the task that supersedes this one, None when all slices are done."""
-        if task.base is not None and not task.done:
-            started = self._seconds()
-            if (direct := self._directly(task, task.base)) is not None:
-                state, steps = direct
-                lineage = task.lineages[0]
-                event = self._learned(task, lineage, state, self._learner.to_bytes(state, lineage), steps, started)
-                if (superseding := self._superseding(task, event.checkpoint)) is not None:
-                    return superseding
-                yield event
-                return None
+        if (left := (yield from self.take_out(task))) is not task:
+            return left
         points = self._points(task)
         state = self._resume(task)
         learned = len(task.done)
@@ -179,21 +188,25 @@ class ConstituentTrainer(Generic[State]):
             accounted=learner.accounted(state),
         )
 
-    def _directly(self, task: TrainTask, base: Base) -> tuple[State, int] | None:
+    def _directly(self, task: TrainTask, base: Base, most: int | None) -> tuple[State, int] | None:
         """Return the constituent without the points that are gone and with new ones, and how many these are.
 
-        Returns None where the learner cannot do this, or the objects to start from are gone.
+        Returns None where these are more than ``most``, the learner cannot do this, or the objects to start from are
+        gone.
         """
         if not isinstance(self._learner, Unlearner):
             return None
         try:
-            payload = read_checkpoint(self._store, base.checkpoint, task.shard)
             gone, new = changed_points(self._store, base.slices, task.slices, task.width, task.scale)
+            changes = len(gone.keys_N) + len(new.keys_N)
+            if most is not None and changes > most:
+                return None
+            payload = read_checkpoint(self._store, base.checkpoint, task.shard)
         except Corrupt:
             return None
         state = self._learner.from_bytes(payload, task.shard)
         result: State | None = self._learner.unlearn(state, gone, new, lambda: self._points(task))
-        return None if result is None else (result, len(gone.keys_N) + len(new.keys_N))
+        return None if result is None else (result, changes)
 
     def _points(self, task: TrainTask) -> ShardPoints:
         points = load_shard(self._store, task.slices, task.width, task.scale)

@@ -160,8 +160,8 @@ class Journal:
     def read_on(self, known: Position) -> tuple[JournalEntry, ...]:
         """Do what ``read`` does, for a reader that kept the position since an earlier moment.
 
-        Raises ``JournalTruncated`` as well if no entry follows and that at ``known`` was pruned: then nothing shows that
-        the store was not set back meanwhile, and has got another entry of this number.
+        Raises ``JournalTruncated`` as well if no entry follows and that at ``known`` was pruned: then nothing shows
+        that the store was not set back meanwhile, and has got another entry of this number.
         """
         entries = self.read(known)
         if not entries and (floor := self.floor()) > known.number:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -24,6 +24,10 @@ class _Doer:
 
     shards: list[int] = field(default_factory=list)
     asked: list[tuple[Any, ...]] = field(default_factory=list)
+    most: list[int] = field(default_factory=list)
+    """Of how many points each direct task is done here."""
+    leaves: Callable[[TrainTask], TrainTask | None] = lambda _: None
+    """Returns what is left of a direct task."""
 
     def configuration(self, *arguments: Any) -> None:
         self.asked.append(arguments)
@@ -32,6 +36,12 @@ class _Doer:
         for task in [given] if isinstance(given, TrainTask) else given:
             self.shards.append(task.shard)
             yield SliceLearned(shard=task.shard, slice=SliceIndex(1), digest=sha256(b""), checkpoint=None)
+
+    def take_out(self, task: TrainTask, most: int) -> Generator[SliceLearned, None, TrainTask | None]:
+        self.most.append(most)
+        if (left := self.leaves(task)) is None:
+            yield from self.train(task)
+        return left
 
 
 def _slices(points: int) -> tuple[SliceRecord, ...]:
@@ -99,6 +109,18 @@ def test_few_points_of_a_shard_that_fits_are_taken_out_here(task: TrainTask, is_
     pool.configuration(task.width, 1)
     assert [event.shard for event in pool.train([task])] == [0]
     assert (len(here.shards), len(workers.shards), len(started)) == ((1, 0, 0) if is_near else (0, 1, 1))
+    assert here.most == (
+        [max(100, sum(each.points for each in task.base.slices) // 100)] if is_near and task.base else []
+    )
+
+
+@pytest.mark.parametrize("leaves", [lambda task: task, lambda task: replace(task, slices=_slices(998))])
+def test_workers_do_what_this_process_leaves(leaves: Callable[[TrainTask], TrainTask]) -> None:
+    """The task itself where the learner has to learn from nothing, another one where it was superseded."""
+    here, workers = _Doer(leaves=leaves), _Doer()
+    pool = NearPool(cast("Any", here), lambda: cast("Any", workers))
+    assert [event.shard for event in pool.train([_NEAR])] == [0]
+    assert (here.shards, workers.shards) == ([], [0])
 
 
 def test_workers_that_are_needed_are_asked_for_the_conditions_of_the_tasks() -> None:

@@ -1,0 +1,85 @@
+"""What a process does of a direct task, and what it leaves to another one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from coordinator.engine.tasks import Revisions, train_task
+from shards.learners.trainer import ConstituentTrainer, SliceLearned, TrainTask
+from shards.specification import ModelSettings, ShardId
+from tests.doubles.federation import SmallFederation, specification_of, survivors
+from tests.exactness.federations import federation_of, learner_of, make_points, retrained
+
+POINTS = make_points(4, 40, most_each=1)
+
+
+def _erasing(learner: str, target: str, **arguments: Any) -> SmallFederation[Any]:
+    """Return a federation of one shard from which two subjects were just taken out of the slices."""
+    model = ModelSettings(learner=learner, arguments=arguments)
+    classes = ("a", "b") if target == "class" else ()
+    federation: SmallFederation[Any] = federation_of(
+        specification_of(shards=1, slices=2, model=model, target=target, classes=classes)
+    )
+    federation.train(POINTS)
+    federation.accept(subjects=[POINTS[3].subject, POINTS[4].subject], request_id="er-1")
+    federation.engine.remove_points()
+    return federation
+
+
+def _taken_out(federation: SmallFederation[Any], task: TrainTask, most: int) -> tuple[list[Any], TrainTask | None]:
+    trainer: ConstituentTrainer[Any] = ConstituentTrainer(
+        learner=learner_of(federation.specification, task.width),
+        store=federation.store,
+        new_name=federation.names,
+        seconds=federation.clock.monotonic,
+        revised=Revisions(federation.store),
+    )
+    taking, events = trainer.take_out(task, most), list[Any]()
+    while True:
+        try:
+            events.append(next(taking))
+        except StopIteration as end:
+            return events, end.value
+
+
+def test_more_points_than_agreed_are_left() -> None:
+    """They are counted, as a correction changes many points and leaves as many as before."""
+    federation = _erasing("ridge", "class")
+    task = train_task(federation.state, ShardId(0), done=0, token=1)
+    before = {info.key for info in federation.store.list("shards/")}
+    assert _taken_out(federation, task, 1) == ([], task)
+    assert {info.key for info in federation.store.list("shards/")} == before
+    events, left = _taken_out(federation, task, 2)
+    assert left is None
+    fresh = retrained(
+        federation.specification, survivors(POINTS, subjects=[POINTS[3].subject, POINTS[4].subject])
+    ).state
+    assert [event.digest for event in events] == [fresh.shards[0].chain[0].digest]
+
+
+def test_what_a_learner_cannot_do_directly_is_left() -> None:
+    """With every data point a pivot, clusters are learned from nothing, which may take long: nothing is done here."""
+    federation = _erasing("k_means", "cluster", clusters=4, pivots=100, iterations=2)
+    task = train_task(federation.state, ShardId(0), done=0, token=1)
+    assert _taken_out(federation, task, 100) == ([], task)
+
+
+@pytest.mark.parametrize("learner", ["forest", "ridge"])
+def test_a_task_that_was_superseded_is_left_as_it_is_now(learner: str) -> None:
+    """Its checkpoint is deleted."""
+    federation = _erasing(learner, "class")
+    task = train_task(federation.state, ShardId(0), done=0, token=1)
+    federation.accept(subjects=[POINTS[5].subject], request_id="er-2")
+    federation.engine.remove_points()
+    before = {info.key for info in federation.store.list("shards/")}
+    events, left = _taken_out(federation, task, 100)
+    assert events == []
+    assert left == train_task(federation.state, ShardId(0), done=0, token=1)
+    assert left != task
+    assert {info.key for info in federation.store.list("shards/")} == before
+    assert left is not None
+    (event,), left = _taken_out(federation, left, 100)
+    assert isinstance(event, SliceLearned)
+    assert left is None
