@@ -81,7 +81,9 @@ class Worker:
 
     def __init__(self, setup: WorkerSetup, modules: UserModules | None = None) -> None:
         check_rooms()
-        make_importable(setup.import_folder)
+        # Others run no code of the user's, and some of them run in the writer's process, which has the keys.
+        if setup.model.recorded_learner is None:
+            make_importable(setup.import_folder)
         self._setup = setup
         self._profile = fix_numerics(setup.model, setup.threads, setup.device, probed=True)
         self._modules = modules

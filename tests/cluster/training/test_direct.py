@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cluster.training.worker import Worker, WorkerSetup
 from coordinator.engine.tasks import Revisions, train_task
 from shards.learners.trainer import ConstituentTrainer, SliceLearned, TrainTask
 from shards.specification import ModelSettings, ShardId
+from storage.digests import sha256
+from storage.stores.memory import MemoryStore
 from tests.doubles.federation import SmallFederation, specification_of, survivors
 from tests.exactness.federations import federation_of, learner_of, make_points, retrained
 
@@ -83,3 +88,24 @@ def test_a_task_that_was_superseded_is_left_as_it_is_now(learner: str) -> None:
     (event,), left = _taken_out(federation, left, 100)
     assert isinstance(event, SliceLearned)
     assert left is None
+
+
+def test_a_learner_without_code_of_the_user_s_imports_nothing_from_their_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer's process, which has the keys, takes points out of such constituents by itself."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    setup = WorkerSetup(
+        store=MemoryStore("own-path"),
+        settings=sha256(b""),
+        model=ModelSettings(learner="ridge"),
+        training=specification_of(shards=1, slices=2).training,
+        classes=2,
+        slices=2,
+        threads=1,
+        device="cpu",
+        target="class",
+        import_folder=tmp_path,
+    )
+    assert Worker(setup).configuration(3).learner == "ridge"
+    assert str(tmp_path) not in sys.path
