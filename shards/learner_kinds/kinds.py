@@ -108,6 +108,7 @@ LEARNERS: Final[Mapping[str, LearnerKind]] = {
         arguments=CertifiedLinearArguments,
         whole=True,
         promise=lambda arguments: arguments.promise,
+        version=2,
     ),
 }
 """By the name in ``[model] learner``."""

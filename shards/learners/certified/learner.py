@@ -1,8 +1,11 @@
 """A constituent with certified removal: linear coefficients, the noise in their objective, and the budget used.
 
 The noise is drawn from the operating system whenever a constituent is learned from nothing, is kept in the checkpoint
-and nowhere else, and is gone with it. Neither the specification nor the partition key brings it back.
-Shape legend: N points, F features, D columns (features and a constant), W outputs with coefficients of their own.
+and nowhere else, and is gone with it. Neither the specification nor the partition key brings it back. A salt is drawn
+with it: receipts and status show digests, and without a salt a guess of who was erased, which gives a guess of the
+noise, could be checked against them.
+Shape legend: N points, F features, D columns (features and a constant), W outputs with coefficients of their own,
+B bytes.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -30,6 +33,9 @@ from storage.errors import Invalid
 _BYTES: Final = 16
 """Random bytes of a normal number."""
 
+_SALT: Final = 32
+"""Random bytes of a salt."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CertifiedState:
@@ -39,6 +45,8 @@ class CertifiedState:
     noise_DW: Reals
     spent: float
     """Upper bound of the sum over the outputs of their residuals."""
+    salt_B: npt.NDArray[np.uint8]
+    """Random bytes: with them no digest confirms a guess of the noise."""
 
 
 class CertifiedLinear:
@@ -69,7 +77,7 @@ class CertifiedLinear:
         """Return a constituent of no data points."""
         del shard
         shape = (self._inputs + 1, self._vectors)
-        return CertifiedState(np.zeros(shape), np.zeros(shape), 0.0)
+        return CertifiedState(np.zeros(shape), np.zeros(shape), 0.0, np.zeros(_SALT, dtype=np.uint8))
 
     def learn(
         self, state: CertifiedState, points: ShardPoints, shard: ShardId, slice_: SliceIndex
@@ -95,7 +103,8 @@ class CertifiedLinear:
                     f" budget is {self._arguments.budget:.2g}",
                     "Raise penalty or noise in [model] arguments.",
                 )
-            state = CertifiedState(np.column_stack(columns), noise_DW, spent)
+            salt_B = np.frombuffer(self._draw(_SALT), dtype=np.uint8)
+            state = CertifiedState(np.column_stack(columns), noise_DW, spent, salt_B)
         yield 1
         return state
 
@@ -126,7 +135,7 @@ class CertifiedLinear:
         spent = state.spent + sum(bound for _, bound in found)
         if not spent <= self._arguments.budget:
             return None
-        return CertifiedState(np.column_stack([column for column, _ in found]), state.noise_DW, spent)
+        return replace(state, coefficients_DW=np.column_stack([column for column, _ in found]), spent=spent)
 
     def accounted(self, state: CertifiedState) -> Accounted:
         """See ``Certifies.accounted``."""
@@ -171,11 +180,16 @@ class CertifiedLinear:
     def from_bytes(self, payload: bytes, shard: ShardId) -> CertifiedState:
         """Return the constituent that a checkpoint holds."""
         found = decode_arrays(payload, self.arrays(self.initial(shard)))
-        return CertifiedState(found["coefficients"], found["noise"], float(found["spent"][0]))
+        return CertifiedState(found["coefficients"], found["noise"], float(found["spent"][0]), found["salt"])
 
     def arrays(self, state: CertifiedState) -> Mapping[str, npt.NDArray[Any]]:
         """Return what a checkpoint holds."""
-        return {"coefficients": state.coefficients_DW, "noise": state.noise_DW, "spent": np.array([state.spent])}
+        return {
+            "coefficients": state.coefficients_DW,
+            "noise": state.noise_DW,
+            "spent": np.array([state.spent]),
+            "salt": state.salt_B,
+        }
 
     def _problems(
         self, features_NF: npt.NDArray[np.float32], labels_N: npt.NDArray[Any], noise_DW: Reals

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,10 +29,14 @@ def drawing(seed: int = 0) -> Callable[[int], bytes]:
     return lambda count: hashlib.shake_256(f"{seed} {next(calls)}".encode()).digest(count)
 
 
-def learner_of(outputs: int = 2, target: str = "class", *, inputs: int = 4, **arguments: Any) -> CertifiedLinear:
-    """Return a learner of this target."""
+def learner_of(
+    outputs: int = 2, target: str = "class", *, inputs: int = 4, salt: bytes = b"", **arguments: Any
+) -> CertifiedLinear:
+    """Return a learner of this target; ``salt`` decides the salts that it draws."""
     given = CertifiedLinearArguments(**{"norm": NORM, "penalty": 1e-2, "noise": 0.5, **arguments})
-    return CertifiedLinear(given, inputs, outputs, target, 0, draw=drawing())
+    draw = drawing()
+    salted = (lambda count: salt * 32 if count == 32 else draw(count)) if salt else draw
+    return CertifiedLinear(given, inputs, outputs, target, 0, draw=salted)
 
 
 def made(points: int, outputs: int = 2, target: str = "class", *, seed: int = 0, inputs: int = 4) -> ShardPoints:
@@ -196,10 +201,25 @@ def test_noise_is_drawn_from_the_system() -> None:
     assert not np.isclose(one.noise_DW, other.noise_DW).any()
 
 
+def test_no_digest_confirms_a_guess_of_the_noise() -> None:
+    """An observer of coefficients and data points can compute the noise, but none of the digests that are shown."""
+    every, found = made(30), list[list[CertifiedState]]()
+    for salt in (b"a", b"b"):
+        learner = learner_of(salt=salt)
+        before = learned(learner, every)
+        found.append([before, moved(learner, before, every, *left_of(30, 2))])
+        assert (found[-1][0].salt_B == found[-1][1].salt_B).all()
+    for one, other in zip(*found, strict=True):
+        assert (one.coefficients_DW == other.coefficients_DW).all()
+        assert (one.noise_DW == other.noise_DW).all()
+        assert one.spent == other.spent
+        assert learner_of().digest(one) != learner_of().digest(other)
+
+
 def test_no_account_of_a_single_removal_is_kept() -> None:
-    """A constituent is its coefficients, its noise and one number."""
+    """A constituent is its coefficients, its noise, its salt and one number."""
     state = learned(learner_of(), made(30))
-    assert CertifiedState.__slots__ == ("coefficients_DW", "noise_DW", "spent")
+    assert CertifiedState.__slots__ == ("coefficients_DW", "noise_DW", "spent", "salt_B")
     assert (state.coefficients_DW.shape, state.noise_DW.shape) == ((5, 1), (5, 1))
 
 
@@ -245,5 +265,5 @@ def test_a_step_that_cannot_be_computed_means_new_noise() -> None:
     every = made(30)
     every.features_NF[:20] = every.features_NF[0]
     learner = learner_of(penalty=1e-300)
-    state = CertifiedState(np.zeros((5, 1)), np.ones((5, 1)), 0.0)
+    state = replace(learner.initial(SHARD), noise_DW=np.ones((5, 1)))
     assert moved(learner, state, every, np.ones(30, dtype=bool), np.arange(30) < 20) is None
