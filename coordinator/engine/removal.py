@@ -16,7 +16,7 @@ from coordinator.decisions.events import (
 )
 from coordinator.decisions.plan import plan_retrain, trained_epochs
 from coordinator.engine.codec import encode_state
-from coordinator.engine.corrections import Corrected, Corrections
+from coordinator.engine.corrections import Corrected, Corrections, are_intact
 from coordinator.engine.lookup import load_digests
 from coordinator.requests import (
     MOST_INLINE,
@@ -134,8 +134,12 @@ class _Search:
 
 
 def everyone(store: ObjectStore, state: FederationState) -> DigestSet:
-    """Return all subjects that have data points here; the set may be empty."""
-    records = (record for _, record in state.slices())
+    """Return all subjects that have data points here, or of whom corrections keep values; the set may be empty.
+
+    Values of a paused correction stay when a source drops their data points.
+    """
+    drafts = (rows.record for request in state.requests for rows in request.drafts if are_intact(store, request))
+    records = (*(record for _, record in state.slices()), *(rows.record for rows in state.corrected), *drafts)
     return NOTHING.union(*(DigestSet.subjects_of(block) for record in records for block in identities(store, record)))
 
 

@@ -16,6 +16,7 @@ from cluster.writer.drafting import request_of
 from coordinator.decisions.events import ErasureAccepted
 from coordinator.decisions.policy import ruling
 from coordinator.engine.codec import decode_event, decode_state, encode_event, encode_state
+from coordinator.engine.removal import everyone
 from coordinator.engine.sweep import RESERVED_SECONDS
 from coordinator.interventions import Cancel, Hold, Intervention, Release
 from coordinator.ports import IngestProgress, Notice
@@ -27,7 +28,15 @@ from storage.errors import Conflict, Corrupt, Invalid, Unavailable
 from storage.objects import ObjectStore
 from storage.stores.memory import MemoryStore
 from tests.doubles.corrected import essence
-from tests.doubles.federation import KEY, Point, SmallFederation, plain_conditions, source_of, specification_of
+from tests.doubles.federation import (
+    KEY,
+    Point,
+    SmallFederation,
+    names_of,
+    plain_conditions,
+    source_of,
+    specification_of,
+)
 from tests.doubles.workers.fake_learner import HashLearner, HashState
 
 _STORES = count()
@@ -306,6 +315,18 @@ def test_values_read_under_other_settings_are_refused(federation: SmallFederatio
     request = standing(federation, "c-1")
     assert (request.state, request.found.unknown) == (RequestState.REFUSED, 1)
     assert "submit it again" in (request.reason or "")
+
+
+def test_everyone_includes_those_whose_values_a_paused_correction_alone_has(
+    federation: SmallFederation[HashState],
+) -> None:
+    """The source dropped their data points; who erases everybody leaves no values of theirs."""
+    federation.propose([other(2), other(3)], request_id="c-1", held="to be looked at")
+    federation.rectify([other(4), other(5)], request_id="c-2")
+    federation.train([point for point in POINTS if point.subject not in {"s1", "s2"}])
+    assert everyone(federation.store, federation.state) == names_of({point.subject for point in POINTS}, ())
+    federation.erase(subjects=[point.subject for point in POINTS], request_id="e-1")
+    assert (standing(federation, "c-1").drafts, federation.state.corrected) == ((), ())
 
 
 def test_other_settings_need_a_corrected_source(federation: SmallFederation[HashState]) -> None:
