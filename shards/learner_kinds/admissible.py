@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 MOST_ON_GRID: Final = 1 << 15
 """Largest absolute value of ``shards.learners.fixed_point``."""
+MOST_CODE: Final = 1 << 24
+"""Up to here float32, in which features are stored, has all whole numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +33,7 @@ class Range:
     def __str__(self) -> str:
         """Return the range as errors have it."""
         whole = "the whole numbers " if self.is_whole else ""
-        return f"{whole}{self.least:,g} .. {self.most:,g}"
+        return f"{whole}{self.least:,.10g} .. {self.most:,.10g}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,3 +58,14 @@ ON_GRID: Final = Admissible(features=GRID_FEATURES, labels=GRID_LABELS)
 """What a learner of exact sums of features and labels takes."""
 LABELS_ON_GRID: Final = Admissible(labels=GRID_LABELS)
 """What a learner of exact sums of labels takes."""
+
+CODES: Final = Range(
+    least=-MOST_CODE,
+    most=MOST_CODE,
+    is_whole=True,
+    remedy='Encode categories with as = "index", do not scale columns that are counted, or leave the column out.',
+)
+"""The features of a learner that counts by group."""
+_LABELS: Final = "Name a column of such labels in [data] label, without label_shift and label_scale."
+ZERO_OR_ONE: Final = Range(least=0, most=1, is_whole=True, remedy=_LABELS)
+COUNTS: Final = Range(least=0, most=MOST_CODE, is_whole=True, remedy=_LABELS)

@@ -8,7 +8,15 @@ from dataclasses import asdict, dataclass, fields
 from operator import attrgetter
 from typing import Any, Final
 
-from shards.learner_kinds.admissible import ANYTHING, LABELS_ON_GRID, ON_GRID, Admissible
+from shards.learner_kinds.admissible import (
+    ANYTHING,
+    CODES,
+    COUNTS,
+    LABELS_ON_GRID,
+    ON_GRID,
+    ZERO_OR_ONE,
+    Admissible,
+)
 from shards.learner_kinds.bayesian import BayesianLinearArguments, DirichletArguments, RateArguments
 from shards.learner_kinds.boosting import BoostingArguments
 from shards.learner_kinds.certified import CertifiedLinearArguments
@@ -93,13 +101,28 @@ LEARNERS: Final[Mapping[str, LearnerKind]] = {
         admits=lambda _: ON_GRID,
     ),
     "beta_bernoulli": LearnerKind(
-        targets=(Number.kind,), arguments=RateArguments, whole=True, interval="credible", is_counting=True
+        targets=(Number.kind,),
+        arguments=RateArguments,
+        whole=True,
+        interval="credible",
+        is_counting=True,
+        admits=lambda arguments: Admissible(features=CODES if arguments.group else None, labels=ZERO_OR_ONE),
     ),
     "dirichlet_categorical": LearnerKind(
-        targets=(Class.kind,), arguments=DirichletArguments, whole=True, interval="credible", is_counting=True
+        targets=(Class.kind,),
+        arguments=DirichletArguments,
+        whole=True,
+        interval="credible",
+        is_counting=True,
+        admits=lambda arguments: Admissible(features=CODES if arguments.group else None),
     ),
     "gamma_poisson": LearnerKind(
-        targets=(Number.kind,), arguments=RateArguments, whole=True, interval="credible", is_counting=True
+        targets=(Number.kind,),
+        arguments=RateArguments,
+        whole=True,
+        interval="credible",
+        is_counting=True,
+        admits=lambda arguments: Admissible(features=CODES if arguments.group else None, labels=COUNTS),
     ),
     "boosting": LearnerKind(targets=_ALL, arguments=BoostingArguments, whole=False, epochs=100),
     "sklearn": LearnerKind(targets=(Class.kind, Number.kind), arguments=ScikitArguments, whole=False, epochs=20),

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from shards.learner_kinds.admissible import MOST_CODE
 from shards.learners.fixed_point import Integers
 from shards.learners.summation.learner import Fitted, SummationLearner, Sums
 from shards.learners.tensors import decode_arrays
@@ -21,8 +22,6 @@ from storage.errors import Corrupt, Invalid
 
 _FEW: Final = 16
 """Cells are looked up one by one where there are at least as many times more."""
-MOST_CODE: Final = 1 << 24
-"""Up to here float32, in which features are stored, has all whole numbers."""
 
 
 def sums_by_cell(cells_NJ: Integers, counts_NK: Integers) -> dict[str, Integers]:

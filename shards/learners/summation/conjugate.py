@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from shards.learner_kinds.admissible import MOST_CODE
 from shards.learner_kinds.bayesian import DirichletArguments, RateArguments
 from shards.learners.fixed_point import Integers
-from shards.learners.summation.cells import MOST_CODE, CellCounts, codes_of
+from shards.learners.summation.cells import CellCounts, codes_of
 from shards.learners.summation.quantiles import Floats, beta, gamma
 from storage.errors import Invalid
 

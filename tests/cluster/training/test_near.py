@@ -73,13 +73,6 @@ def _task(shard: int, before: int, after: int, width: int = 10) -> TrainTask:
 _NEAR = _task(0, 1000, 999)
 
 
-def _clustered(width: int) -> TrainTask:
-    """Return a task of a learner that may have to learn the shard again."""
-    lineage = lineage_of(1)
-    unsure = replace(lineage, configuration=replace(lineage.configuration, learner="k_means"))
-    return replace(_task(0, 1000, 999, width=width), lineages=(unsure,))
-
-
 @pytest.mark.parametrize(
     ("task", "is_near"),
     [
@@ -91,8 +84,6 @@ def _clustered(width: int) -> TrainTask:
         (_task(0, 50_000, 49_499), False),
         (_task(0, 1000, 999, width=2**24 // 1000), True),
         (_task(0, 1000, 999, width=2**24 // 1000 + 1), False),
-        (_clustered(2**20 // 1000), True),
-        (_clustered(2**20 // 1000 + 1), False),
         (replace(_NEAR, base=None), False),
         (replace(_NEAR, token=None), False),
     ],

@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from shards.learner_kinds.bayesian import DirichletArguments, RateArguments
+from shards.learner_kinds.kinds import LEARNERS as KINDS
 from shards.learners.summation.cells import sums_by_cell, with_few
 from shards.learners.summation.conjugate import BetaBernoulli, DirichletCategorical, GammaPoisson
 from storage.errors import Corrupt, Invalid
@@ -143,3 +144,28 @@ def test_few_cells_are_added_as_any_are(data: st.DataObject, columns: int) -> No
     found = with_few(many, few["cells"], few["counts"])
     assert all(np.array_equal(found[name], expected[name]) for name in ("cells", "counts"))
     assert all(np.array_equal(found[name].shape, expected[name].shape) for name in ("cells", "counts"))
+
+
+@pytest.mark.parametrize(("learner", "make"), [("beta_bernoulli", BetaBernoulli), ("gamma_poisson", GammaPoisson)])
+def test_a_source_is_refused_for_what_the_learner_would_refuse(learner: str, make: Any) -> None:
+    """The declared ranges are those of the learner: without groups, every feature is taken."""
+    values = [-(2.0**25), -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 2.0**24, 2.0**25]
+    for group in (True, False):
+        arguments = RateArguments(group=group)
+        admitted = KINDS[learner].admits(arguments)
+        assert (admitted.features is None) is not group
+        assert admitted.labels is not None
+        for value in values:
+            for label, feature in ((value, 0.0), (1.0, value)):
+                outside = bool(admitted.labels.outside(np.array([label]))[0]) or (
+                    admitted.features is not None and bool(admitted.features.outside(np.array([feature]))[0])
+                )
+                points = points_of(np.array([[0.0, feature]]), np.array([[label]], dtype=np.float32))
+                refused = False
+                try:
+                    learned(make(arguments, 2, 1, "number", 0), points)
+                except Invalid:
+                    refused = True
+                assert refused == outside, (group, label, feature)
+    codes = KINDS["dirichlet_categorical"].admits(DirichletArguments()).features
+    assert str(codes) == "the whole numbers -16,777,216 .. 16,777,216"
