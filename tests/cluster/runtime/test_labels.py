@@ -242,7 +242,7 @@ def test_reading_is_for_the_sites_processors(monkeypatch: pytest.MonkeyPatch) ->
     class Idle:
         """Workers that only listen."""
 
-        pool = release = staticmethod(lambda: None)
+        join = release = staticmethod(lambda: None)
 
     workers: Any = Idle
     specification = specification_of(shards=1, slices=1)
