@@ -395,11 +395,14 @@ class Federation:
         """Return what training and erasing will cost, for the specification's numbers of shards and slices or others.
 
         The estimate rests on this federation's own training if there was any, else on a short trial. A learner that
-        takes points out directly is tried at that on the store's constituent, of which nothing is kept.
+        takes points out directly is tried at that on the store's constituent, of which nothing is kept. Raises
+        ``Invalid`` or ``Unavailable`` when by the federation's labels this node must not read its data for it.
         """
         from cluster.writer.forecast import plan_for, stored_basis, trial_basis  # noqa: PLC0415  it loads torch
 
         state = self._current()
+        if state is not None and self.specification.model.is_whole:
+            self._workers.check_own_place()
         basis = stored_basis(self.specification, self._store, state, self._clock) if state else None
         if basis is None:
             basis = trial_basis(self.specification, open_train(self.specification), points, self._clock)

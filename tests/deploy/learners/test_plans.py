@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from cluster.config.specification import read_specification
+from cluster.training.workers import Workers
 from cluster.writer.forecast import measured_basis, stored_basis
 from cluster.writer.trial import stored_sample
 from coordinator.engine.ledger import read_state
+from storage.errors import Invalid
 from tests.doubles.time_and_names import VirtualClock
 from tests.doubles.user_folder import MARKED, UserFolder
 
@@ -60,3 +62,21 @@ def test_a_damaged_store_has_no_sample(home: UserFolder) -> None:
         for part in record.parts:
             home.objects.delete(part.key)
     assert stored_sample(home.objects, state, 255.0, 10_000) is None
+
+
+def test_the_data_in_a_store_are_tried_where_they_may_be_read(
+    home: UserFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A federation whose data may be read on some nodes only has a plan there, and not elsewhere."""
+
+    def elsewhere(_workers: Workers) -> None:
+        raise Invalid("this process is not on a node with the labels site=north", "Run the command on one.")
+
+    direct: dict[str, Any] = {"model__factory": None, "model__learner": "ridge", "model__arguments": None}
+    home.fill(**NO_RECIPE, **direct, partition__shards=1)
+    assert home.run("train").code == 0
+    home.specify(**NO_RECIPE, **direct, partition__shards=1, cluster__labels={"site": "north"})
+    monkeypatch.setattr(Workers, "check_own_place", elsewhere)
+    assert "not on a node with the labels site=north" in home.refused("plan").error["message"]
+    monkeypatch.setattr(Workers, "check_own_place", lambda _workers: None)
+    assert home.json("plan").data["direct_seconds"] > 0
