@@ -74,7 +74,11 @@ class BayesianLinear(SummationLearner[Posterior]):
         scatter_FF = ((known * gram[:-1, :-1] - np.outer(sums_F, sums_F)) / unit).astype(np.float64)
         moments_FW = ((known * moments[:-1] - np.outer(sums_F, sums_W)) / unit).astype(np.float64)
         scatter_W = ((known * squares_W - sums_W**2) / unit).astype(np.float64)
-        covariance_FF = np.linalg.inv(scatter_FF + self._arguments.penalty * np.eye(self._inputs))
+        precision_FF = scatter_FF + self._arguments.penalty * np.eye(self._inputs)
+        try:
+            covariance_FF = np.linalg.inv(precision_FF)
+        except np.linalg.LinAlgError:  # features repeat each other, and beside their sums the penalty is lost
+            covariance_FF = np.linalg.pinv(precision_FF, hermitian=True)
         coefficients_FW = covariance_FF @ moments_FW
         left_W = np.maximum(scatter_W - (coefficients_FW * moments_FW).sum(axis=0), 0.0)
         shape = self._arguments.alpha + (known - 1) / 2

@@ -51,8 +51,12 @@ class Ridge(SummationLearner[Coefficients]):
         moments = (whole(values["moments"]) / UNIT**2).astype(np.float64)
         penalties = np.full(len(gram), self._arguments.penalty)
         penalties[-1] = 0.0 if gram[-1, -1] else 1.0
-        coefficients: Coefficients = np.linalg.solve(gram + np.diag(penalties), moments)
-        return coefficients
+        gram += np.diag(penalties)
+        try:
+            return np.linalg.solve(gram, moments)
+        except np.linalg.LinAlgError:  # features repeat each other, and beside their sums the penalty is lost
+            found: Coefficients = np.linalg.lstsq(gram, moments)[0]
+            return found
 
     def outputs(self, fitted: Coefficients, features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Return numbers, or probabilities: of each class the regression's value, cut to 0 .. 1, as a share."""

@@ -32,6 +32,21 @@ def test_means_are_those_of_ridge() -> None:
     assert found.probabilities(learned(found, points), FEATURES_NF[150:])[:, :2] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("is_bayesian", [False, True])
+def test_features_that_repeat_each_other_have_an_answer(is_bayesian: bool) -> None:
+    """Also where the penalty is so small that it is lost beside their sums: the equations are singular then."""
+    values_N = (np.arange(50) % 5).astype(np.float32)
+    points = points_of(np.stack([values_N, values_N, 0 * values_N], axis=1), 3 * values_N[:, None] + 1)
+    learner = (
+        BayesianLinear(BayesianLinearArguments(penalty=1e-20), inputs=3, outputs=1, target="number", seed=0)
+        if is_bayesian
+        else Ridge(RidgeArguments(penalty=1e-20), inputs=3, outputs=1, target="number", seed=0)
+    )
+    found = learner.probabilities(learned(learner, points), points.features_NF)
+    assert np.isfinite(found).all()
+    assert found[:, 0] == pytest.approx(3 * values_N + 1, abs=1e-3)
+
+
 def test_intervals_are_those_of_the_posterior_by_integration() -> None:
     """One feature and five points: the predictive distribution by numerical integration over the noise's variance.
 
