@@ -100,8 +100,9 @@ def _certified(state: FederationState, shard: ShardId, found: ResidualFound | No
     if found is None:
         return ShardProof(shard=shard, digest=None, retrained_digest=None, exact=False, holds=_waits(state, shard))
     (checkpoint,) = state.shards[shard].chain
-    accounted = found.accounted
-    holds = found.residual <= accounted.spent <= accounted.budget and accounted == checkpoint.accounted
+    accounted, recorded = found.accounted, checkpoint.accounted
+    is_recorded = recorded is not None and accounted.rounded == recorded.rounded
+    holds = found.residual <= accounted.spent <= accounted.budget and is_recorded
     return ShardProof(
         shard=shard,
         digest=checkpoint.digest,

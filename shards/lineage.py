@@ -174,7 +174,12 @@ class Accounted:
     @property
     def share(self) -> float:
         """The share of the budget that is used, rounded up to hundredths: exact ones would show single erasures."""
-        return math.ceil(100 * self.spent / self.budget) / 100
+        return math.ceil(round(100 * self.spent / self.budget, 12)) / 100
+
+    @property
+    def rounded(self) -> Accounted:
+        """The account as records have it: the journal and manifests are not encrypted, as checkpoints are."""
+        return Accounted(spent=self.share * self.budget, budget=self.budget)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,7 +199,7 @@ class CheckpointRecord:
     seconds: float
     """Time that training this slice took; for information only."""
     accounted: Accounted | None = None
-    """Of learners whose guarantee is certified."""
+    """Of learners whose guarantee is certified: ``Accounted.rounded``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

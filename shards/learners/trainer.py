@@ -223,7 +223,7 @@ class ConstituentTrainer(Generic[State]):
         if task.token is not None:
             checkpoint = self._keep(payload, lineage, digest, steps, seconds)
             if isinstance(self._learner, Certifies):
-                checkpoint = replace(checkpoint, accounted=self._learner.accounted(state))
+                checkpoint = replace(checkpoint, accounted=self._learner.accounted(state).rounded)
         loss = self._learner.loss() if isinstance(self._learner, ReportsLoss) else None
         return SliceLearned(shard=task.shard, slice=lineage.slice, digest=digest, checkpoint=checkpoint, loss=loss)
 

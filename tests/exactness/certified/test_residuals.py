@@ -90,6 +90,22 @@ def test_erasures_add_up_until_new_noise_is_drawn() -> None:
     assert len(accounts) > 3
 
 
+def test_the_exact_account_is_in_the_checkpoint_alone() -> None:
+    """The journal and manifests are not encrypted, and the difference of two accounts is a fact about the erased."""
+    federation = _trained()
+    federation.accept(ids=[make_points(5, 60)[3].id], request_id="er-1")
+    federation.engine.settle()
+    (checkpoint,) = federation.state.shards[0].chain
+    spent = float(decode_arrays(read_checkpoint(federation.store, checkpoint, ShardId(0)))["spent"][0])
+    recorded = checkpoint.accounted
+    assert recorded is not None
+    assert spent < recorded.spent == recorded.share * recorded.budget
+    assert recorded.rounded == recorded
+    objects = [federation.store.get(each.key).payload for each in federation.store.list("")]
+    assert any(repr(recorded.spent).encode() in each for each in objects)
+    assert not any(repr(spent).encode() in each for each in objects)
+
+
 def test_corrections_and_new_points_are_learned_with_new_noise() -> None:
     """They are not removals, so no budget is accounted for them."""
     federation = _trained()

@@ -232,6 +232,9 @@ def test_the_shown_share_is_rounded_up() -> None:
         0.02,
         1,
     ]
+    for hundredths in range(101):
+        account = Accounted(spent=hundredths / 100 * 0.228, budget=0.228)
+        assert account.rounded.share == account.share == hundredths / 100
 
 
 @pytest.mark.parametrize(
