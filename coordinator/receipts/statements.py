@@ -18,10 +18,16 @@ from coordinator.receipts.kinds import NOTHING_FOUND_TYPE, READMISSION_TYPE, REF
 from coordinator.receipts.openings import RECIPE, leaves, over
 from coordinator.requests import ErasureRequest, Readmission, Refutation, RequestState
 from coordinator.state import FederationState
+from shards.learner_kinds.guarantees import EXACT
 from shards.subjects import SubjectForm
 from storage.digests import Sha256
 
 _LEAF_BYTES: Final = 32
+_UNLIKE: Final = "this constituent to be unlike one trained on the same data points"
+_ABOVE: Final = (
+    "this constituent, whose guarantee is certified, to be further from the optimum of its data points than was"
+    " accounted for it"
+)
 _NOT_PURGED: Final = frozenset({RequestState.QUARANTINED, RequestState.RETRAINING, RequestState.PUBLISHED})
 """States of requests whose data points are taken out of the data, but are still in objects to be deleted."""
 
@@ -167,6 +173,8 @@ class Refuted:
     refutation: Refutation
     requests: tuple[str, ...]
     """Erasures whose receipts are about this shard: what they say of its constituent is to be read with this."""
+    is_exact: bool = True
+    """Whether it was compared with a constituent trained again; else its residual was, with what was accounted."""
 
     @property
     def request_id(self) -> str:
@@ -188,11 +196,13 @@ class Refuted:
         return {
             "format_version": FORMAT_VERSION,
             "proves": (
-                "The operator stated, at this place of an append-only log, that a verification found this constituent"
-                " to be unlike one trained on the same data points, and took it out of service at this time."
+                "The operator stated, at this place of an append-only log, that a verification found"
+                f" {_UNLIKE if self.is_exact else _ABOVE}, and took it out of service at this time."
             ),
             "does_not_prove": (
-                "It does not prove which of the two was right, nor what the constituent answered while it was served."
+                "It does not prove"
+                f" {'which of the two was right' if self.is_exact else 'why'}, nor what the constituent answered while"
+                " it was served."
             ),
             "issued_at": issued_at,
             "federation": self.federation,
@@ -224,7 +234,8 @@ def statement_owed(
     if refutation is not None:
         about = (each for each in every() if refutation.shard in each.found.from_slices and each.receipt is not None)
         ids = tuple(each.request_id for each in about)
-        return Refuted(federation=state.name, refutation=refutation, requests=ids)
+        is_exact = state.promise == EXACT
+        return Refuted(federation=state.name, refutation=refutation, requests=ids, is_exact=is_exact)
     request = state.request(request_id)
     if request is None or request.state is not RequestState.REFUSED:
         return None

@@ -61,7 +61,9 @@ def _what_failed(found: Verification) -> str:
 
 def _remedies(found: Verification) -> Iterator[str]:
     """Yield a remedy for each kind of finding."""
-    if any(proof.again for proof in found.shards):
+    if any(proof.again for proof in found.shards) and found.guarantee != str(EXACT):
+        yield "Training again has not helped before: keep the store as it is and report this."
+    elif any(proof.again for proof in found.shards):
         yield (
             "Retraining has not helped before, so the model's result depends on its process: docs/own-model.md"
             " says what it may not use. Correct it, then train."

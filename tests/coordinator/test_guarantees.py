@@ -8,9 +8,11 @@ from dataclasses import replace
 import pytest
 
 from coordinator.decisions.decide import decide
-from coordinator.decisions.events import CheckpointWritten, TrainingConfigured
+from coordinator.decisions.events import CheckpointWritten, ConstituentRefuted, TrainingConfigured
 from coordinator.engine.codec import decode_event, decode_state, encode_event, encode_state
 from coordinator.receipts.evidence import collect_evidence, statement
+from coordinator.receipts.statements import Refuted, statement_owed
+from coordinator.requests import Refutation
 from coordinator.sites import TookPart, answered_together
 from coordinator.status import describe_federation, for_the_public
 from shards.learner_kinds.guarantees import Certified
@@ -99,6 +101,28 @@ def test_a_receipt_states_it(chosen: object) -> None:
             "budget": "",
         }
         assert "The constituents are not equal to those of a training run" in predicate["proves"]
+
+
+@pytest.mark.parametrize(("chosen", "said"), [(_EXACT, "unlike one trained on"), (CERTIFIED, "than was accounted")])
+def test_a_statement_of_a_wrong_constituent_says_what_was_compared(chosen: object, said: str) -> None:
+    """A certified one is compared with its account, not with another constituent."""
+    state, _ = decide(federation((5, 4, 3)), _configured(chosen))
+    state = trained(state)
+    wrong = state.shards[0].chain[0]
+    refutation = Refutation(
+        shard=ShardId(0),
+        slice=wrong.slice,
+        checkpoint=wrong.key,
+        lineage=wrong.lineage,
+        digest=wrong.digest,
+        retrained_digest=None,
+        at="",
+    )
+    state, _ = decide(state, ConstituentRefuted(refutation=refutation, at=""))
+    stated = statement_owed(state, refutation.request_id, STORE, lambda: ())
+    assert isinstance(stated, Refuted)
+    assert said in stated.predicate("")["proves"]
+    assert ("which of the two" in stated.predicate("")["does_not_prove"]) == (chosen is _EXACT)
 
 
 def test_an_answer_of_several_sites_has_the_weakest_guarantee() -> None:

@@ -91,6 +91,11 @@ def test_a_residual_above_the_accounted_one_is_a_failed_proof(
     )
     assert home.json("status").data["constituents"][1]["serving_slice"] == 0
     assert home.run("train").code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(CertifiedLinear, "residual", lambda *given: plain(*given) + 1.0)
+        remedy = home.json("verify", "--shard", "1").error["remedy"]
+    assert remedy == "Training again has not helped before: keep the store as it is and report this."
+    assert home.run("train").code == 0
     assert home.json("verify").code == 0
 
 
