@@ -47,8 +47,8 @@ PROVES_CERTIFIED_CORRECTION: Final = PROVES_CERTIFIED.replace("the erased data p
 BUDGET: Final = (
     "Each constituent has a budget for how far erasures may move it from the optimum of its data points. The share of "
     "it that is used is stated as budget_used, rounded up to hundredths; a constituent that would use more than all of "
-    "it is trained again with new noise. How much an erasure uses depends on who was erased, so the share says "
-    "something about them."
+    "it is trained again with new noise. Epsilon and delta are those of one constituent: of several, they add up. How "
+    "much an erasure uses depends on who was erased, so the share says something about them."
 )
 """What a receipt says of the budget of a learner whose guarantee is certified."""
 DOES_NOT_PROVE: Final = (

@@ -57,6 +57,7 @@ def test_a_person_is_removed_and_everything_says_how(home: UserFolder) -> None:
     assert "  guarantee: certified, epsilon 0.5, delta 0.0001; used: 0." in checked
     assert (predicate["guarantee"]["kind"], predicate["guarantee"]["epsilon"]) == ("certified", 0.5)
     assert "depends on who was erased" in predicate["guarantee"]["budget"]
+    assert "of one constituent: of several, they add up" in predicate["guarantee"]["budget"]
     assert [each["budget_used"] for each in predicate["shards"]] == [
         shares[each["shard"]] for each in predicate["shards"]
     ]
