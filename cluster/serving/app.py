@@ -271,8 +271,8 @@ class _Endpoints(Endpoints):
         """Return how the federation stands.
 
         For the role predict, the answer leaves out erasure requests and the store's place, and for each constituent
-        'points', 'digest' and 'slice_digests' are null. For the role federate it leaves out 'measure', and for every
-        role the measures before and after a request. Roles: predict, audit, officer, federate.
+        'points', 'digest', 'slice_digests' and 'budget_used' are null. For the role federate it leaves out 'measure',
+        and for every role the measures before and after a request. Roles: predict, audit, officer, federate.
         """
         token = await self.admit(request, "predict", "audit", "officer", "federate")
         status = await self.call(self._service.standing.reading.status)

@@ -154,7 +154,7 @@ class _Endpoints(Endpoints):
         """Return how the federation and its sites stand.
 
         For the role predict, the answer leaves out erasure requests and the places of stores, and for each constituent
-        'points', 'digest' and 'slice_digests' are null. Roles: predict, audit, officer.
+        'points', 'digest', 'slice_digests' and 'budget_used' are null. Roles: predict, audit, officer.
         """
         token = await self.admit(request, "predict", "audit", "officer")
         status = await self.call(lambda: self._service.status(is_public=token.role == "predict"))
