@@ -6,6 +6,7 @@ The site itself decides here what may leave it, by its own copy of the specifica
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from cluster.config.sites import SiteSettings
 from cluster.ensemble.replica_state import Standing
@@ -90,8 +91,9 @@ class Telling:
         raise ObjectMissing("the site serves no such checkpoint now", "Read the site's standing, and try again.")
 
     def measure(self) -> HoldoutMeasure:
-        """Return how well the constituents that answer now do on this site's hold-out points.
+        """Return how well the constituents that answer now do on all of this site's hold-out points.
 
+        Without the share of each class: of a class that few people have, it says something about each of them.
         Raises ``Withheld`` if not allowed, ``Invalid`` without hold-out points, ``Unavailable`` until it is measured.
         """
         if not self._reports_measures:
@@ -107,7 +109,7 @@ class Telling:
                 "what this site serves now is not measured yet on its hold-out points",
                 "Run 'sisa train' there, which measures it.",
             )
-        return state.measure
+        return replace(state.measure, per_class=None)
 
     def lookup(self, subjects: Iterable[str | int]) -> tuple[SubjectFound, ...]:
         """Return what the site holds of each subject; see ``Reading.lookup``. Raises ``Withheld`` if not allowed."""
