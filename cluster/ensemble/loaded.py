@@ -18,7 +18,7 @@ from cluster.runtime.user_code import make_importable, working_in
 from coordinator.aggregation import AnsweredBy, ModelFailed, Rule, aggregate, model_failed
 from coordinator.state import FederationState, servable
 from shards.learner_kinds.guarantees import EXACT
-from shards.learners.protocol import Learner, answering, opened
+from shards.learners.protocol import Learner, answering, answering_from
 from shards.learners.registry import code_digest, fix_numerics, open_learner
 from shards.learners.torch.code_manifest import CodeManifest
 from shards.learners.torch.rehearsal import recorded_manifest
@@ -139,7 +139,7 @@ class Ensemble:
             learner.initial(ShardId(0))  # imports all of the model's code
             _check_code(code, manifest, specification)
             constituents = tuple(
-                known[name] if name in known else opened(learner, read(name), name[0]) for name in checkpoints
+                known[name] if name in known else answering_from(learner, read(name), name[0]) for name in checkpoints
             )
         return cls(
             generation=generation,

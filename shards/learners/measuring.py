@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from shards.learners.protocol import Learner, answering, opened
+from shards.learners.protocol import Learner, answering, answering_from
 from shards.learners.trainer import read_checkpoint
 from shards.lineage import CheckpointRecord, Configuration
 from shards.measures import Measures
@@ -44,7 +44,9 @@ def measure(task: MeasureTask, learner: Learner[Any], store: ObjectStore) -> Mea
 
     Raises ``Corrupt`` when an object is missing or damaged, ``Invalid`` when an answer is not a number.
     """
-    loaded = [opened(learner, read_checkpoint(store, record, shard), shard) for shard, record in task.constituents]
+    loaded = [
+        answering_from(learner, read_checkpoint(store, record, shard), shard) for shard, record in task.constituents
+    ]
     states = answering(learner, loaded)
 
     def answered() -> Iterator[tuple[LabelArray, npt.NDArray[np.float64]]]:

@@ -129,7 +129,7 @@ def answering(learner: Learner[State], states: Sequence[State]) -> tuple[State, 
     return (learner.together(states),) if isinstance(learner, AnswersTogether) else tuple(states)
 
 
-def opened(learner: Learner[State], payload: bytes, shard: ShardId) -> State:
+def answering_from(learner: Learner[State], payload: bytes, shard: ShardId) -> State:
     """Return the constituent in a checkpoint, for answers alone. Raises as ``Learner.from_bytes`` does."""
     state = learner.from_bytes(payload, shard)
     return learner.for_answers(state) if isinstance(learner, AnswersWithLess) else state

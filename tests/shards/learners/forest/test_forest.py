@@ -17,7 +17,7 @@ from shards.learners.forest.choosing import Chooser
 from shards.learners.forest.learner import Forest, Grown
 from shards.learners.forest.nodes import NAMES, ROOT, node_names
 from shards.learners.forest.rows import Places, Rows
-from shards.learners.protocol import opened
+from shards.learners.protocol import answering_from
 from shards.learners.tensors import encode_arrays
 from shards.points import ShardPoints
 from storage.errors import Corrupt
@@ -189,7 +189,7 @@ def test_answers_need_no_candidates() -> None:
     features_NF = generator.normal(size=(600, 4)).astype(np.float32)
     forest = _forest(ForestArguments(trees=5), 4)
     state = learned(forest, points_of(features_NF, generator.integers(2, size=600)))
-    less = opened(forest, forest.to_bytes(state, lineage_of(1)), SHARD)
+    less = answering_from(forest, forest.to_bytes(state, lineage_of(1)), SHARD)
     sizes = [sum(getattr(each.nodes, name).nbytes for name in NAMES) for each in (less, state)]
     assert sizes[0] < sizes[1] / 3
     assert np.array_equal(forest.probabilities(less, features_NF), forest.probabilities(state, features_NF))
