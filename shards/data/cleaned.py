@@ -79,7 +79,7 @@ def _kept_batches(file: DataFile, rows: Sequence[int], schema: pa.Schema) -> Ite
 
 
 def _is_arrow_file(file: DataFile) -> bool:
-    with opened(file) as stream:
+    with bytes_of_file(file) as stream:
         return stream.read(len(_ARROW_FILE)) == _ARROW_FILE
 
 
@@ -115,7 +115,7 @@ class _Gone:
 def _copy_lines(file: DataFile, rows: Sequence[int], target: Path, *, is_compressed: bool) -> None:
     gone, form = set(rows), csv_form_of(file)
     with ExitStack() as open_files:
-        source: Any = open_files.enter_context(opened(file))
+        source: Any = open_files.enter_context(bytes_of_file(file))
         sink: Any = open_files.enter_context(target.open("wb"))
         if is_compressed:
             source = open_files.enter_context(gzip.GzipFile(fileobj=source))
@@ -132,7 +132,7 @@ def _copy_lines(file: DataFile, rows: Sequence[int], target: Path, *, is_compres
             number += not is_blank
 
 
-def opened(file: DataFile) -> IO[bytes]:
+def bytes_of_file(file: DataFile) -> IO[bytes]:
     """Return the bytes of a file on a disk or in a bucket."""
     if file.path is not None:
         return file.path.open("rb")

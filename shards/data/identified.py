@@ -16,7 +16,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Final
 
-from shards.data.cleaned import opened, records
+from shards.data.cleaned import bytes_of_file, records
 from shards.data.readers import ending_of
 from shards.data.sources import DataFile, csv_form_of
 from storage.errors import Conflict, Invalid
@@ -43,7 +43,7 @@ def copy_with_ids(file: DataFile, target: Path, header: Sequence[str] = ()) -> i
     form = csv_form_of(file)
     try:
         with ExitStack() as open_files:
-            source: Any = open_files.enter_context(opened(file))
+            source: Any = open_files.enter_context(bytes_of_file(file))
             if (ending_of(file.name) or "").endswith(".gz"):
                 source = open_files.enter_context(gzip.GzipFile(fileobj=source))
             options: dict[str, Any] = {"encoding": form.encoding, "newline": ""}
