@@ -272,7 +272,8 @@ class Federation:
             kept_out = self.reading.kept_out(roll, own_id)
             readmitted = writer.readmit(readmission_of(roll.names, own_id, reason, self._clock.now()), roll.names)
             if isinstance(writer, Writer):
-                writer.settle(hurry=False)
+                with writer.going_on():
+                    writer.settle(hurry=False)
             return ReadmissionAnswer.of(readmitted, subjects, **kept_out)
 
     def search(
@@ -448,7 +449,8 @@ class Federation:
         with self._writing(command) as writer:
             request = writer.intervene(request_id, wanted)
             if request.correction is not None and not request.state.is_open and isinstance(writer, Writer):
-                writer.settle(hurry=False)  # the new values leave the store
+                with writer.going_on():
+                    writer.settle(hurry=False)  # the new values leave the store
             return self._described(request)
 
     def _described(self, request: ErasureRequest) -> RequestStatus:

@@ -22,6 +22,7 @@ from cluster.coordinator_actor.observer import REPORT_SECONDS, Observer
 from cluster.coordinator_actor.store_size import StoreCount
 from cluster.results.federation import Verification
 from cluster.writer.writer import Writer, WriterSetup, writing
+from coordinator.engine.corrections import LostValues
 from coordinator.interventions import Intervention
 from coordinator.ports import Notice, Remark
 from coordinator.requests import ErasureRequest, Readmission
@@ -323,6 +324,12 @@ class Resident:
             wakes = writer.settle(hurry=False)
         except _AGAIN:
             raise
+        except LostValues as error:
+            # Of one request, whose failure is on record: it keeps no other request from being carried out.
+            wakes = self._setup.clock.now() + timedelta(seconds=self._fail(error))
+            with self._changed:
+                self._trouble = None
+            return wakes
         except SisaError as error:
             # A person has to fix it, or nodes have to come back; retry, because no event may announce either.
             return self._setup.clock.now() + timedelta(seconds=self._fail(error))

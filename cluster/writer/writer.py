@@ -316,7 +316,7 @@ class Writer:
         engine, specification = self._engine, self._setup.specification
         lost = engine.audit()
         if not lost:  # else after reading the source: a damaged slice cannot be searched
-            with self._going_on():
+            with self.going_on():
                 engine.remove_points()
         self._tell_changes()
         source, holdout = self._sources(given)
@@ -342,7 +342,7 @@ class Writer:
             self._tell_nobody()
         self._tell_outdated()
         engine.configure(settings_record(specification), configuration)
-        with self._going_on():
+        with self.going_on():
             engine.settle()
 
     def accept(self, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
@@ -375,10 +375,24 @@ class Writer:
         """Do the outstanding work; see ``Engine.settle``."""
         return self._engine.settle(hurry=hurry)
 
+    @contextmanager
+    def going_on(self, request_id: str = "") -> Iterator[None]:
+        """Report requests whose new values are lost, and go on: what could be done was done before the error.
+
+        Raises it nevertheless where it is about ``request_id``.
+        """
+        try:
+            yield
+        except LostValues as error:
+            if error.context["request"] == request_id:
+                raise
+            self._tell(str(error))
+
     def carry_out(self, request_id: str, batch: BatchUntil) -> ErasureRequest:
         """Do what may be done for the request now, and all other outstanding work; return the request afterwards."""
         # No further request can join a window of seconds while this process holds the writer lock.
-        self.settle(hurry=batch == "window")
+        with self.going_on(request_id):
+            self.settle(hurry=batch == "window")
         return self.request(request_id)
 
     def intervene(self, request_id: str, wanted: Intervention) -> ErasureRequest:
@@ -482,14 +496,6 @@ class Writer:
                 f"[data] holdout = {share:g} holds out none of the {people:,} subjects, so nothing is measured: set a"
                 " larger share, or name files"
             )
-
-    @contextmanager
-    def _going_on(self) -> Iterator[None]:
-        """Report requests whose new values are lost, and go on: what could be done was done before the error."""
-        try:
-            yield
-        except LostValues as error:
-            self._tell(str(error))
 
     def _tell_outdated(self) -> None:
         data = self.state.data

@@ -12,12 +12,15 @@ import cluster.training.workers
 from cluster.config.specification import read_specification
 from cluster.coordinator_actor import resident
 from cluster.coordinator_actor.resident import Resident
+from cluster.writer.corrections import draft_correction
+from cluster.writer.training_data import source_of
 from cluster.writer.writer import WriterSetup, drafted, writer_setup
+from coordinator.interventions import Release
 from coordinator.ports import Listener, Notice, RequestMoved
 from coordinator.requests import RequestState
 from shards.lineage import Configuration
 from storage.errors import Invalid, SisaError, Unavailable
-from tests.doubles.user_folder import MARKED, UserFolder
+from tests.doubles.user_folder import MARKED, UserFolder, small_points
 from tests.doubles.workers.local_workers import LocalWorkers
 
 PATIENCE_SECONDS = 60.0
@@ -63,6 +66,31 @@ def test_what_passes_by_itself_needs_nobody(
     waits = (0.01, 0.02, 0.03, 0.03)
     assert made.attempts == [(f"no node, time {time}", seconds) for time, seconds in enumerate(waits)]
     assert made.verify(None).holds
+    made.stop()
+
+
+def test_lost_values_of_one_request_keep_no_other_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for another request hears no error about them; the attempts go on, and the failure is on record."""
+    monkeypatch.setattr(cluster.training.workers, "RayPool", _Moody)
+    monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
+    home = UserFolder(tmp_path).fill(erasure__batch_window_seconds=0.0)
+    made = _Heard(home, lambda _: None)
+    made.train()
+    home.write("rows.parquet", {name: values[:1] for name, values in small_points().items()} | {"label": ["c"]})
+    source = source_of(made.setup.specification, home.folder / "rows.parquet", lambda _: None)
+    correction = draft_correction(made.setup, source, made.reserve(), request_id="c-1", held="to be looked at")
+    accepted = made.accept(correction.request, correction.names)
+    made.setup.store.delete(accepted.drafts[0].record.parts[0].key)
+    made.intervene("c-1", Release())
+    made.accept(*drafted(made.setup, subjects=[MARKED], ids=(), request_id="er-1", held=""))
+    heard = made.hear(0, PATIENCE_SECONDS)
+    while not heard.idle:
+        heard = made.hear(heard.upto, PATIENCE_SECONDS)
+    assert made.request("er-1").state is RequestState.COMPLETE
+    failure = made.request("c-1").failure
+    assert failure is not None
+    assert "new values" in failure.reason
+    assert made.attempts
     made.stop()
 
 

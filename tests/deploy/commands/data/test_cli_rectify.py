@@ -221,5 +221,7 @@ def test_training_goes_on_beside_a_correction_whose_values_are_lost(trained: Use
     assert "the new values that a request keeps in the store are missing or damaged [request=c-1]" in said.err
     assert "run 'sisa request cancel c-1'" in said.err
     assert trained.json("status", "c-1").data["state"] == "failed"
+    erased = trained.json("erase", "--id", small_points()["id"][20], "--request-id", "er-1")
+    assert (erased.code, erased.data["state"], "salt" in erased.data) == (0, "complete", True)
     assert run("request", "cancel", "c-1", "--reason", "lost", *config).code == 0
     assert trained.run("train").err.count("new values") == 0
