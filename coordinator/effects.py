@@ -11,6 +11,8 @@ from shards.measures import Measures
 _DIGITS: Final = 6
 _ERRORS: Final = ("rmse", "inertia")
 """The measures, of numbers and of clusters, that must not grow."""
+_SHARES: Final = ("hit_rate",)
+"""The measures, of recommended items, that must not fall."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,15 +59,15 @@ class ErasureEffect:
 
     @property
     def alarms(self) -> tuple[str, ...]:
-        """The classes or labels whose share fell by more than the margin; ``rmse`` or ``inertia`` that grew by more."""
+        """The classes or labels whose share fell by more than the margin, or ``hit_rate``; an error that grew by it."""
         if self.before is None or self.after is None or self.margin >= 1.0:
             return ()
         earlier, later = self.before.per_class, self.after.per_class
         if earlier is None or later is None:
             was, now = self.before.metrics, self.after.metrics
-            return tuple(
-                name for name in _ERRORS if name in was and name in now and now[name] > was[name] * (1.0 + self.margin)
-            )
+            both = was.keys() & now.keys()
+            grown = [name for name in _ERRORS if name in both and now[name] > was[name] * (1.0 + self.margin)]
+            return (*grown, *(name for name in _SHARES if name in both and was[name] - now[name] > self.margin))
         return tuple(
             name
             for name, share in earlier.items()

@@ -82,7 +82,7 @@ class Guess:
     subject_remark: str
     """What the user should know about the subject column, or why there is none; may be empty."""
     label: ColumnDescription | None
-    """None: clusters are found without one."""
+    """None: the learner needs none."""
     features: tuple[ColumnDescription, ...]
     left_out: tuple[tuple[str, str], ...]
     """Each column without a role, with the reason."""
@@ -91,11 +91,13 @@ class Guess:
     -1 .. 1."""
     is_number: bool = False
     """Whether the label is a number to predict, and not a class."""
+    unlabelled: str = Cluster.kind
+    """What is predicted where there is no label."""
 
     @property
     def target(self) -> str:
         """What would be predicted."""
-        return Cluster.kind if self.label is None else Number.kind if self.is_number else Class.kind
+        return self.unlabelled if self.label is None else Number.kind if self.is_number else Class.kind
 
 
 def guess_parts(
@@ -135,7 +137,7 @@ def guess_parts(
         if column not in features:
             reasons[column.name] = "a list beside other features: one column of lists, or columns of numbers"
     left_out = tuple((column.name, reason) for column in others if (reason := reasons[column.name]))
-    left_out += tuple((name, "by its name a label, which the clusters do without") for name in labels)
+    left_out += tuple((name, "by its name a label, which the learner does without") for name in labels)
     if not features:
         raise _no_features(left_out)
     encoders = [draft for column in features if (draft := drafts[column.name]) is not None]

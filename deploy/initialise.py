@@ -16,7 +16,7 @@ from glob import escape
 from pathlib import Path
 from typing import Any, Final
 
-from deploy.encoders import are_images, constants_of
+from deploy.encoders import DraftedEncoder, are_images, constants_of
 from deploy.guesses import Guess, guess_parts, is_email
 from shards.csv_form import USUAL_CSV, CsvForm
 from shards.data.identified import ID_COLUMN, copy_with_ids
@@ -25,7 +25,7 @@ from shards.data.sources import in_csv_form, open_source, passed_over_text, seen
 from shards.learner_kinds.kinds import LEARNERS, TORCH
 from shards.schedule import minimum_epochs
 from shards.specification import refuse_settings
-from shards.targets import Class, Cluster
+from shards.targets import TARGETS, Class, Recommend
 from storage.errors import Conflict, Invalid
 from storage.location import is_on_s3
 
@@ -35,6 +35,8 @@ _STORE = "federation"
 """The store's folder in the draft, beside the specification: files in it are not data."""
 _SMALL_LABEL = 3.0
 """Labels are left as they are up to this mean, and with a spread that differs from 1 by at most this factor."""
+_IN_OR_NOT: Final = frozenset({"0", "1", "false", "true"})
+_LEAST_ITEMS: Final = 2
 _LEAST_GLOB = 4
 """Groups of fewer columns than this are listed one by one."""
 
@@ -77,9 +79,9 @@ def draft_specification(
     found = describe_source(in_csv_form(source, form))
     if found.points == 0:
         raise Invalid("the data hold no data point", "Name a file that holds some.", data=location)
-    is_labelled = Cluster.kind not in LEARNERS[learner].targets
+    is_labelled = any(TARGETS[target].has_labels for target in LEARNERS[learner].targets)
     if label_column is not None and not is_labelled:
-        raise Invalid(f"the learner {learner} finds clusters, which have no label", "Leave out --label.")
+        raise Invalid(f"the learner {learner} learns from data points that have no label", "Leave out --label.")
     guess = guess_parts(
         found, id_column=id_column, subject_column=subject_column, label_column=label_column, labelled=is_labelled
     )
@@ -92,11 +94,41 @@ def draft_specification(
 def _in_view_of(learner: str, guess: Guess) -> Guess:
     """Return the guess; where the learner counts labels that are few whole numbers, they are numbers, not classes."""
     kind = LEARNERS[learner]
+    if Recommend.kind in kind.targets:
+        return _with_items(guess)
     if guess.label is None or not kind.is_counting or Class.kind in kind.targets:
         return guess
     is_number = guess.is_number or all(value.isdecimal() for value in guess.label.values)
     # Without mean and deviation no constants are drafted for them.
     return replace(guess, is_number=is_number, label=replace(guess.label, mean=None, deviation=None))
+
+
+def _with_items(guess: Guess) -> Guess:
+    """Return the guess with the columns that are items as features."""
+    items = [
+        column
+        for column in guess.features
+        if column.kind in {"integer", "number", "boolean"} and {*column.values} <= _IN_OR_NOT and column.values
+    ]
+    if len(items) < _LEAST_ITEMS:
+        raise Invalid(
+            f"{len(items)} columns of the data hold 0 and 1, or false and true, alone: these are the items, and two or"
+            " more are needed",
+            "Give the data a column for each item, which says of each basket whether it is there.",
+        )
+    others = [column.name for column in guess.features if column not in items]
+    encoded = {encoder.column for encoder in guess.encoders} - {*others}
+    return replace(
+        guess,
+        unlabelled=Recommend.kind,
+        features=tuple(items),
+        left_out=(*guess.left_out, *((name, "not of 0 and 1 alone, so not an item") for name in others)),
+        encoders=tuple(
+            DraftedEncoder(column=column.name, options={"missing": 0.0}, reason="no value: not in the basket")
+            for column in items
+            if column.name in encoded
+        ),
+    )
 
 
 def _check_serves(learner: str, guess: Guess) -> None:
@@ -208,6 +240,8 @@ def _csv_lines(form: CsvForm) -> list[str]:
 
 
 def _target_line(guess: Guess, points: int, *, is_counting: bool) -> str:
+    if guess.target == Recommend.kind:
+        return 'target   = "recommend"  # what is predicted: the items that go best with those of a basket'
     if guess.label is None:
         return 'target   = "cluster"  # what is predicted: the nearest of the clusters, which are found without labels'
     if guess.is_number:
@@ -245,7 +279,9 @@ def _text(train: str, found: SourceDescription, guess: Guess, csv: CsvForm, pass
     reserved = {column.name for column in (guess.id, guess.label, guess.subject) if column is not None}
     others = [column.name for column in found.columns if column.name not in {*names, *reserved}]
     form = "email" if is_email(guess.subject or guess.id) else "trimmed"
-    scale, reason = _scale(guess.features) if not guess.encoders else ("", "")
+    has_items = guess.target == Recommend.kind
+    scale, reason = _scale(guess.features) if not guess.encoders and not has_items else ("", "")
+    features, which = (names, "the items") if has_items else (column_globs(names, others), "columns or globs")
     if guess.encoders and are_images(guess.encoders) and len(guess.encoders) == len(guess.features):
         scale, reason = "scale    = 255.0", "pixels become 0 to 1"
     data = [
@@ -258,7 +294,7 @@ def _text(train: str, found: SourceDescription, guess: Guess, csv: CsvForm, pass
         f'subject_form = "{form}"  # which spellings are one person: trimmed, casefold, email, phone, integer, exact',
         *([f"label    = {_quoted(guess.label.name)}"] if guess.label else []),
         *_left_out_lines(guess),
-        f"features = [{', '.join(map(_quoted, column_globs(names, others)))}]  # columns or globs",
+        f"features = [{', '.join(map(_quoted, features))}]  # {which}",
         _target_line(guess, found.points, is_counting=LEARNERS[learner].is_counting),
         *([f"{scale}  # {reason}"] if scale else []),
         *_encoder_lines(guess),
@@ -380,6 +416,7 @@ arguments = {{{{ {arguments} }}}}{_CERTIFIED if learner == "certified_linear" el
 seed = 7  # of all draws; there is no recipe
 """
     for learner, arguments in {
+        "cooccurrence": "top = 5",
         "k_means": "clusters = 8, iterations = 10, step = 0.125",
         "forest": 'trees = 100, depth = 12, min_leaf = 5, thresholds = "pivot"',
         "naive_bayes": 'form = "gaussian", smoothing = 1.0',

@@ -1,4 +1,4 @@
-"""How good answers are: the measures of classes, numbers and several labels, by scikit-learn, and of clusters.
+"""How good answers are: measures of classes, numbers and several labels, by scikit-learn; of clusters and of items.
 
 Pure functions of labels and scores. scikit-learn is imported when something is measured, because it takes a second.
 A measure that the labels do not define, such as the recall of a class without a data point, is left out with a reason.
@@ -20,7 +20,9 @@ BINS: Final = 15
 """Bins of equal width from 0 to 1 in the expected calibration error."""
 QUANTILES: Final[Mapping[str, float]] = {"error_q50": 0.5, "error_q90": 0.9, "error_q99": 0.99}
 """The quantiles of the absolute error, by the names of their metrics."""
-MEANS: Final = frozenset({"accuracy", "log_loss", "brier", "mae", "coverage", "interval_width", "inertia"})
+MEANS: Final = frozenset(
+    {"accuracy", "log_loss", "brier", "mae", "coverage", "interval_width", "inertia", "hit_rate", "mrr"}
+)
 """Metrics that are means over data points: those of several sets follow from each set's, weighted by its points."""
 ROOT_OF_MEAN: Final = "rmse"
 """The metric of which that is true of its square, if one column is predicted."""
@@ -179,6 +181,16 @@ def cluster_measures(clusters_N: npt.NDArray[np.int64], distances_N: _Floats) ->
         points=len(clusters_N),
         metrics={"inertia": float(squares_N.mean()), "largest_cluster": int(counts.max()) / len(clusters_N)},
         breakdown=_breakdown([str(each) for each in found], inertia=inertia, points=counts),
+    )
+
+
+def recommendation_measures(hidden_N: _Labels, places_NK: _Floats) -> Measures:
+    """Return how often the hidden item is among those that are named, and the mean of 1 by its rank, of others 0."""
+    is_it_NK = places_NK == hidden_N[:, None]
+    ranks_K = np.arange(1, places_NK.shape[1] + 1)
+    return Measures(
+        points=len(hidden_N),
+        metrics={"hit_rate": float(is_it_NK.any(axis=1).mean()), "mrr": float((is_it_NK / ranks_K).sum(axis=1).mean())},
     )
 
 

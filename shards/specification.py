@@ -22,7 +22,7 @@ from shards.recipe.learning_rate import schedule_problems
 from shards.recipe.optimizers import OPTIMIZERS, argument_problems, belongs_to
 from shards.schedule import minimum_epochs
 from shards.subjects import FORMS, SubjectForm
-from shards.targets import TARGETS, Class, Cluster, Number, Target
+from shards.targets import TARGETS, Class, Cluster, Number, Recommend, Target
 from storage.errors import Invalid
 from storage.location import PROFILE_RULE, is_on_s3, is_profile
 
@@ -74,14 +74,16 @@ class DataSettings:
     id: str
     """Column that names each data point; unique."""
     label: str | tuple[str, ...] | None = None
-    """Column of the class; for other targets the column of the number, or a list of columns; none for ``cluster``."""
+    """Column of the class; for other targets the column of the number, or a list of columns; none for ``cluster`` and
+    ``recommend``."""
     features: tuple[str, ...]
     """Columns or globs, in order, or one fixed-size-list column."""
     classes: tuple[str, ...] = ()
     """The label set of the target ``class``, declared and never learned (E6); two or more."""
     target: str = Class.kind
     """What is predicted: a ``class``, a ``number`` (or several), or ``multi_label``, any of several labels at once,
-    each a column of 0 and 1 or false and true; or a ``cluster``, which needs no labels."""
+    each a column of 0 and 1 or false and true; or a ``cluster``, which needs no labels; or what
+    to ``recommend``: data points are baskets, and features the items that may be in them."""
     label_shift: float | tuple[float, ...] = 0.0
     """For the target ``number``: models learn ``(label - label_shift) / label_scale``, and answers and measures are in
     the label's own unit. One constant for all labels, or one per label."""
@@ -194,6 +196,8 @@ class DataSettings:
             return Number(self.label_columns, self.label_shift, self.label_scale)
         if self.target == Cluster.kind:
             return Cluster()
+        if self.target == Recommend.kind:
+            return Recommend(self.features)
         kind = TARGETS[self.target]
         return kind(self.classes if kind.has_classes else self.label_columns)
 
@@ -542,6 +546,8 @@ def check_learner(model: ModelSettings, data: DataSettings) -> None:
             f"[model] learner = {model.learner!r} does not serve the target {data.target}, only {', '.join(served)}",
             f"Take {' or '.join(others)}.",
         )
+    if data.target == Recommend.kind:
+        refuse_settings("data", _item_problems(data))
     if model.learner == TORCH:
         return
     shaped = [name for name, each in data.encoders.encoders.items() if isinstance(each, ImageEncoder | TokensEncoder)]
@@ -550,6 +556,17 @@ def check_learner(model: ModelSettings, data: DataSettings) -> None:
             f"[model] learner = {model.learner!r} takes a row of numbers, and {shaped[0]} is an image or a sequence",
             "Leave the column out, encode a text with words, or take the learner torch.",
         )
+
+
+def _item_problems(data: DataSettings) -> list[str]:
+    wide = [name for name in data.features if (each := data.encoders.of(name)) is not None and each.width > 1]
+    if wide:
+        return [f"encode {wide[0]}: it becomes several features, and each one of the target {data.target} is an item"]
+    if any(set(name) & set("*?[") for name in data.features):
+        return [f"features needs the name of each item for the target {data.target}, and no pattern: answers name them"]
+    if len(set(data.features)) < max(2, len(data.features)):
+        return [f"features needs two or more different items for the target {data.target}"]
+    return []
 
 
 def check_loss(training: TrainingSettings, data: DataSettings) -> None:

@@ -1,4 +1,4 @@
-"""Targets: what a federation predicts. A class, numbers, several labels at once, or a cluster; nothing else asks which.
+"""Targets: what a federation predicts: a class, numbers, several labels, a cluster, items. Nothing else asks which.
 
 A target owns the labels' form, the losses, how constituents' answers become one, the columns of answers, and which
 measures there are. Scores are an answer's numbers, in the order of its columns.
@@ -22,11 +22,14 @@ from shards.measures import (
     interval_measures,
     label_measures,
     number_measures,
+    recommendation_measures,
 )
 from storage.errors import Invalid
 
 LabelArray = npt.NDArray[np.int32] | npt.NDArray[np.float32]
 """Positions of classes, shape (N,), or numbers, shape (N, W); zeros, shape (N,), where there are no labels."""
+
+_Floats32 = npt.NDArray[np.float32]
 
 ColumnKind = Literal["text", "texts", "number", "index"]
 """An index is a number, too: a whole one."""
@@ -102,6 +105,10 @@ class Target(ABC):
     def learned(self, labels_NW: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return labels that are numbers as models learn them."""
         return labels_NW
+
+    def asked(self, labels: LabelArray, features_NF: _Floats32) -> tuple[LabelArray, _Floats32]:
+        """Return truths, and the features whose answers are compared with them, in order to measure."""
+        return labels, features_NF
 
     @abstractmethod
     def made_up(self, index_N: npt.NDArray[np.uint64]) -> Any:
@@ -370,13 +377,91 @@ class Cluster(Target):
         return cluster_measures(scores_NS[:, 0].astype(np.int64), scores_NS[:, 1])
 
 
+@dataclass(frozen=True, slots=True)
+class Recommend(Target):
+    """The items that go best with those of a basket, which is the data point. There are no labels.
+
+    ``names`` are the items, one for each feature. Constituents do not answer one by one: their learner makes one of
+    them all. Scores are the places of the best items, -1 where there are fewer, and then their scores.
+    """
+
+    top: int = field(default=5, kw_only=True)
+    """How many items an answer names at most. Follows from the learner's arguments."""
+    kind = "recommend"
+    losses = ()
+    rules = ("mean_probability",)
+    # Of no consequence: a single answer is aggregated.
+    has_labels = False
+
+    @property
+    def columns(self) -> tuple[tuple[str, ColumnKind], ...]:
+        """See ``Target.columns``; ``item_3`` is the third best one, and empty where there is none."""
+        kinds: tuple[tuple[str, ColumnKind], ...] = (("item", "text"), ("score", "number"))
+        return tuple((f"{name}_{rank}", kind) for rank in range(1, self._most + 1) for name, kind in kinds)
+
+    @property
+    def _most(self) -> int:
+        return min(self.top, len(self.names))
+
+    def aggregate(self, outputs_KNW: npt.NDArray[np.float64], rule: str) -> npt.NDArray[np.float64]:
+        """Return the best items of the only answer; of equal scores the item declared first, of 0 none."""
+        del rule
+        (scores_NW,) = outputs_KNW
+        best_NK = np.argsort(-scores_NW, axis=1, kind="stable")[:, : self._most]
+        scores_NK = np.take_along_axis(scores_NW, best_NK, axis=1)
+        return np.concatenate([np.where(scores_NK > 0, best_NK, -1), scores_NK], axis=1)
+
+    def values(self, scores_NS: npt.NDArray[np.floating[Any]]) -> list[Sequence[Any]]:
+        """See ``Target.values``."""
+        places_KN, scores_KN = np.split(scores_NS.astype(np.float32).T.copy(), 2)
+        named = ([self._name(int(place)) for place in places_N] for places_N in places_KN)
+        return [column for both in zip(named, scores_KN, strict=True) for column in both]
+
+    def _name(self, place: int) -> str | None:
+        return self.names[place] if place >= 0 else None
+
+    def objects(self, scores_NS: npt.NDArray[np.floating[Any]]) -> Iterator[dict[str, Any]]:
+        """See ``Target.objects``."""
+        for row in scores_NS.astype(np.float32).tolist():
+            pairs = zip(row[: self._most], row[self._most :], strict=True)
+            yield {"items": [{"item": self._name(int(place)), "score": score} for place, score in pairs if place >= 0]}
+
+    def asked(self, labels: LabelArray, features_NF: _Floats32) -> tuple[LabelArray, _Floats32]:
+        """Return an item of each basket of two or more, and the basket without it.
+
+        The basket alone decides which one it is, so that equal baskets are measured equally, at any time.
+        """
+        del labels
+        features_NF = features_NF[(features_NF > PRESENT).sum(axis=1) > 1].copy()
+        present_NF = features_NF > PRESENT
+        draws_F = np.arange(1, features_NF.shape[1] + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        draw_N = (present_NF * draws_F).sum(axis=1, dtype=np.uint64) >> np.uint64(33)
+        which_N = 1 + draw_N.astype(np.int64) % present_NF.sum(axis=1)
+        hidden_N = (present_NF.cumsum(axis=1) == which_N[:, None]).argmax(axis=1)
+        features_NF[np.arange(len(hidden_N)), hidden_N] = 0
+        return hidden_N.astype(np.int32), features_NF
+
+    def made_up(self, index_N: npt.NDArray[np.uint64]) -> Any:
+        """Return zeros."""
+        return np.zeros(len(index_N), dtype=np.int64)
+
+    def measures(self, labels: npt.NDArray[np.int32], scores_NS: npt.NDArray[np.float64]) -> Measures:
+        """See ``Target.measures``; labels are the hidden items that ``asked`` returns."""
+        return recommendation_measures(labels, scores_NS[:, : self._most])
+
+
+PRESENT: Final = 0.5
+"""An item is in a basket if its feature is above this."""
+
 _DTYPES: Final[Mapping[ColumnKind, Any]] = {"number": np.float32, "index": np.int32}
 """Of the columns that are scores."""
 
 _GIVEN: Final = 0.5
 """Least probability, or share of votes, of a label that is given."""
 
-TARGETS: Final[Mapping[str, type[Target]]] = {each.kind: each for each in (Class, Number, MultiLabel, Cluster)}
+TARGETS: Final[Mapping[str, type[Target]]] = {
+    each.kind: each for each in (Class, Number, MultiLabel, Cluster, Recommend)
+}
 """By the name in ``[data] target``."""
 
 

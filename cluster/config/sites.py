@@ -26,7 +26,7 @@ from cluster.config.specification import SITES, TABLES, ClusterSettings, Federat
 from cluster.config.toml import TOP, Problems, parse_file, read_table
 from coordinator.settings import AggregationSettings
 from coordinator.sites import Leaves
-from shards.targets import Target
+from shards.targets import Cluster, Recommend, Target
 from storage.errors import Invalid
 from storage.location import is_on_s3, open_store
 from storage.objects import ObjectStore
@@ -43,6 +43,13 @@ OWN: Final[Mapping[str, frozenset[str] | None]] = {
 }
 """The settings of the common tables that a site may override; None: all. The others make it one federation."""
 
+_ALONE: Final[Mapping[str, str]] = {
+    Cluster.kind: "target cluster is not available to federations of several sites: their clusters can only be put"
+    " together from centroids and sizes, which are sums of data points and would have to leave the sites",
+    Recommend.kind: "target recommend is not available to federations of several sites: what goes with what can only be"
+    " put together from counts of pairs of items, which are sums of data points and would have to leave the sites",
+}
+"""Why sites do not answer these targets together."""
 _TOP_OWN: Final = frozenset({"store", "endpoint", "keys", "credentials"})
 
 
@@ -195,8 +202,7 @@ def read_sites(path: Path) -> SitesSpecification:
         problems.add(
             "data",
             "target",
-            "target cluster is not available to federations of several sites: their clusters can only be put together"
-            " from centroids and sizes, which are sums of data points and would have to leave the sites",
+            _ALONE[sites[0].specification.data.target],
         )
     elif (learner := sites[0].specification.model.recorded_learner) is not None:
         _refuse_weights(path, sites, learner)

@@ -15,6 +15,7 @@ from cluster.config.toml import TOP, Problems, parse_file, read_table
 from coordinator.settings import AggregationSettings, ErasureSettings, ReceiptSettings
 from shards.learner_kinds.kinds import LEARNERS, TORCH
 from shards.learner_kinds.scikit import check_estimator
+from shards.learner_kinds.summation import CooccurrenceArguments
 from shards.specification import (
     DataSettings,
     ModelSettings,
@@ -25,7 +26,7 @@ from shards.specification import (
     check_loss,
     check_schedule,
 )
-from shards.targets import Class, Target
+from shards.targets import Class, Recommend, Target
 from storage.digests import Json, Sha256, canonical_json, digest_of
 from storage.errors import Invalid
 from storage.location import PROFILE_RULE, is_on_s3, is_profile
@@ -164,8 +165,12 @@ class FederationSpecification:
 
     @property
     def predicted(self) -> Target:
-        """What is predicted; with intervals if the learner gives some."""
-        return replace(self.data.predicted, interval=LEARNERS[self.model.learner].interval)
+        """What is predicted; with intervals if the learner gives some, and with as many items as it names."""
+        target = replace(self.data.predicted, interval=LEARNERS[self.model.learner].interval)
+        arguments = self.model.learner_arguments
+        if isinstance(target, Recommend) and isinstance(arguments, CooccurrenceArguments):
+            return replace(target, top=arguments.top)
+        return target
 
     @property
     def data_endpoint(self) -> str | None:

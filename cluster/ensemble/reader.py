@@ -30,11 +30,11 @@ from coordinator.receipts.rollback import forgotten_by, refuse_forgotten
 from coordinator.requests import ErasureRequest, RequestState
 from coordinator.state import FederationState
 from coordinator.status import FederationStatus, describe_federation, describe_request
-from shards.data.prediction_files import FeatureBatch, PredictionBatch
+from shards.data.prediction_files import FeatureBatch, PredictionBatch, in_order_to_measure
 from shards.routing import DIGEST_BYTES, PartitionKey
 from shards.slices.held_out import labelled_batches
 from shards.slices.overlap import Evaluated, TrainedOn
-from shards.targets import Cluster, LabelArray
+from shards.targets import Cluster
 from shards.tombstones import DigestSet
 from storage.encryption.store import SealedStore
 from storage.errors import Corrupt, Invalid, Unavailable
@@ -192,22 +192,24 @@ class Reading:
                 raise Invalid(
                     "the federation has no hold-out points", "Name a labelled file, or set [data] holdout and train."
                 )
-            held = self._answered(ensemble, self._still_held(state))
+            asked = (in_order_to_measure(batch, target) for batch in self._still_held(state))
+            held = self._answered(ensemble, asked)
             pairs = ((batch.labels_N, scores_NS) for batch, scores_NS in held if batch.labels_N is not None)
             return evaluation_of(pairs, target, ensemble.answered_by)
         features = asked_about(self._specification, state, data, labelled=True, remark=self._remark)
 
-        def counted() -> Iterator[tuple[LabelArray, npt.NDArray[np.float64]]]:
-            for batch, scores_NS in self._answered(ensemble, features):
-                if batch.labels_N is not None:
-                    evaluated.add(batch)
-                    yield batch.labels_N, scores_NS
+        def counted() -> Iterator[FeatureBatch]:
+            for batch in features:
+                evaluated.add(batch)
+                yield in_order_to_measure(batch, target)
 
         def trained_on(state: FederationState) -> TrainedOn | None:
             slices = (record for shard in state.shards for record in shard.slices)
             return evaluated.trained_on(self._store, slices, self._specification.data.scale)
 
-        found = evaluation_of(counted(), target, ensemble.answered_by)
+        answered = self._answered(ensemble, counted())
+        pairs = ((batch.labels_N, scores_NS) for batch, scores_NS in answered if batch.labels_N is not None)
+        found = evaluation_of(pairs, target, ensemble.answered_by)
         try:
             return replace(found, trained_on=self._steadily(trained_on))
         except Corrupt as error:  # answers need no slices, and 'sisa verify' is there to find damage

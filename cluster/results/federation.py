@@ -37,7 +37,7 @@ class Answers(AnsweredBy):
 
     def __repr__(self) -> str:
         outputs = f"{len(self.target.names)} {'classes' if self.target.has_classes else 'labels'}"
-        outputs = outputs if self.target.has_labels else "clusters"
+        outputs = outputs if self.target.has_labels else f"target {self.target.kind}"
         return (
             f"Answers(generation {self.generation}, constituents {self.constituents} of {self.shards},"
             f" {outputs}; .table() or .write(path) gives them, once)"

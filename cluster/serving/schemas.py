@@ -56,6 +56,13 @@ class Columns(_Shape):
     columns: dict[str, list[Any]]
 
 
+class Recommended(_Shape):
+    """An item that is recommended."""
+
+    item: str
+    score: float = Field(description="The sum of its similarities with the items of the basket.")
+
+
 class Prediction(_Shape):
     """One answer."""
 
@@ -63,7 +70,7 @@ class Prediction(_Shape):
     prediction: str | int | float | dict[str, float] | None = Field(
         default=None,
         description="The class; the number, or one for each label column; or the number of the nearest cluster, from 0."
-        " Absent with the target multi_label.",
+        " Absent with the targets multi_label and recommend.",
     )
     spread: float | dict[str, float] | None = Field(
         default=None,
@@ -77,11 +84,12 @@ class Prediction(_Shape):
     )
     high: float | list[float] | dict[str, float] | None = Field(default=None, description="Its upper end.")
     distance: float | None = Field(default=None, description="Clusters only: the distance from the nearest centroid.")
+    items: list[Recommended] | None = Field(default=None, description="Target recommend only: the best item first.")
     labels: list[str] | None = Field(default=None, description="Target multi_label only: the labels that are given.")
     probabilities: list[float] | dict[str, float] | None = Field(
         default=None,
-        description="Mean probability, or share of votes: in the order of 'classes', or by label. Absent with numbers"
-        " and clusters.",
+        description="Mean probability, or share of votes: in the order of 'classes', or by label. Absent with numbers,"
+        " clusters and items.",
     )
 
 

@@ -18,6 +18,7 @@ _FIRST: Final[Mapping[str, tuple[str, ...]]] = {
     "number": ("mae", "rmse", "r2"),
     "multi_label": ("accuracy", "micro_f1"),
     "cluster": ("inertia",),
+    "recommend": ("hit_rate", "mrr"),
 }
 """The metrics on the first line, by target; the others are in a table."""
 _NO_BETTER: Final[Mapping[str, str]] = {

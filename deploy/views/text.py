@@ -368,7 +368,7 @@ def _effect_text(request: RequestStatus) -> list[str]:
 
 
 def _measure_text(measure: HoldoutMeasure) -> str:
-    name = next((name for name in ("accuracy", "rmse", "inertia") if name in measure.metrics), "")
+    name = next((name for name in ("accuracy", "rmse", "inertia", "hit_rate") if name in measure.metrics), "")
     value = f"{name} {measure.metrics[name]:.4f} " if name else ""
     return f"{value}on {measure.points:,} (generation {measure.generation})"
 

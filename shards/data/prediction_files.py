@@ -55,6 +55,13 @@ class PredictionBatch:
     """The answers' numbers, as the target has them."""
 
 
+def in_order_to_measure(batch: FeatureBatch, target: Target) -> FeatureBatch:
+    """Return what is asked about in order to measure answers to a labelled batch: see ``Target.asked``."""
+    assert batch.labels_N is not None
+    labels_N, features_NF = target.asked(batch.labels_N, batch.features_NF)
+    return FeatureBatch(ids=None, labels_N=labels_N, features_NF=features_NF)
+
+
 class _Writer(Protocol):
     def write_batch(self, batch: pa.RecordBatch) -> None: ...
 

@@ -9,5 +9,5 @@ certified   the arguments of the certified linear model
 forest      the arguments of forests
 k_means     the arguments of k-means
 scikit      the arguments of scikit-learn's estimators
-summation   the arguments of naive Bayes and ridge
+summation   the arguments of naive Bayes, ridge and item-to-item counts
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -56,6 +57,10 @@ GRID_LABELS: Final = Range(
 )
 ON_GRID: Final = Admissible(features=GRID_FEATURES, labels=GRID_LABELS)
 """What a learner of exact sums of features and labels takes."""
+AMOUNTS: Final = Admissible(
+    features=Range(least=0, most=math.inf, remedy="Name columns of 0 and 1, or of amounts, as features.")
+)
+"""What a learner of baskets takes."""
 LABELS_ON_GRID: Final = Admissible(labels=GRID_LABELS)
 """What a learner of exact sums of labels takes."""
 

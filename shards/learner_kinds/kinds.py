@@ -9,6 +9,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 from shards.learner_kinds.admissible import (
+    AMOUNTS,
     ANYTHING,
     CODES,
     COUNTS,
@@ -24,8 +25,8 @@ from shards.learner_kinds.forest import ForestArguments
 from shards.learner_kinds.guarantees import EXACT, Guarantee
 from shards.learner_kinds.k_means import KMeansArguments
 from shards.learner_kinds.scikit import ScikitArguments, read_estimator
-from shards.learner_kinds.summation import NaiveBayesArguments, RidgeArguments
-from shards.targets import Class, Cluster, Interval, MultiLabel, Number
+from shards.learner_kinds.summation import CooccurrenceArguments, NaiveBayesArguments, RidgeArguments
+from shards.targets import Class, Cluster, Interval, MultiLabel, Number, Recommend
 
 TORCH: Final = "torch"
 
@@ -37,6 +38,7 @@ LearnerArguments = (
     | DirichletArguments
     | RateArguments
     | KMeansArguments
+    | CooccurrenceArguments
     | BoostingArguments
     | ScikitArguments
     | CertifiedLinearArguments
@@ -86,6 +88,9 @@ LEARNERS: Final[Mapping[str, LearnerKind]] = {
     ),
     "k_means": LearnerKind(
         targets=(Cluster.kind,), arguments=KMeansArguments, whole=True, is_sure=False, admits=lambda _: ON_GRID
+    ),
+    "cooccurrence": LearnerKind(
+        targets=(Recommend.kind,), arguments=CooccurrenceArguments, whole=True, admits=lambda _: AMOUNTS
     ),
     "naive_bayes": LearnerKind(
         targets=(Class.kind,), arguments=NaiveBayesArguments, whole=True, admits=attrgetter("admitted")

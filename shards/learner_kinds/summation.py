@@ -1,4 +1,4 @@
-"""The arguments of naive Bayes and ridge."""
+"""The arguments of naive Bayes, ridge and item-to-item counts."""
 
 from __future__ import annotations
 
@@ -70,3 +70,15 @@ class RidgeArguments:
     def problems(self) -> list[str]:
         """Return what is wrong with them."""
         return [] if 0 < self.penalty < math.inf else [f"penalty must be above 0, got {self.penalty}"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CooccurrenceArguments:
+    """The arguments of ``cooccurrence``."""
+
+    top: int = 5
+    """How many items an answer names at most."""
+
+    def problems(self) -> list[str]:
+        """Return what is wrong with them."""
+        return [] if 1 <= self.top <= 1000 else [f"top must be 1 .. 1000, got {self.top}"]

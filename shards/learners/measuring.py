@@ -52,7 +52,8 @@ def measure(task: MeasureTask, learner: Learner[Any], store: ObjectStore) -> Mea
     def answered() -> Iterator[tuple[LabelArray, npt.NDArray[np.float64]]]:
         for batch in labelled_batches(store, task.holdout, task.scale):
             assert batch.labels_N is not None
-            outputs_KNW = np.stack([learner.probabilities(state, batch.features_NF) for state in states])
-            yield batch.labels_N, task.target.aggregate(outputs_KNW, task.rule)
+            labels_N, features_NF = task.target.asked(batch.labels_N, batch.features_NF)
+            outputs_KNW = np.stack([learner.probabilities(state, features_NF) for state in states])
+            yield labels_N, task.target.aggregate(outputs_KNW, task.rule)
 
     return task.target.measure(answered())

@@ -18,6 +18,7 @@ from shards.learners.protocol import Learner
 from shards.learners.scikit.learner import Scikit, scikit_profile
 from shards.learners.summation.bayesian_linear import BayesianLinear
 from shards.learners.summation.conjugate import BetaBernoulli, DirichletCategorical, GammaPoisson
+from shards.learners.summation.cooccurrence import Cooccurrence
 from shards.learners.summation.naive_bayes import NaiveBayes
 from shards.learners.summation.ridge import Ridge
 from shards.learners.torch.learner import TorchLearner
@@ -33,6 +34,7 @@ _MADE_BY: Final[Mapping[str, Callable[[Any, int, int, str, int], Learner[Any]]]]
     "naive_bayes": NaiveBayes,
     "forest": Forest,
     "k_means": KMeans,
+    "cooccurrence": Cooccurrence,
     "ridge": Ridge,
     "bayesian_linear": BayesianLinear,
     "beta_bernoulli": BetaBernoulli,

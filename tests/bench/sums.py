@@ -37,6 +37,7 @@ _LEARNERS: Final[tuple[tuple[str, str, dict[str, Any]], ...]] = (
     ("ridge", "class", {}),
     ("bayesian_linear", "number", {}),
     ("dirichlet_categorical", "class", {}),
+    ("cooccurrence", "recommend", {}),
 )
 
 

@@ -203,7 +203,7 @@ def test_clusters_have_no_label() -> None:
     """No column is one, not even y, which may be a coordinate; a column called label is left out."""
     guess = guessed({**PLAIN, "label": ["cat", "dog"] * 20}, labelled=False)
     assert (guess.label, guess.target, features(guess)) == (None, "cluster", ["y", "a"])
-    assert dict(guess.left_out) == {"label": "by its name a label, which the clusters do without"}
+    assert dict(guess.left_out) == {"label": "by its name a label, which the learner does without"}
 
 
 @settings(deadline=None)

@@ -26,6 +26,7 @@ from shards.lineage import Configuration, NumericsProfile
 from shards.measures import Measures
 from shards.routing import Naming, PartitionKey, SliceId, point_digest, slice_of, subject_digest
 from shards.specification import DataSettings, ModelSettings, PartitionSettings, TrainingSettings
+from shards.targets import TARGETS
 from shards.tombstones import DigestSet
 from storage.digests import Sha256, sha256
 from storage.objects import ObjectStore
@@ -107,7 +108,7 @@ def specification_of(
             id="id",
             subject=("who", *(f"who{number}" for number in range(further))),
             label=None
-            if target == "cluster"
+            if not TARGETS[target].has_labels
             else "label"
             if target == "class"
             else tuple(f"label{number}" for number in range(labels)),

@@ -87,6 +87,7 @@ LEARNERS: list[tuple[str, str, dict[str, Any]]] = [
     ("boosting", "multi_label", {"min_leaf": 1, "bins": 8, "l1": 0.1}),
     ("sklearn", "class", {"estimator": "SGDClassifier", "loss": "log_loss", "average": 5}),
     ("sklearn", "number", {"estimator": "MLPRegressor", "solver": "sgd", "hidden_layer_sizes": [3]}),
+    ("cooccurrence", "recommend", {"top": 3}),
 ]
 """Learners other than torch, with a target that they serve, and arguments."""
 
@@ -149,13 +150,15 @@ def specifications(
 @st.composite
 def other_histories(draw: st.DrawFn, learner: str, target: str, arguments: dict[str, Any]) -> History:
     """Return a random federation of a learner other than torch, with one to three steps."""
-    is_counting = KINDS[learner].is_counting
+    is_counting, has_items = KINDS[learner].is_counting, target == "recommend"
+    width = draw(st.integers(1 + has_items, 5), label="features")
     specification = specification_of(
         shards=draw(st.integers(1, 3), label="shards"),
         slices=draw(st.integers(1, 4), label="slices"),
         classes=draw(st.sampled_from([("a", "b"), ("a", "b", "c")]), label="classes") if target == "class" else (),
         target=target,
         labels=draw(st.integers(1, 3), label="labels") if target != "class" else 1,
+        features=tuple(f"x{number}" for number in range(width)) if has_items else ("x*",),
         model=ModelSettings(
             learner=learner,
             arguments=arguments,
@@ -165,11 +168,11 @@ def other_histories(draw: st.DrawFn, learner: str, target: str, arguments: dict[
     points = make_points(
         draw(st.integers(0, 2**16), label="data"),
         draw(st.integers(1, 40), label="points"),
-        width=draw(st.integers(1, 5), label="features"),
-        classes=len(specification.data.predicted.names),
+        width=width,
+        classes=1 if has_items else len(specification.data.predicted.names),
         target="multi_label" if is_counting and target == "number" else target,  # labels 0 and 1
     )
-    if arguments.get("form") in {"multinomial", "categorical"} or is_counting:
+    if arguments.get("form") in {"multinomial", "categorical"} or is_counting or has_items:
         points = [
             replace(each, features=tuple(float(round(abs(float(x or 0))) % 3) for x in each.features))
             for each in points

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from shards.targets import TARGETS, Class, Cluster, MultiLabel, Number, Target, outputs_of
+from shards.targets import TARGETS, Class, Cluster, MultiLabel, Number, Recommend, Target, outputs_of
 
+_LABELLED = sorted(kind for kind, target in TARGETS.items() if target.has_labels)
 OUTPUTS = np.array([[[1.0], [4.0]], [[3.0], [4.0]]])
 """Of two constituents, for two data points."""
 
@@ -58,7 +59,7 @@ def test_several_labels_are_those_of_at_least_a_half() -> None:
     assert votes.tolist() == [[1 / 3, 1 / 3]]
 
 
-@pytest.mark.parametrize("kind", sorted(TARGETS.keys() - {"cluster"}))
+@pytest.mark.parametrize("kind", _LABELLED)
 @given(data=st.data())
 def test_sites_together_answer_as_one_ensemble(kind: str, data: st.DataObject) -> None:
     """Every constituent counts the same, wherever it is, in means and in spreads."""
@@ -184,14 +185,14 @@ def test_nothing_to_measure_has_no_metrics(kind: str) -> None:
 def test_answers_survive_json(kind: str) -> None:
     """JSON objects hold plain values, one object a data point."""
     target = outputs_of(kind, 2)
-    scores = target.aggregate(np.full((1 if kind == "cluster" else 2, 3, 2), 0.5), "mean_probability")
+    scores = target.aggregate(np.full((2 if target.has_labels else 1, 3, 2), 0.5), "mean_probability")
     objects = list(target.objects(scores))
     assert json.loads(json.dumps(objects)) == objects
     assert len(objects) == 3
     assert [len(column) for column in target.values(scores)] == [3] * len(target.columns)
 
 
-@pytest.mark.parametrize("kind", sorted(TARGETS.keys() - {"cluster"}))
+@pytest.mark.parametrize("kind", _LABELLED)
 def test_made_up_labels_are_of_the_target(kind: str) -> None:
     """They have the shape and type that training reads from slices, and are not all equal."""
     labels = outputs_of(kind, 2).made_up(np.arange(10, dtype=np.uint64))
@@ -226,3 +227,32 @@ def test_numbers_are_learned_in_declared_units() -> None:
     plain = Number(("low", "high")).measure([(np.array([[150.0, 1.0], [75.0, -4.0]], dtype=np.float32), scores)])
     assert measured == pytest.approx(plain.metrics)
     assert _combined(target, outputs, 1) == pytest.approx(scores)
+
+
+def test_recommended_items_are_named_with_their_scores() -> None:
+    """The best ones, of equal scores the first; those with a score of 0 are not recommended."""
+    target = Recommend(("milk", "bread", "eggs", "tea"), top=3)
+    scores = target.aggregate(np.array([[[0, 0.5, 0.75, 0.5], [0, 0, 0, 0.25]]]), "mean_probability")
+    names = [f"{what}_{rank}" for rank in (1, 2, 3) for what in ("item", "score")]
+    assert [name for name, _ in target.columns] == names
+    values = [list(column) for column in target.values(scores)]
+    assert values == [["eggs", "tea"], [0.75, 0.25], ["bread", None], [0.5, 0.0], ["tea", None], [0.5, 0.0]]
+    assert list(target.objects(scores))[1] == {"items": [{"item": "tea", "score": 0.25}]}
+    assert len(Recommend(("milk", "bread"), top=3).columns) == 4
+
+
+def test_a_basket_is_measured_by_an_item_that_it_hides() -> None:
+    """The basket alone decides which; those of fewer than two items are left out."""
+    target = Recommend(("milk", "bread", "eggs"))
+    baskets_NF = np.array([[1, 1, 0], [0, 2, 0.5], [0, 1, 1], [0, 0, 0], [1, 1, 1], [1, 1, 0]], dtype=np.float32)
+    hidden_N, asked_NF = target.asked(np.zeros(6, dtype=np.int32), baskets_NF)
+    kept_NF = baskets_NF[[0, 2, 4, 5]]
+    assert hidden_N.dtype == np.int32
+    assert (kept_NF != asked_NF).sum(axis=1).tolist() == [1] * 4
+    assert (kept_NF[np.arange(4), hidden_N] == 1).all()
+    assert hidden_N[0] == hidden_N[3]
+    again_N, _ = target.asked(np.zeros(1, dtype=np.int32), baskets_NF[4:5])
+    assert again_N == hidden_N[2:3]
+    scores = target.aggregate(np.array([[[0, 1, 2], [0, 0, 3], [0, 0, 0.0]]]), "mean_probability")
+    found = target.measure([(np.array([1, 2, 0], dtype=np.int32), scores)])
+    assert found.metrics == pytest.approx({"hit_rate": 2 / 3, "mrr": (1 / 2 + 1) / 3})

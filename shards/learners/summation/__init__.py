@@ -6,5 +6,6 @@ ridge            ridge regression, and classification by regression on the class
 bayesian_linear  linear regression with intervals
 cells            counts by cell, of which those that are zero are not there
 conjugate        rates and probabilities by group, with intervals
+cooccurrence     which items are in a basket together, and what is recommended
 quantiles        the ends of intervals, by SciPy
 """

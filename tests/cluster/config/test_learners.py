@@ -13,6 +13,7 @@ from tests.cluster.config.test_specification import GOOD, read, refusal
 RECIPE = "epochs = 20\nbatch_size = 16\nlearning_rate = 0.05\n"
 PLAIN = GOOD.replace(f"[training]\n{RECIPE}", "")
 CLUSTERS = PLAIN.replace('label    = "label"\n', "").replace('classes  = ["0", "1"]', 'target = "cluster"')
+BASKETS = CLUSTERS.replace('target = "cluster"', 'target = "recommend"').replace('["x*"]', '["x0", "x1"]')
 NUMBER = PLAIN.replace('classes  = ["0", "1"]', 'target = "number"')
 
 _OF_NUMBERS = " or ".join(name for name, kind in LEARNERS.items() if "number" in kind.targets)
@@ -91,6 +92,31 @@ MISTAKES = [
     (
         _with('learner = "k_means"', CLUSTERS + '[aggregation]\nrule = "majority_vote"\n'),
         "rule = 'majority_vote' is not one of the target cluster: leave it out",
+    ),
+    (
+        _with('learner = "cooccurrence"\narguments = { top = 0 }', BASKETS),
+        "arguments.top must be 1 .. 1000, got 0",
+    ),
+    (
+        _with('learner = "cooccurrence"', BASKETS.replace("target", 'label = "label"\ntarget')),
+        "[data] label is of no use to the target recommend: leave it out",
+    ),
+    (_with('learner = "cooccurrence"'), "learner = 'cooccurrence' does not serve the target class, only recommend."),
+    (
+        _with('learner = "k_means"', BASKETS),
+        "learner = 'k_means' does not serve the target recommend, only cluster. Take cooccurrence.",
+    ),
+    (
+        _with('learner = "cooccurrence"', BASKETS.replace('["x0", "x1"]', '["x*"]')),
+        "features needs the name of each item for the target recommend, and no pattern: answers name them",
+    ),
+    (
+        _with('learner = "cooccurrence"', BASKETS.replace('["x0", "x1"]', '["x0"]')),
+        "features needs two or more different items for the target recommend",
+    ),
+    (
+        _with('learner = "cooccurrence"', BASKETS + '[data.encode]\nx1 = { categories = ["a", "b"] }\n'),
+        "encode x1: it becomes several features, and each one of the target recommend is an item",
     ),
     (_with('learner = "naive_bayes"\narguments = { form = "beta" }'), "arguments.form must be one of gaussian"),
     (
@@ -190,7 +216,7 @@ def test_the_usual_learner_is_left_out_of_records(tmp_path: Path) -> None:
 @pytest.mark.parametrize("learner", sorted(LEARNERS.keys() - {"torch", "sklearn", "certified_linear"}))
 def test_a_learner_needs_no_further_setting(learner: str, tmp_path: Path) -> None:
     """The defaults do, and the seed may be set."""
-    texts = {"class": PLAIN, "number": NUMBER, "cluster": CLUSTERS}
+    texts = {"class": PLAIN, "number": NUMBER, "cluster": CLUSTERS, "recommend": BASKETS}
     text = _with(f'learner = "{learner}"', texts[LEARNERS[learner].targets[0]])
     text += "[training]\nseed = 5\n"
     assert read(tmp_path / "sisa.toml", text).training.seed == 5

@@ -1,4 +1,4 @@
-"""Numbers, several labels and clusters, from training to evaluation and answers over HTTP."""
+"""Numbers, several labels, clusters and items, from training to evaluation and answers over HTTP."""
 
 from __future__ import annotations
 
@@ -126,5 +126,26 @@ def test_clusters_are_answered_and_measured(tmp_path: Path, monkeypatch: pytest.
         inertia = sum(line["distance"] ** 2 for line in lines) / len(lines)
         assert evaluation.metrics["inertia"] == pytest.approx(inertia, rel=1e-5)
         assert sum(each["points"] for each in evaluation.breakdown.values()) == 120
+        assert evaluation.trained_on is not None
+        assert evaluation.trained_on.points == 120
+
+
+def test_items_are_recommended_and_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTTP answers what ``predict`` does: the best items with their scores, as many as there are."""
+    recipe = dict.fromkeys(("training__epochs", "training__batch_size", "training__learning_rate", "data__label"))
+    model = {"model__learner": "cooccurrence", "model__factory": None, "model__arguments": {"top": 2}}
+    own = {"data__features": [f"x{number:02d}" for number in range(16)], "data__target": "recommend"}
+    with served(tmp_path, monkeypatch, **own, **recipe, **model) as world:
+        lines, evaluation = near(world)
+        for line, answer in zip(lines, answered(world), strict=False):
+            assert answer.keys() == {"id", "items"}
+            expected = [
+                {"item": line[f"item_{rank}"], "score": line[f"score_{rank}"]}
+                for rank in (1, 2)
+                if line[f"item_{rank}"] is not None
+            ]
+            assert answer["items"] == expected
+        assert any(line["item_1"] for line in lines)
+        assert {"hit_rate", "mrr"} == set(evaluation.metrics)
         assert evaluation.trained_on is not None
         assert evaluation.trained_on.points == 120

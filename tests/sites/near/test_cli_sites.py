@@ -190,16 +190,20 @@ def test_sites_with_a_learner_that_forgets_directly(site_folders: SiteFolders) -
 
 
 @pytest.mark.parametrize("leaves", ["predictions", "weights"])
-def test_sites_have_no_clusters_together(leaves: str, site_folders: SiteFolders) -> None:
-    """Centroids and sizes are sums of data points, which must not leave; a cluster's number alone says nothing."""
+@pytest.mark.parametrize(("target", "learner"), [("cluster", "k_means"), ("recommend", "cooccurrence")])
+def test_sites_have_no_clusters_and_no_recommendations_together(
+    target: str, learner: str, leaves: str, site_folders: SiteFolders
+) -> None:
+    """Centroids, sizes and counts are sums of data points, which must not leave; a cluster's number says nothing."""
     text = site_folders.config.read_text().replace(RECIPE, "").replace("arguments = { hidden = [6] }", "")
     assert all(line in text for line in ('label = "label"\n', 'classes = ["a", "b", "c"]\n'))
-    text = text.replace('label = "label"\n', "").replace('classes = ["a", "b", "c"]', 'target = "cluster"')
+    text = text.replace('label = "label"\n', "").replace('classes = ["a", "b", "c"]', f'target = "{target}"')
+    text = text.replace('features = ["x*"]', 'features = ["x0", "x1"]')
     text = text.replace('name = "south"', f'name = "south"\nleaves = "{leaves}"')
-    site_folders.config.write_text(text.replace("[model]", '[model]\nlearner = "k_means"'))
+    site_folders.config.write_text(text.replace("[model]", f'[model]\nlearner = "{learner}"'))
     said = site_folders.json("status")
     assert said.code == 2
-    assert "target cluster is not available to federations of several sites" in said.error["message"]
+    assert f"target {target} is not available to federations of several sites" in said.error["message"]
 
 
 def test_a_choice_without_sites(tmp_path: Path) -> None:
