@@ -167,10 +167,10 @@ class FederationSpecification:
     def predicted(self) -> Target:
         """What is predicted; with intervals if the learner gives some, and with as many items as it names."""
         target = replace(self.data.predicted, interval=LEARNERS[self.model.learner].interval)
+        if not isinstance(target, Recommend) or self.model.learner == TORCH:
+            return target
         arguments = self.model.learner_arguments
-        if isinstance(target, Recommend) and isinstance(arguments, CooccurrenceArguments):
-            return replace(target, top=arguments.top)
-        return target
+        return replace(target, top=arguments.top) if isinstance(arguments, CooccurrenceArguments) else target
 
     @property
     def data_endpoint(self) -> str | None:
