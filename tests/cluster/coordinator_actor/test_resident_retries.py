@@ -70,7 +70,7 @@ def test_what_passes_by_itself_needs_nobody(
 
 
 def test_lost_values_of_one_request_keep_no_other_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Callers that wait for another request get no error about them; the attempts go on, and the failure is on record."""
+    """Callers that wait for another request get none about them; the attempts go on, and it is on record."""
     monkeypatch.setattr(cluster.training.workers, "RayPool", _Moody)
     monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
     home = UserFolder(tmp_path).fill(erasure__batch_window_seconds=0.0)
