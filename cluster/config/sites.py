@@ -26,6 +26,7 @@ from cluster.config.specification import SITES, TABLES, ClusterSettings, Federat
 from cluster.config.toml import TOP, Problems, parse_file, read_table
 from coordinator.settings import AggregationSettings
 from coordinator.sites import Leaves
+from shards.learner_kinds.kinds import LEARNERS, TORCH
 from shards.targets import Cluster, Recommend, Target
 from storage.errors import Invalid
 from storage.location import is_on_s3, open_store
@@ -204,8 +205,8 @@ def read_sites(path: Path) -> SitesSpecification:
             "target",
             _ALONE[sites[0].specification.data.target],
         )
-    elif (learner := sites[0].specification.model.recorded_learner) is not None:
-        _refuse_weights(path, sites, learner)
+    else:
+        _refuse_weights(path, sites)
     settings: SitesSettings = read_table(
         {**TABLES, "sites": SitesSettings}, "sites", document.get("sites", {}), problems
     )
@@ -300,13 +301,15 @@ def _refuse_shared(path: Path, sites: tuple[ListedSite, ...]) -> None:
             raise Invalid(f"two sites have the {what} {twice[0]}", f"Give each its own {what}.", file=str(path))
 
 
-def _refuse_weights(path: Path, sites: tuple[ListedSite, ...], learner: str) -> None:
-    """Refuse that constituents leave a site which are made of its people: counts, sums and values of data points."""
+def _refuse_weights(path: Path, sites: tuple[ListedSite, ...]) -> None:
+    """Refuse that constituents leave a site whose part that serves shows its people."""
+    model = sites[0].specification.model
+    withheld = None if model.learner == TORCH else LEARNERS[model.learner].withheld(model.learner_arguments)
     for site in sites:
-        if site.settings.leaves == "weights":
+        if site.settings.leaves == "weights" and withheld is not None:
             raise Invalid(
-                f"site {site.name!r}: leaves = 'weights', and constituents of the learner {learner} hold counts, sums"
-                " or values of single data points, or noise that has to stay secret",
+                f"site {site.name!r}: leaves = 'weights', and constituents of the learner {model.learner} hold"
+                f" {withheld}",
                 "Set leaves = 'predictions', which is the default.",
                 file=str(path),
             )

@@ -18,8 +18,9 @@ from cluster.runtime.user_code import make_importable, working_in
 from coordinator.aggregation import AnsweredBy, ModelFailed, Rule, aggregate, model_failed
 from coordinator.state import FederationState, servable
 from shards.learner_kinds.guarantees import EXACT
-from shards.learners.protocol import Learner, answering, answering_from
+from shards.learners.protocol import Learner, Serves, answering, answering_from
 from shards.learners.registry import code_digest, fix_numerics, open_learner
+from shards.learners.tensors import OTHER_DIGEST, decode_serving, encode_serving
 from shards.learners.torch.code_manifest import CodeManifest
 from shards.learners.torch.rehearsal import recorded_manifest
 from shards.learners.torch.staging import declared_files, file_digest
@@ -27,8 +28,8 @@ from shards.learners.trainer import read_checkpoint
 from shards.lineage import Configuration
 from shards.specification import ShardId
 from shards.targets import Target
-from storage.digests import Sha256
-from storage.errors import Conflict, Invalid, Unavailable
+from storage.digests import Sha256, sha256
+from storage.errors import Conflict, Corrupt, Invalid, InvariantBroken, Unavailable
 from storage.objects import ObjectStore
 
 
@@ -88,8 +89,8 @@ class Ensemble:
         named = tuple((each.shard, each.checkpoint.sha256) for each in current)
         records = dict(zip(named, current, strict=True))
 
-        def read(name: tuple[ShardId, Sha256]) -> bytes:
-            return read_checkpoint(store, records[name].checkpoint, name[0])
+        def fetch(learner: Learner[Any], name: tuple[ShardId, Sha256]) -> Any:
+            return answering_from(learner, read_checkpoint(store, records[name].checkpoint, name[0]), name[0])
 
         configuration = state.configuration
         return cls.of(
@@ -100,7 +101,7 @@ class Ensemble:
             checkpoints=named,
             code=configuration.model_code if configuration else None,
             manifest=_manifest(store, state.data.layout.width, configuration),
-            read=read,
+            fetch=fetch,
             loaded=loaded,
         )
 
@@ -114,33 +115,23 @@ class Ensemble:
         shards: int,
         checkpoints: tuple[tuple[ShardId, Sha256], ...],
         code: Sha256 | None,
-        read: Callable[[tuple[ShardId, Sha256]], bytes],
+        fetch: Callable[[Learner[Any], tuple[ShardId, Sha256]], Any],
         manifest: CodeManifest | None = None,
         loaded: Ensemble | None = None,
     ) -> Ensemble:
-        """Return the ensemble of these checkpoints, whose bytes ``read`` returns; see ``load`` for ``loaded``.
+        """Return the ensemble of these checkpoints, whose constituents ``fetch`` opens; see ``load`` for ``loaded``.
 
         Raises ``Conflict`` when the model's code differs from ``code``, or its parts from ``manifest``: the code and
         parts with which the checkpoints were trained.
         """
         make_importable(specification.folder)
         fix_numerics(specification.model, specification.cluster.threads_per_worker, "cpu")
-        learner = open_learner(
-            model=specification.model,
-            training=specification.training,
-            inputs=width,
-            classes=len(specification.data.predicted.names),
-            target=specification.data.target,
-            slices=specification.partition.slices,
-            shape=specification.data.input_shape,
-        )
+        learner = _learner(specification, width)
         known = dict(zip(loaded.checkpoints, loaded.constituents, strict=True)) if loaded else {}
         with working_in(specification.folder) if specification.model.files else nullcontext():
             learner.initial(ShardId(0))  # imports all of the model's code
             _check_code(code, manifest, specification)
-            constituents = tuple(
-                known[name] if name in known else answering_from(learner, read(name), name[0]) for name in checkpoints
-            )
+            constituents = tuple(known[name] if name in known else fetch(learner, name) for name in checkpoints)
         return cls(
             generation=generation,
             shards=shards,
@@ -190,6 +181,46 @@ class Ensemble:
         except Exception:  # noqa: BLE001  see ``answer``
             return True
         return False
+
+
+def serving_part(
+    specification: FederationSpecification, width: int, payload: bytes, name: tuple[ShardId, Sha256]
+) -> bytes:
+    """Return what leaves the site of a checkpoint: of torch all of it, else the part that serves.
+
+    Raises ``Invalid`` when it is of so few data points that it would show single ones.
+    """
+    if specification.model.recorded_learner is None:
+        return payload
+    fix_numerics(specification.model, specification.cluster.threads_per_worker, "cpu")
+    learner = _learner(specification, width)
+    if not isinstance(learner, Serves):
+        raise InvariantBroken("a learner without a part that serves was let through")
+    return encode_serving(learner.to_serving(learner.from_bytes(payload, name[0])), name[1])
+
+
+def open_serving(learner: Learner[Any], payload: bytes, name: tuple[ShardId, Sha256]) -> Any:
+    """Return what answers in place of a constituent of another site, from what ``serving_part`` returned there.
+
+    Raises ``Corrupt`` when ``payload`` is damaged, of another checkpoint or not of this learner.
+    """
+    if isinstance(learner, Serves):
+        return learner.from_serving(decode_serving(payload, name[1]))
+    if sha256(payload) != name[1]:
+        raise Corrupt(OTHER_DIGEST, "Fetch it again.")
+    return answering_from(learner, payload, name[0])
+
+
+def _learner(specification: FederationSpecification, width: int) -> Learner[Any]:
+    return open_learner(
+        model=specification.model,
+        training=specification.training,
+        inputs=width,
+        classes=len(specification.data.predicted.names),
+        target=specification.data.target,
+        slices=specification.partition.slices,
+        shape=specification.data.input_shape,
+    )
 
 
 def _manifest(store: ObjectStore, width: int, configuration: Configuration | None) -> CodeManifest | None:

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from cluster.config.sites import SiteSettings
+from cluster.config.specification import FederationSpecification
+from cluster.ensemble.loaded import serving_part
 from cluster.ensemble.replica_state import Standing
 from cluster.results.federation import SubjectFound
 from coordinator.decisions.ended import numbered as numbered_of
@@ -28,8 +30,15 @@ class Withheld(Invalid):
 class Telling:
     """One site's reports on itself. May be used from any thread."""
 
-    def __init__(self, standing: Standing, store: ObjectStore, site: SiteSettings | None) -> None:
+    def __init__(
+        self,
+        specification: FederationSpecification,
+        standing: Standing,
+        store: ObjectStore,
+        site: SiteSettings | None,
+    ) -> None:
         """Read nothing yet. ``site`` says what may leave it; None: only predictions."""
+        self._specification = specification
         self._standing = standing
         self._store = store
         self._leaves_weights = site is not None and site.leaves == "weights"
@@ -79,15 +88,23 @@ class Telling:
         return state, position, tuple(each for _, each in sorted(every.items()))
 
     def checkpoint(self, shard: int, sha256: str) -> bytes:
-        """Return the bytes of a checkpoint that may be served now.
+        """Return the bytes of a checkpoint that may be served now; see ``serving_part``.
 
-        Raises ``Withheld`` when no weights leave this site, ``ObjectMissing`` when the checkpoint is not served.
+        Raises ``Withheld`` when no weights leave this site, or not these, ``ObjectMissing`` when the checkpoint is not
+        served.
         """
         if not self._leaves_weights:
             raise Withheld("no weights leave this site: only predictions do", "Ask it for predictions.")
-        for each in servable(self._standing.trained()):
+        state = self._standing.trained()
+        assert state.data is not None
+        for each in servable(state):
             if each.shard == shard and each.checkpoint.sha256 == sha256:
-                return read_checkpoint(self._store, each.checkpoint, each.shard)
+                payload = read_checkpoint(self._store, each.checkpoint, each.shard)
+                name = each.shard, each.checkpoint.sha256
+                try:
+                    return serving_part(self._specification, state.data.layout.width, payload, name)
+                except Invalid as error:
+                    raise Withheld(error.fact, error.remedy) from error
         raise ObjectMissing("the site serves no such checkpoint now", "Read the site's standing, and try again.")
 
     def measure(self) -> HoldoutMeasure:

@@ -291,7 +291,7 @@ class _Endpoints(Endpoints):
         return json_answer(asdict(await self.call(self._service.telling.measure)))
 
     async def checkpoint(self, request: Request, shard: str, sha256: str) -> Response:
-        """Return a checkpoint to the federation that this is a site of, if weights may leave. Roles: federate."""
+        """Return a checkpoint, or its part that serves, to the federation, if weights may leave. Roles: federate."""
         await self.admit(request, "federate")
         if not (_NUMBER.fullmatch(shard) and _DIGEST.fullmatch(sha256)):
             raise Invalid(

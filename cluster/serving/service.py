@@ -73,7 +73,7 @@ def open_service(
         standing=standing,
         answering=Answering(standing, settings.refresh_seconds, gate.refresh),
         erasures=Erasures(setup, standing, find),
-        telling=Telling(standing, setup.store, site),
+        telling=Telling(specification, standing, setup.store, site),
         gate=gate,
         registrar=setup.registrar,
     )

@@ -8,20 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from threading import Lock
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from cluster.config.sites import ListedSite
-from cluster.ensemble.loaded import Ensemble
+from cluster.ensemble.loaded import Ensemble, open_serving
 from cluster.sites.link import SiteLink
 from cluster.sites.site_server import arranged
 from coordinator.sites import SiteAnswer, SiteStanding
+from shards.learners.protocol import Learner
 from shards.points import scaled
 from shards.specification import ShardId
-from storage.digests import Sha256, sha256
-from storage.errors import Corrupt, ObjectMissing, Unavailable
+from storage.digests import Sha256
+from storage.errors import ObjectMissing, Unavailable
 
 _ATTEMPTS: Final = 8
 
@@ -73,22 +74,18 @@ class Carried:
                 shards=standing.shards,
                 checkpoints=tuple((ShardId(shard), Sha256(digest)) for shard, digest in standing.checkpoints),
                 code=Sha256(standing.model_code) if standing.model_code else None,
-                read=self._fetch,
+                fetch=self._fetch,
                 loaded=known,
             )
             return self._ensemble
 
-    def _fetch(self, name: tuple[ShardId, Sha256]) -> bytes:
+    def _fetch(self, learner: Learner[Any], name: tuple[ShardId, Sha256]) -> Any:
         shard, digest = name
         try:
             payload = self._link.checkpoint(shard, digest)
         except ObjectMissing as error:
             raise Unavailable("the site has just withdrawn a constituent", "Ask again in a moment.") from error
-        if sha256(payload) != digest:
-            raise Corrupt(
-                "a constituent came from its site with another digest", "Fetch it again.", site=self._link.name
-            )
-        return payload
+        return open_serving(learner, payload, name)
 
 
 def _is_of(ensemble: Ensemble, standing: SiteStanding) -> bool:

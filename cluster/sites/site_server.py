@@ -40,7 +40,7 @@ class Desk:
         self._site = site
         store = open_objects(site.specification)
         self._state = Standing(site.specification, store, clock or SystemClock())
-        self._telling = Telling(self._state, store, site.settings)
+        self._telling = Telling(site.specification, self._state, store, site.settings)
 
     def standing(self, requests: int = 0) -> SiteStanding:
         """See ``Telling.standing``."""

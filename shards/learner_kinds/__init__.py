@@ -8,6 +8,7 @@ boosting    the arguments of boosted trees
 certified   the arguments of the certified linear model
 forest      the arguments of forests
 k_means     the arguments of k-means
+leaving     what may leave a site of a constituent
 scikit      the arguments of scikit-learn's estimators
 summation   the arguments of naive Bayes, ridge and item-to-item counts
 """

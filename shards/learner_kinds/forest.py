@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
+from shards.learner_kinds.leaving import FEWEST
+
 THRESHOLDS: Final = ("pivot", "box")
 """Where a forest's thresholds come from."""
 
@@ -39,6 +41,13 @@ class ForestArguments:
     def trees_each(self) -> int:
         """How many trees learn from each subject: the share as it is written, rounded up."""
         return math.ceil(Fraction(repr(self.share)) * self.trees)
+
+    @property
+    def withheld(self) -> str | None:
+        """What of it may not leave a site; None: nothing of the part that serves."""
+        if self.thresholds != "box":
+            return 'thresholds that are values of single data points (not with thresholds = "box")'
+        return None if self.min_leaf >= FEWEST else f"leaves of fewer than {FEWEST} data points (see min_leaf)"
 
     def problems(self) -> list[str]:
         """Return what is wrong with them."""

@@ -24,6 +24,7 @@ from shards.learner_kinds.certified import CertifiedLinearArguments
 from shards.learner_kinds.forest import ForestArguments
 from shards.learner_kinds.guarantees import EXACT, Guarantee
 from shards.learner_kinds.k_means import KMeansArguments
+from shards.learner_kinds.leaving import nothing
 from shards.learner_kinds.scikit import ScikitArguments, read_estimator
 from shards.learner_kinds.summation import CooccurrenceArguments, NaiveBayesArguments, RidgeArguments
 from shards.targets import Class, Cluster, Interval, MultiLabel, Number, Recommend
@@ -74,10 +75,13 @@ class LearnerKind:
     """Returns what features and labels it takes with these arguments (None for torch)."""
     promise: Callable[[Any], Guarantee] = lambda _: EXACT
     """Returns what the learner promises with these arguments (None for torch)."""
+    withheld: Callable[[Any], str | None] = lambda _: "counts, sums or values of single data points"
+    """Returns what a constituent holds that may not leave a site, even in the part of it that serves, as a fragment;
+    None: there is a part that may (``shards.learners.protocol.Serves``), or all of it, as of torch."""
 
 
 LEARNERS: Final[Mapping[str, LearnerKind]] = {
-    TORCH: LearnerKind(targets=_ALL, arguments=None, whole=False),
+    TORCH: LearnerKind(targets=_ALL, arguments=None, whole=False, withheld=nothing),
     "forest": LearnerKind(
         targets=(Class.kind, Number.kind),
         arguments=ForestArguments,
@@ -85,6 +89,7 @@ LEARNERS: Final[Mapping[str, LearnerKind]] = {
         admits=lambda _: LABELS_ON_GRID,
         parts="trees",
         version=3,
+        withheld=attrgetter("withheld"),
     ),
     "k_means": LearnerKind(
         targets=(Cluster.kind,), arguments=KMeansArguments, whole=True, is_sure=False, admits=lambda _: ON_GRID
@@ -93,10 +98,18 @@ LEARNERS: Final[Mapping[str, LearnerKind]] = {
         targets=(Recommend.kind,), arguments=CooccurrenceArguments, whole=True, admits=lambda _: AMOUNTS
     ),
     "naive_bayes": LearnerKind(
-        targets=(Class.kind,), arguments=NaiveBayesArguments, whole=True, admits=attrgetter("admitted")
+        targets=(Class.kind,),
+        arguments=NaiveBayesArguments,
+        whole=True,
+        admits=attrgetter("admitted"),
+        withheld=nothing,
     ),
     "ridge": LearnerKind(
-        targets=(Class.kind, Number.kind), arguments=RidgeArguments, whole=True, admits=lambda _: ON_GRID
+        targets=(Class.kind, Number.kind),
+        arguments=RidgeArguments,
+        whole=True,
+        admits=lambda _: ON_GRID,
+        withheld=nothing,
     ),
     "bayesian_linear": LearnerKind(
         targets=(Number.kind,),
@@ -104,6 +117,7 @@ LEARNERS: Final[Mapping[str, LearnerKind]] = {
         whole=True,
         interval="predictive",
         admits=lambda _: ON_GRID,
+        withheld=lambda _: "the sums of products of features, which intervals need and which show who was erased",
     ),
     "beta_bernoulli": LearnerKind(
         targets=(Number.kind,),
@@ -129,14 +143,23 @@ LEARNERS: Final[Mapping[str, LearnerKind]] = {
         is_counting=True,
         admits=lambda arguments: Admissible(features=CODES if arguments.group else None, labels=COUNTS),
     ),
-    "boosting": LearnerKind(targets=_ALL, arguments=BoostingArguments, whole=False, epochs=100),
-    "sklearn": LearnerKind(targets=(Class.kind, Number.kind), arguments=ScikitArguments, whole=False, epochs=20),
+    "boosting": LearnerKind(
+        targets=_ALL,
+        arguments=BoostingArguments,
+        whole=False,
+        epochs=100,
+        withheld=lambda _: "thresholds between values of single data points, and the smallest and largest of them",
+    ),
+    "sklearn": LearnerKind(
+        targets=(Class.kind, Number.kind), arguments=ScikitArguments, whole=False, epochs=20, withheld=nothing
+    ),
     "certified_linear": LearnerKind(
         targets=(Class.kind, Number.kind),
         arguments=CertifiedLinearArguments,
         whole=True,
         promise=lambda arguments: arguments.promise,
         version=2,
+        withheld=nothing,
     ),
 }
 """By the name in ``[model] learner``."""

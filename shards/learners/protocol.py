@@ -5,8 +5,8 @@ Shape legend: N points, F features, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from typing import Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Generator, Mapping, Sequence
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -64,6 +64,22 @@ class AnswersWithLess(Protocol[State]):
 
     def for_answers(self, state: State) -> State:
         """Return what answers as ``state`` does, in less memory. It cannot be stored or changed."""
+        ...
+
+
+@runtime_checkable
+class Serves(Protocol[State]):
+    """A learner that can give away the part of a constituent that serves, without what it has of single data points.
+
+    Law: what ``from_serving`` returns answers, to the bit, as the constituent does.
+    """
+
+    def to_serving(self, state: State) -> Mapping[str, npt.NDArray[Any]]:
+        """Return that part by name. Raises ``Invalid`` when it is of so few data points that it would show them."""
+        ...
+
+    def from_serving(self, arrays: Mapping[str, npt.NDArray[Any]]) -> State:
+        """Return what answers; it cannot be stored or changed. Raises ``Corrupt`` when the arrays do not fit."""
         ...
 
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from shards.learner_kinds.certified import CertifiedLinearArguments
 from shards.learners.certified.optimum import LOGISTIC, SQUARED, Objective, Reals, normal, spectral_norm
 from shards.learners.protocol import Learning
-from shards.learners.tensors import decode_arrays, digest_arrays, encode_arrays
+from shards.learners.tensors import Tensors, check_expected, decode_arrays, digest_arrays, encode_arrays
 from shards.lineage import Accounted, Lineage
 from shards.points import ShardPoints
 from shards.specification import ShardId, SliceIndex
@@ -181,6 +181,16 @@ class CertifiedLinear:
         """Return the constituent that a checkpoint holds."""
         found = decode_arrays(payload, self.arrays(self.initial(shard)))
         return CertifiedState(found["coefficients"], found["noise"], float(found["spent"][0]), found["salt"])
+
+    def to_serving(self, state: CertifiedState) -> Tensors:
+        """Return the coefficients alone: without the noise, its salt, and what is used of the budget."""
+        return {"coefficients": state.coefficients_DW}
+
+    def from_serving(self, arrays: Tensors) -> CertifiedState:
+        """Return the coefficients as what answers."""
+        nothing = self.initial(ShardId(0))
+        check_expected(arrays, {"coefficients": nothing.coefficients_DW})
+        return replace(nothing, coefficients_DW=arrays["coefficients"], spent=math.inf)
 
     def arrays(self, state: CertifiedState) -> Mapping[str, npt.NDArray[Any]]:
         """Return what a checkpoint holds."""

@@ -6,7 +6,7 @@ Shape legend: N points, F features, C outputs, T trees.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any, Final
@@ -19,10 +19,18 @@ from shards.learners.fixed_point import UNIT, Integers, fixed
 from shards.learners.forest.changing import ForestChange
 from shards.learners.forest.choosing import KEEPS_FROM, Chooser
 from shards.learners.forest.growing import grown
-from shards.learners.forest.nodes import NAMES, Nodes, join_nodes
+from shards.learners.forest.nodes import NAMES, ROOT, Nodes, join_nodes
 from shards.learners.forest.rows import Places, Rows
 from shards.learners.protocol import Learning
-from shards.learners.tensors import decode_arrays, digest_arrays, encode_arrays
+from shards.learners.tensors import (
+    Tensors,
+    check_enough,
+    check_expected,
+    decode_arrays,
+    digest_arrays,
+    encode_arrays,
+    not_serving,
+)
 from shards.lineage import Lineage
 from shards.ordering import mixed, stream
 from shards.points import ShardPoints
@@ -33,6 +41,8 @@ from storage.errors import Corrupt
 
 _STORED: Final = tuple(name for name in NAMES if name not in {"trees_M", "kept_M"})
 """The arrays of a checkpoint; the others follow from them."""
+_SERVED: Final = ("trees_M", "paths_M", "attribute_M", "threshold_M")
+"""The arrays of the part that serves, besides the leaves' answers."""
 _DRAWS_AT_ONCE: Final = 1 << 22
 _ROWS_AT_ONCE: Final = 1 << 18
 _FEW: Final = 2
@@ -48,6 +58,8 @@ class Grown:
     """Of all trees."""
     shard: ShardId
     """Its draws are keyed by it."""
+    serves: bool = False
+    """Whether it is the part that serves: leaves have answers in place of statistics, and other nodes have none."""
 
 
 class Forest:
@@ -121,16 +133,53 @@ class Forest:
         """Return the mean of the trees' answers, shape (N, C): shares of classes, or means of numbers."""
         total = np.zeros((len(features_NF), self._outputs))
         counted = 0
-        for tree in range(self._arguments.trees):
-            stats_NS = state.nodes.votes(tree, features_NF)
-            if not stats_NS.any():
-                continue  # a tree without a data point has no vote
-            if self._classes:
-                total += stats_NS / stats_NS.sum(axis=1, keepdims=True)
-            else:
-                total += stats_NS[:, 1:] / stats_NS[:, :1] / UNIT
+        for tree in np.flatnonzero(np.bincount(state.nodes.trees_M)).tolist():
+            found_N = state.nodes.votes(tree, features_NF)
+            if not state.serves:
+                if not found_N.any():
+                    continue  # a tree without a data point has no vote
+                found_N = self._answers(found_N)
+            total += found_N
             counted += 1
         return total / max(counted, 1)
+
+    def _answers(self, stats_NS: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+        answers_NC: npt.NDArray[np.float64] = (
+            stats_NS / stats_NS.sum(axis=1, keepdims=True)
+            if self._classes
+            else stats_NS[:, 1:] / stats_NS[:, :1] / UNIT
+        )
+        return answers_NC
+
+    def to_serving(self, state: Grown) -> Tensors:
+        """Return the splits, and the answers of leaves without their counts; trees without data points are left out."""
+        nodes = state.nodes.without_candidates()
+        counts_M = self._chooser(state.shard).count(nodes.stats_MS)
+        is_leaf_M = nodes.attribute_M < 0
+        check_enough(counts_M[is_leaf_M], "a leaf of a tree")
+        empty = nodes.trees_M[(nodes.paths_M == ROOT) & (counts_M == 0)]
+        stays_M = ~np.isin(nodes.trees_M, empty)
+        answers_MC = np.zeros((len(nodes), self._outputs))
+        at = is_leaf_M & stays_M
+        answers_MC[at] = self._answers(nodes.stats_MS[at])
+        return {"answers": answers_MC[stays_M], **{name: getattr(nodes, name)[stays_M] for name in _SERVED}}
+
+    def from_serving(self, arrays: Tensors) -> Grown:
+        """Return the same as what answers."""
+        empty = self.initial(ShardId(0)).nodes.without_candidates()
+        kinds = {"answers": np.zeros((1, self._outputs)), **{name: getattr(empty, name) for name in _SERVED}}
+        if arrays.keys() != kinds.keys():
+            raise not_serving()
+        nodes = len(arrays["answers"])
+        check_expected(arrays, {name: np.resize(each, (nodes, *each.shape[1:])) for name, each in kinds.items()})
+        own = {name: arrays[name] for name in _SERVED}
+        found = replace(empty, **own, stats_MS=arrays["answers"], kept_M=np.zeros(nodes, dtype=np.bool_))
+        trees_M = found.trees_M
+        if not ((trees_M >= 0) & (trees_M < self._arguments.trees)).all() or not found.are_trees():
+            raise not_serving()
+        if (found.attribute_M >= self._inputs).any():
+            raise not_serving()
+        return Grown(found, ShardId(0), serves=True)
 
     def for_answers(self, state: Grown) -> Grown:
         """Return the forest without the candidates of its splits, which are most of it."""

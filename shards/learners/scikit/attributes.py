@@ -23,25 +23,36 @@ _PARTS: Final = frozenset({"AdamOptimizer", "LabelBinarizer", "SGDOptimizer"})
 _DERIVED: Final = frozenset({"_loss_function_", "_random_state", "_best_coefs", "_best_intercepts"})
 """Attributes that each call of ``partial_fit`` makes again, or that only early stopping reads."""
 
+SERVING: Final = frozenset(
+    {"classes_", "coef_", "coefs_", "intercept_", "intercepts_", "n_features_in_", "n_layers_", "n_outputs_"}
+    | {"out_activation_", "_label_binarizer"}
+)
+"""Attributes that answers need; the others are of training, such as means of gradients."""
+
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-def taken(estimator: Any) -> Arrays:
-    """Return what ``estimator`` has learned. Raises ``Invalid`` with the attribute that cannot be kept."""
+def taken(estimator: Any, only: frozenset[str] | None = None) -> Arrays:
+    """Return what ``estimator`` has learned; with ``only``, these attributes alone.
+
+    Raises ``Invalid`` with the attribute that cannot be kept.
+    """
     arrays: Arrays = {}
     parameters = estimator.get_params()
     values = {
         name: _encoded(value, f"{type(estimator).__name__}.{name}", arrays)
         for name, value in vars(estimator).items()
-        if name not in parameters and name not in _DERIVED
+        if name not in parameters and name not in _DERIVED and (only is None or name in only)
     }
     arrays[ATTRIBUTES] = np.frombuffer(canonical_json(values), dtype=np.uint8)
     return arrays
 
 
-def put(estimator: Any, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+def put(estimator: Any, arrays: Mapping[str, npt.NDArray[Any]], only: frozenset[str] | None = None) -> None:
     """Give ``estimator`` what ``arrays`` hold. Raises ``ValueError`` or ``LookupError`` if ``taken`` makes no such."""
     values = json.loads(arrays[ATTRIBUTES].tobytes())
+    if only is not None and not values.keys() <= only:
+        raise LookupError
     for name, value in values.items():
         setattr(estimator, name, _decoded(value, arrays))
 

@@ -20,8 +20,8 @@ from threadpoolctl import ThreadpoolController
 
 from shards.learner_kinds.scikit import ScikitArguments
 from shards.learners.protocol import Learning
-from shards.learners.scikit.attributes import ATTRIBUTES, put, taken
-from shards.learners.tensors import decode_arrays, digest_arrays, encode_arrays
+from shards.learners.scikit.attributes import ATTRIBUTES, SERVING, put, taken
+from shards.learners.tensors import Tensors, decode_arrays, digest_arrays, encode_arrays, not_serving
 from shards.lineage import Lineage, NumericsProfile
 from shards.ordering import INITIAL_WEIGHTS, SHUFFLE, epoch_order, stream
 from shards.points import ShardPoints
@@ -106,12 +106,28 @@ class Scikit:
         """Return the digest of all that the estimators have learned."""
         return digest_arrays(self.arrays(state))
 
-    def arrays(self, state: Estimators) -> dict[str, npt.NDArray[Any]]:
-        """Return what a checkpoint holds."""
+    def arrays(self, state: Estimators, only: frozenset[str] | None = None) -> dict[str, npt.NDArray[Any]]:
+        """Return what a checkpoint holds; with ``only``, of these attributes."""
         held = {
-            f"{number:04d}/{name}": array for number, e in enumerate(state.each) for name, array in taken(e).items()
+            f"{number:04d}/{name}": array
+            for number, estimator in enumerate(state.each)
+            for name, array in taken(estimator, only).items()
         }
         return held or {ATTRIBUTES: np.zeros(0, dtype=np.uint8)}
+
+    def to_serving(self, state: Estimators) -> Tensors:
+        """Return coefficients and what else answers need, without the state of training."""
+        return self.arrays(state, SERVING)
+
+    def from_serving(self, arrays: Tensors) -> Estimators:
+        """Return the same as what answers."""
+        try:
+            state = self._read(arrays, ShardId(0), SERVING)
+        except Corrupt as error:
+            raise not_serving() from error
+        if self.to_serving(state).keys() != arrays.keys():
+            raise not_serving()
+        return state
 
     def to_bytes(self, state: Estimators, lineage: Lineage) -> bytes:
         """Return the checkpoint."""
@@ -119,14 +135,17 @@ class Scikit:
 
     def from_bytes(self, payload: bytes, shard: ShardId) -> Estimators:
         """Return the constituent that a checkpoint holds. Raises ``Corrupt`` when it is not one of this learner."""
-        arrays = decode_arrays(payload)
+        return self._read(decode_arrays(payload), shard)
+
+    def _read(self, arrays: Tensors, shard: ShardId, only: frozenset[str] | None = None) -> Estimators:
         if arrays.keys() == {ATTRIBUTES}:
             return Estimators()
         state = Estimators(self._new(shard))
         try:
             for number, estimator in enumerate(state.each):
                 begin = f"{number:04d}/"
-                put(estimator, {key.removeprefix(begin): each for key, each in arrays.items() if key.startswith(begin)})
+                own = {key.removeprefix(begin): each for key, each in arrays.items() if key.startswith(begin)}
+                put(estimator, own, only)
                 if estimator.n_features_in_ != self._inputs:
                     _refuse()
         except (ValueError, LookupError, TypeError, AttributeError) as error:

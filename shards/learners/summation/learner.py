@@ -101,9 +101,13 @@ class SummationLearner(ABC, Generic[Fitted]):
 
     def probabilities(self, state: Sums[Fitted], features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Return the outputs, shape (N, C)."""
+        return self.outputs(self.fitted(state), features_NF)
+
+    def fitted(self, state: Sums[Fitted]) -> Fitted:
+        """Return what answers need, computed once."""
         if state.fitted is None:
             state.fitted = self.fit(state.values)
-        return self.outputs(state.fitted, features_NF)
+        return state.fitted
 
     def digest(self, state: Sums[Fitted]) -> Sha256:
         """Return the digest of the sums."""

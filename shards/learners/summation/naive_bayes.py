@@ -14,19 +14,20 @@ import numpy.typing as npt
 
 from shards.learner_kinds.summation import NaiveBayesArguments
 from shards.learners.fixed_point import UNIT, Integers, fixed, square_sums, whole
-from shards.learners.summation.learner import SummationLearner
+from shards.learners.summation.learner import SummationLearner, Sums
+from shards.learners.tensors import Tensors, check_enough, check_expected, not_serving
 from storage.errors import Invalid
 
 Likelihoods = npt.NDArray[np.float64]
-Scoring = Callable[[npt.NDArray[np.float32]], Likelihoods]
-"""Returns log P(class) + log P(features | class), shape (N, C)."""
+Fit = Mapping[str, npt.NDArray[Any]]
+"""Means, variances and logarithms of probabilities by name."""
 
 _ABOVE: Final = 0.5
 """A feature above it is present, for the form bernoulli."""
 _SHARE_OF_VARIANCE: Final = 1e-9
 
 
-class NaiveBayes(SummationLearner[Scoring]):
+class NaiveBayes(SummationLearner[Fit]):
     """Naive Bayes with one of four assumptions about the features of a class."""
 
     pairs = frozenset({"squares"})
@@ -51,25 +52,41 @@ class NaiveBayes(SummationLearner[Scoring]):
             stacked["squares"] = stacked["squares"].swapaxes(0, 1)  # the two parts of a sum come first
         return {"points": np.array([len(each) for each in members], dtype=np.int64), **stacked}
 
-    def fit(self, values: Mapping[str, Integers]) -> Scoring:
+    def fit(self, values: Mapping[str, Integers]) -> Fit:
         """See ``SummationLearner.fit``."""
         points_C = values["points"].astype(np.float64)
         with np.errstate(divide="ignore"):
             priors_C = np.log(points_C / points_C.sum())
-        if not 0 < self._arguments.select < self._inputs:
-            likelihood = self._form.fit(values, self._arguments)
-            return lambda features_NF: priors_C + likelihood(features_NF)
-        (name,) = values.keys() - {"points"}
-        chosen = best_features(values["points"], values[name], self._arguments.select, self._arguments.form)
-        of_chosen = self._form.fit({**values, name: values[name][:, chosen]}, self._arguments)
-        return lambda features_NF: priors_C + of_chosen(features_NF[:, chosen])
+        fitted = {"priors": priors_C}
+        if 0 < self._arguments.select < self._inputs:
+            (name,) = values.keys() - {"points"}
+            chosen = best_features(values["points"], values[name], self._arguments.select, self._arguments.form)
+            fitted["chosen"] = chosen.astype(np.int64)
+            values = {**values, name: values[name][:, chosen]}
+        fitted |= self._form.fit(values, self._arguments)
+        # As they are where they were sent to: the order of an array decides bits.
+        return {name: np.ascontiguousarray(array) for name, array in fitted.items()}
 
-    def outputs(self, fitted: Scoring, features_NF: npt.NDArray[np.float32]) -> Likelihoods:
+    def outputs(self, fitted: Fit, features_NF: npt.NDArray[np.float32]) -> Likelihoods:
         """Return the probabilities of the classes, shape (N, C); 0 for a class without a data point."""
-        scores_NC = fitted(features_NF)
+        seen_NF = features_NF[:, fitted["chosen"]] if "chosen" in fitted else features_NF
+        scores_NC = fitted["priors"] + self._form.scores(fitted, seen_NF)
         likely_NC = np.exp(scores_NC - scores_NC.max(axis=1, keepdims=True))
         shares_NC: Likelihoods = likely_NC / likely_NC.sum(axis=1, keepdims=True)
         return shares_NC
+
+    def to_serving(self, state: Sums[Fit]) -> Tensors:
+        """Return the logarithms of probabilities, or means and variances, without counts and sums."""
+        check_enough(state.values["points"], "one of its classes, on one of its shards,")
+        return self.fitted(state)
+
+    def from_serving(self, arrays: Tensors) -> Sums[Fit]:
+        """Return the same as what answers."""
+        some = {**self.nothing(), "points": np.ones(self._outputs, dtype=np.int64)}
+        check_expected(arrays, self.fit(some))
+        if "chosen" in arrays and not ((arrays["chosen"] >= 0) & (arrays["chosen"] < self._inputs)).all():
+            raise not_serving()
+        return Sums({}, arrays)
 
 
 def best_features(points_C: Integers, counts_CF: Integers, count: int, form: str) -> npt.NDArray[np.intp]:
@@ -95,8 +112,10 @@ class _Form:
     """Shapes of the sums, given C, F and V."""
     sums: Callable[[npt.NDArray[np.float32], int], Mapping[str, Integers]]
     """Sums over the data points of one class, given their features and V."""
-    fit: Callable[[Mapping[str, Integers], NaiveBayesArguments], Scoring]
-    """Returns what computes log P(features | class)."""
+    fit: Callable[[Mapping[str, Integers], NaiveBayesArguments], Fit]
+    """Returns what ``scores`` needs, from the sums."""
+    scores: Callable[[Fit, npt.NDArray[np.float32]], Likelihoods]
+    """Returns log P(features | class), shape (N, C)."""
 
 
 def _gaussian_sums(features_NF: npt.NDArray[np.float32], values: int) -> Mapping[str, Integers]:
@@ -105,7 +124,7 @@ def _gaussian_sums(features_NF: npt.NDArray[np.float32], values: int) -> Mapping
     return {"sums": grid_NF.sum(axis=0), "squares": square_sums(grid_NF)}
 
 
-def _gaussian(values: Mapping[str, Integers], arguments: NaiveBayesArguments) -> Scoring:
+def _gaussian(values: Mapping[str, Integers], arguments: NaiveBayesArguments) -> Fit:
     # Python's integers: their quotients are rounded correctly, so that nothing is lost by cancellation.
     points_C1 = values["points"].astype(object)[:, None]
     sums_CF, squares_CF = values["sums"].astype(object), whole(values["squares"])
@@ -116,16 +135,16 @@ def _gaussian(values: Mapping[str, Integers], arguments: NaiveBayesArguments) ->
     pooled_F = (every * squares_CF.sum(axis=0) - sums_CF.sum(axis=0) ** 2) / (every**2 * UNIT**2)
     variances_CF += arguments.smoothing * _SHARE_OF_VARIANCE * (float(pooled_F.max()) or 1.0)
     constants_C = -0.5 * np.log(2 * np.pi * variances_CF).sum(axis=1)
+    return {"means": means_CF, "variances": variances_CF, "constants": constants_C}
 
-    def scores(features_NF: npt.NDArray[np.float32]) -> Likelihoods:
-        wide_NF = features_NF.astype(np.float64)
-        columns = [
-            constant - 0.5 * ((wide_NF - mean_F) ** 2 / variance_F).sum(axis=1)
-            for constant, mean_F, variance_F in zip(constants_C, means_CF, variances_CF, strict=True)
-        ]
-        return np.stack(columns, axis=1)
 
-    return scores
+def _gaussian_scores(fitted: Fit, features_NF: npt.NDArray[np.float32]) -> Likelihoods:
+    wide_NF = features_NF.astype(np.float64)
+    columns = [
+        constant - 0.5 * ((wide_NF - mean_F) ** 2 / variance_F).sum(axis=1)
+        for constant, mean_F, variance_F in zip(fitted["constants"], fitted["means"], fitted["variances"], strict=True)
+    ]
+    return np.stack(columns, axis=1)
 
 
 def _bernoulli_sums(features_NF: npt.NDArray[np.float32], values: int) -> Mapping[str, Integers]:
@@ -133,12 +152,16 @@ def _bernoulli_sums(features_NF: npt.NDArray[np.float32], values: int) -> Mappin
     return {"present": (features_NF > _ABOVE).sum(axis=0, dtype=np.int64)}
 
 
-def _bernoulli(values: Mapping[str, Integers], arguments: NaiveBayesArguments) -> Scoring:
+def _bernoulli(values: Mapping[str, Integers], arguments: NaiveBayesArguments) -> Fit:
     points_C1 = values["points"].astype(np.float64)[:, None]
     present_CF = (values["present"] + arguments.smoothing) / (points_C1 + 2 * arguments.smoothing)
-    weights_FC = (np.log(present_CF) - np.log1p(-present_CF)).T
-    absent_C = np.log1p(-present_CF).sum(axis=1)
-    return lambda features_NF: (features_NF > _ABOVE).astype(np.float64) @ weights_FC + absent_C
+    weights_CF = np.log(present_CF) - np.log1p(-present_CF)
+    return {"weights": weights_CF, "absent": np.log1p(-present_CF).sum(axis=1)}
+
+
+def _bernoulli_scores(fitted: Fit, features_NF: npt.NDArray[np.float32]) -> Likelihoods:
+    scores_NC: Likelihoods = (features_NF > _ABOVE).astype(np.float64) @ fitted["weights"].T + fitted["absent"]
+    return scores_NC
 
 
 def _multinomial_sums(features_NF: npt.NDArray[np.float32], values: int) -> Mapping[str, Integers]:
@@ -151,10 +174,14 @@ def _multinomial_sums(features_NF: npt.NDArray[np.float32], values: int) -> Mapp
     return {"sums": fixed(features_NF, "feature").sum(axis=0)}
 
 
-def _multinomial(values: Mapping[str, Integers], arguments: NaiveBayesArguments) -> Scoring:
+def _multinomial(values: Mapping[str, Integers], arguments: NaiveBayesArguments) -> Fit:
     sums_CF = values["sums"] / UNIT + arguments.smoothing
-    weights_FC = np.log(sums_CF / sums_CF.sum(axis=1, keepdims=True)).T
-    return lambda features_NF: features_NF.astype(np.float64) @ weights_FC
+    return {"weights": np.log(sums_CF / sums_CF.sum(axis=1, keepdims=True))}
+
+
+def _multinomial_scores(fitted: Fit, features_NF: npt.NDArray[np.float32]) -> Likelihoods:
+    scores_NC: Likelihoods = features_NF.astype(np.float64) @ fitted["weights"].T
+    return scores_NC
 
 
 def _categorical_sums(features_NF: npt.NDArray[np.float32], values: int) -> Mapping[str, Integers]:
@@ -169,25 +196,27 @@ def _categorical_sums(features_NF: npt.NDArray[np.float32], values: int) -> Mapp
     return {"counts": np.bincount(flat, minlength=width * values).astype(np.int64).reshape(width, values)}
 
 
-def _categorical(values: Mapping[str, Integers], arguments: NaiveBayesArguments) -> Scoring:
+def _categorical(values: Mapping[str, Integers], arguments: NaiveBayesArguments) -> Fit:
     counts_CFV = values["counts"]
     codes, alpha = counts_CFV.shape[2], arguments.smoothing
     # One more code stands for all that do not exist: it was never seen.
     with_unknown = np.concatenate([counts_CFV, np.zeros_like(counts_CFV[:, :, :1])], axis=2)
     points_C11 = values["points"][:, None, None]
-    logs_CFV = np.log((with_unknown + alpha) / (points_C11 + alpha * codes))
-    places_F = np.arange(counts_CFV.shape[1])
+    return {"logs": np.log((with_unknown + alpha) / (points_C11 + alpha * codes))}
 
-    def scores(features_NF: npt.NDArray[np.float32]) -> Likelihoods:
-        codes_NF = np.where((features_NF >= 0) & (features_NF < codes), features_NF, codes).astype(np.int64)
-        return np.stack([logs_FV[places_F, codes_NF].sum(axis=1) for logs_FV in logs_CFV], axis=1)
 
-    return scores
+def _categorical_scores(fitted: Fit, features_NF: npt.NDArray[np.float32]) -> Likelihoods:
+    logs_CFV = fitted["logs"]
+    codes, places_F = logs_CFV.shape[2] - 1, np.arange(logs_CFV.shape[1])
+    codes_NF = np.where((features_NF >= 0) & (features_NF < codes), features_NF, codes).astype(np.int64)
+    return np.stack([logs_FV[places_F, codes_NF].sum(axis=1) for logs_FV in logs_CFV], axis=1)
 
 
 _FORMS: Final[Mapping[str, _Form]] = {
-    "gaussian": _Form(lambda c, f, _: {"sums": (c, f), "squares": (2, c, f)}, _gaussian_sums, _gaussian),
-    "bernoulli": _Form(lambda c, f, _: {"present": (c, f)}, _bernoulli_sums, _bernoulli),
-    "multinomial": _Form(lambda c, f, _: {"sums": (c, f)}, _multinomial_sums, _multinomial),
-    "categorical": _Form(lambda c, f, v: {"counts": (c, f, v)}, _categorical_sums, _categorical),
+    "gaussian": _Form(
+        lambda c, f, _: {"sums": (c, f), "squares": (2, c, f)}, _gaussian_sums, _gaussian, _gaussian_scores
+    ),
+    "bernoulli": _Form(lambda c, f, _: {"present": (c, f)}, _bernoulli_sums, _bernoulli, _bernoulli_scores),
+    "multinomial": _Form(lambda c, f, _: {"sums": (c, f)}, _multinomial_sums, _multinomial, _multinomial_scores),
+    "categorical": _Form(lambda c, f, v: {"counts": (c, f, v)}, _categorical_sums, _categorical, _categorical_scores),
 }

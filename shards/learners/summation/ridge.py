@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from shards.learner_kinds.summation import RidgeArguments
 from shards.learners.fixed_point import UNIT, Integers, fixed, product_sums, whole
-from shards.learners.summation.learner import SummationLearner
+from shards.learners.summation.learner import SummationLearner, Sums
+from shards.learners.tensors import Tensors, check_enough, check_expected
 from shards.targets import Class
 
 Coefficients = npt.NDArray[np.float64]
@@ -53,10 +54,21 @@ class Ridge(SummationLearner[Coefficients]):
         penalties[-1] = 0.0 if gram[-1, -1] else 1.0
         gram += np.diag(penalties)
         try:
-            return np.linalg.solve(gram, moments)
+            found: Coefficients = np.linalg.solve(gram, moments)
         except np.linalg.LinAlgError:  # features repeat each other, and beside their sums the penalty is lost
-            found: Coefficients = np.linalg.lstsq(gram, moments)[0]
-            return found
+            found = np.linalg.lstsq(gram, moments)[0]
+        return np.ascontiguousarray(found)  # as they are where they were sent to: the order decides bits
+
+    def to_serving(self, state: Sums[Coefficients]) -> Tensors:
+        """Return the coefficients, without the sums."""
+        points = whole(state.values["gram"])[-1, -1] // UNIT**2
+        check_enough(np.array([int(points)]), "one of its shards")
+        return {"coefficients": self.fitted(state)}
+
+    def from_serving(self, arrays: Tensors) -> Sums[Coefficients]:
+        """Return the coefficients as what answers."""
+        check_expected(arrays, {"coefficients": np.zeros((self._inputs + 1, self._outputs))})
+        return Sums({}, arrays["coefficients"])
 
     def outputs(self, fitted: Coefficients, features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Return numbers, or probabilities: of each class the regression's value, cut to 0 .. 1, as a share."""
