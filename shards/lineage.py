@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Final
 
 from shards.learner_kinds.guarantees import EXACT, Certified, Guarantee
-from shards.learner_kinds.kinds import LEARNERS
+from shards.learner_kinds.kinds import LEARNERS, is_cheaper_directly
 from shards.slices.files import SliceRecord
 from shards.specification import SHIPPED_FACTORIES, ShardId, SliceIndex
 from storage.digests import Json, Sha256, digest_of
@@ -80,10 +80,14 @@ class Configuration:
         """What is promised about erased data points."""
         return self.guarantee or EXACT
 
-    @property
-    def is_sure(self) -> bool:
-        """Whether its learner can always take points out directly, if it does so at all."""
-        return self.learner is None or LEARNERS[self.learner].is_sure
+    def goes_directly(self, changes: int, left: int) -> bool:
+        """Return whether ``changes`` points surely go directly, out of a constituent or into it; ``left`` remain.
+
+        Of learners that do so at all.
+        """
+        if self.learner is None:
+            return False
+        return LEARNERS[self.learner].is_sure and is_cheaper_directly(self.learner, changes, left)
 
     def record(self) -> dict[str, Json]:
         """Return the configuration as values for canonical JSON, without the fields older releases lack (E16)."""

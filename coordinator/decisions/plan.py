@@ -103,8 +103,10 @@ def plan_retrain(
     for shard, from_slice in affected.items():
         if state.is_whole:
             points = sum(count for place, count in erased.items() if place.shard == shard) * (2 if stay else 1)
-            if state.configuration is not None and not state.configuration.is_sure:
-                points = sum(_survivors(state, shard, gone))
+            if state.configuration is not None and not state.configuration.goes_directly(
+                points, left := sum(_survivors(state, shard, gone))
+            ):
+                points = left
             own = state.shards[shard]
             base = own.base or (Base(slices=own.slices, checkpoint=own.chain[0]) if own.chain else None)
             if base is not None:

@@ -67,6 +67,9 @@ class LearnerKind:
     is_sure: bool = True
     """Of a learner that takes points out directly: whether it always can. Else a shard may be learned again, and an
     erasure is priced as if it were."""
+    direct_share: float = 1.0
+    """Of a learner that takes points out directly: how many may change, as a share of those that are left, until it is
+    cheaper to learn the shard again, as measured (``tests.bench.break_even``)."""
     parts: str | None = None
     """The argument that says of how many parts of the same cost a constituent consists; None: of one."""
     version: int = 1
@@ -87,6 +90,7 @@ LEARNERS: Final[Mapping[str, LearnerKind]] = {
         arguments=ForestArguments,
         whole=True,
         admits=lambda _: LABELS_ON_GRID,
+        direct_share=0.1,
         parts="trees",
         version=3,
         withheld=attrgetter("withheld"),
@@ -163,6 +167,19 @@ LEARNERS: Final[Mapping[str, LearnerKind]] = {
     ),
 }
 """By the name in ``[model] learner``."""
+
+
+_FEW: Final = 100
+"""At most this many data points are taken out directly of any shard: in a small one it does not matter."""
+
+
+def is_cheaper_directly(learner: str, changes: int, left: int) -> bool:
+    """Return whether to take ``changes`` data points out, or put them in, directly, where ``left`` are in the result.
+
+    >>> is_cheaper_directly("forest", 1000, 20_000), is_cheaper_directly("forest", 4000, 20_000)
+    (True, False)
+    """
+    return changes <= max(_FEW, LEARNERS[learner].direct_share * left)
 
 
 def read_arguments(learner: str, given: Mapping[str, Any]) -> tuple[LearnerArguments | None, list[str]]:

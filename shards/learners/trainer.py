@@ -9,6 +9,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Generic
 
+from shards.learner_kinds.kinds import is_cheaper_directly
 from shards.learners.protocol import Certifies, Learner, ReportsLoss, State, Unlearner
 from shards.lineage import Accounted, Base, CheckpointRecord, Lineage, shared_prefix
 from shards.points import ShardPoints
@@ -191,15 +192,17 @@ class ConstituentTrainer(Generic[State]):
     def _directly(self, task: TrainTask, base: Base, most: int | None) -> tuple[State, int] | None:
         """Return the constituent without the points that are gone and with new ones, and how many these are.
 
-        Returns None where these are more than ``most``, the learner cannot do this, or the objects to start from are
-        gone.
+        Returns None where these are more than ``most``, or so many that it is cheaper to learn again, where the learner
+        cannot do this, or the objects to start from are gone.
         """
-        if not isinstance(self._learner, Unlearner):
+        name = task.lineages[0].configuration.learner
+        if name is None or not isinstance(self._learner, Unlearner):
             return None
         try:
             gone, new = changed_points(self._store, base.slices, task.slices, task.width, task.scale)
             changes = len(gone.keys_N) + len(new.keys_N)
-            if most is not None and changes > most:
+            left = sum(record.points for record in task.slices)
+            if (most is not None and changes > most) or not is_cheaper_directly(name, changes, left):
                 return None
             payload = read_checkpoint(self._store, base.checkpoint, task.shard)
         except Corrupt:

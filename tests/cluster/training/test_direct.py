@@ -18,17 +18,19 @@ from tests.doubles.federation import SmallFederation, specification_of, survivor
 from tests.exactness.federations import federation_of, learner_of, make_points, retrained
 
 POINTS = make_points(4, 40, most_each=1)
+MANY = make_points(5, 260, most_each=1)
 
 
-def _erasing(learner: str, target: str, **arguments: Any) -> SmallFederation[Any]:
-    """Return a federation of one shard from which two subjects were just taken out of the slices."""
+def _erasing(learner: str, target: str, *, erased: int = 2, **arguments: Any) -> SmallFederation[Any]:
+    """Return a federation of one shard from which subjects were just taken out of the slices."""
+    points = POINTS if erased == 2 else MANY
     model = ModelSettings(learner=learner, arguments=arguments)
     classes = ("a", "b") if target == "class" else ()
     federation: SmallFederation[Any] = federation_of(
         specification_of(shards=1, slices=2, model=model, target=target, classes=classes)
     )
-    federation.train(POINTS)
-    federation.accept(subjects=[POINTS[3].subject, POINTS[4].subject], request_id="er-1")
+    federation.train(points)
+    federation.accept(subjects=[each.subject for each in points[3 : 3 + erased]], request_id="er-1")
     federation.engine.remove_points()
     return federation
 
@@ -62,6 +64,15 @@ def test_more_points_than_agreed_are_left() -> None:
         federation.specification, survivors(POINTS, subjects=[POINTS[3].subject, POINTS[4].subject])
     ).state
     assert [event.digest for event in events] == [fresh.shards[0].chain[0].digest]
+
+
+@pytest.mark.parametrize(("erased", "is_left"), [(100, False), (130, False), (131, True)])
+def test_a_shard_is_learned_again_where_that_is_cheaper(erased: int, is_left: bool) -> None:
+    """Sums over fewer points are made again; up to a hundred points go directly in any case. The bytes are the same."""
+    federation = _erasing("ridge", "class", erased=erased)
+    task = train_task(federation.state, ShardId(0), done=0, token=1)
+    events, left = _taken_out(federation, task, 1000)
+    assert (left is task, len(events)) == (is_left, 0 if is_left else 1)
 
 
 def test_what_a_learner_cannot_do_directly_is_left() -> None:

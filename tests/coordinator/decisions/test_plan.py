@@ -77,6 +77,16 @@ def test_what_may_have_to_be_learned_again_is_priced_so(learner: str, erasing: i
     assert plan_retrain(state, erased, 1, stay=True).point_epochs == correcting
 
 
+@pytest.mark.parametrize(
+    ("learner", "erasing", "expected"), [("forest", 100, 100), ("forest", 200, 1800), ("ridge", 200, 200)]
+)
+def test_many_points_are_priced_by_the_cheaper_way(learner: str, erasing: int, expected: int) -> None:
+    """A tenth of a shard is as much work for a forest as growing it again; sums are corrected."""
+    asked = TrainingConfigured(settings=SETTINGS, configuration=replace(configuration(), learner=learner))
+    state = decide(federation((1000, 1000)), asked)[0]
+    assert plan_retrain(state, {place(0, 1): erasing}, 1).point_epochs == expected
+
+
 @given(case=erasures(), data=st.data())
 def test_a_plan_costs_at_least_what_a_part_of_it_costs(
     case: tuple[tuple[tuple[int, ...], ...], dict[SliceId, int]], data: st.DataObject
