@@ -41,7 +41,7 @@ def test_the_mean_of_probabilities() -> None:
 
 def test_the_majority_of_votes() -> None:
     """Two constituents outvote a sure one under majority_vote; scores are shares of votes."""
-    answer = aggregate(np.array([[[0.9, 0.1]], [[0.4, 0.6]], [[0.4, 0.6]]]), "majority_vote", CLASSES)
+    answer = aggregate(np.array([[[0.9, 0.1]], [[0.4, 0.6]], [[0.4, 0.6]]]), "majority_vote", Class(("a", "b")))
     assert predicted(answer) == [1]
     assert answer == pytest.approx(np.array([[1 / 3, 2 / 3]]))
 
@@ -91,7 +91,7 @@ def test_points_are_answered_one_by_one(rule: Rule, given_KNC: npt.NDArray[np.fl
 def test_constituents_that_abstain_do_not_count(rule: Rule) -> None:
     """What is left answers; when nothing is left, that is said."""
     rest = np.array([[[0.2, 0.8]]])
-    assert aggregate(rest, rule, CLASSES).shape == (1, 2)
+    assert aggregate(rest, rule, Class(("a", "b"))).shape == (1, 2)
     with pytest.raises(Unavailable, match="every constituent abstains"):
         aggregate(rest[:0], rule, CLASSES)
 

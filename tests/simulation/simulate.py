@@ -339,7 +339,7 @@ def _fresh(
     shards: int, slices: int, seed: int, holdout: float | None, shard: int, points: frozenset[Point]
 ) -> _Essence:
     """Return the essence of a shard that was trained on ``points`` only, in a federation without hold-out points."""
-    own = specification(shards, slices, seed, None if points else holdout)
+    own = specification(shards, slices, seed, None)
     store = MemoryStore(f"fresh-{next(_SIMULATIONS)}")
     federation = SmallFederation(
         specification=own,
@@ -347,8 +347,9 @@ def _fresh(
         learners=lambda _: HashLearner(slices=slices, training_epochs=EPOCHS, seed=seed),
         conditions=lambda _: plain_conditions(own),
     )
-    # An empty shard is trained beside s0, which is never erased: a source has at least one data point.
-    federation.train(sorted(points or BASE[:1], key=key_of))
+    # A source has at least one data point: an empty shard is trained beside one of another shard.
+    elsewhere = (point for point in BASE if point.slice_id(shards, slices).shard != shard)
+    federation.train(sorted(points or [next(elsewhere)], key=key_of))
     found = _essence(federation.state.shards[shard])
     store.forget()
     return found

@@ -41,11 +41,12 @@ BODIES: dict[Route, Any] = {
 }
 REFUSED = {
     (("GET", "/v1/checkpoints/{shard}/{sha256}"), "federate"): (403, "withheld"),
+    (("GET", "/v1/measure"), "federate"): (403, "withheld"),
     (("POST", "/v1/subjects:lookup"), "federate"): (403, "withheld"),
     **dict.fromkeys(((change, "officer") for change in CHANGES), (409, "conflict")),
 }
-"""The errors that an allowed role gets: here no weights leave, no federation looks people up, and the request is
-complete."""
+"""The errors that an allowed role gets: here no weights and no measures leave, no federation looks people up, and the
+request is complete."""
 
 
 @pytest.fixture(scope="module")

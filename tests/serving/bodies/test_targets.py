@@ -11,7 +11,7 @@ from cluster.serving.bodies import JSON, Asked, answer_body
 from cluster.serving.schemas import Predictions
 from shards.targets import Class, MultiLabel, Number, Target
 
-FACTS = {"generation": 3, "constituents": 2, "shards": 2}
+FACTS = {"generation": 3, "constituents": 2, "shards": 2, "guarantee": "exact"}
 
 
 @pytest.mark.parametrize(

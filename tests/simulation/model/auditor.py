@@ -414,6 +414,9 @@ class Auditor:
         for was, now in zip(before.requests, after.requests, strict=False):
             assert was.request_id == now.request_id, f"accepted and lost: {was.request_id}"
             stated = replace(was, receipt=now.receipt) if was.state is RequestState.REFUSED else was
+            if now.effect is not None and was.effect is not None and not was.effect.unmeasured:
+                # A record that is closed unmeasured says why.
+                stated = replace(stated, effect=replace(was.effect, unmeasured=now.effect.unmeasured))
             assert was.state.is_open or now in (was, stated), f"{was.request_id} changed after its end"
             assert _stage(now.state) >= _stage(was.state), f"{was.request_id} moved back"
             assert not was.pause or now.state in {was.state, RequestState.CANCELLED}, f"{was.request_id} was not paused"
