@@ -23,7 +23,6 @@ from statistics import median
 from threading import Condition
 from typing import Any, Final
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -35,27 +34,10 @@ from coordinator.requests import RequestState
 from deploy.views.tables import table
 from storage.stores.local import LocalStore
 from tests.doubles.workers.local_workers import without_ray
-from tests.real.census import census
+from tests.real.census import census, people, specification_text
 
 _ERASED: Final = 15
 _WRITES: Final = ("put_if_absent", "put_if_match", "get_durable", "delete", "delete_all", "remove_unfinished")
-_SPECIFICATION: Final = """
-name = "direct"
-store = "./federation"
-[data]
-train = "train.parquet"
-id = "id"
-subject = "who"
-label = "label"
-features = ["x*"]
-classes = ["0", "1"]
-[model]
-learner = "{learner}"
-{arguments}
-[partition]
-shards = 1
-slices = 10
-"""
 
 
 @dataclass(slots=True)
@@ -123,7 +105,7 @@ class Complete:
 def measure(folder: Path, learner: str, arguments: str) -> tuple[Any, ...]:
     """Return the figures of one learner over the data in ``folder``."""
     file = folder / "sisa.toml"
-    file.write_text(_SPECIFICATION.format(learner=learner, arguments=arguments), encoding="utf-8")
+    file.write_text(specification_text(learner, arguments, 10), encoding="utf-8")
     specification, complete = read_specification(file), Complete()
     with without_ray():
         resident = Resident(lambda listen: writer_setup(specification, listener=_both(listen, complete)))
@@ -171,15 +153,6 @@ def _await_idle(resident: Resident) -> None:
         heard = resident.hear(heard.upto, 1.0)
 
 
-def write_data(file: Path, rows: int) -> None:
-    """Write the first rows of the census, each a person."""
-    features_NF, labels_N = census(rows)
-    names = pa.array([f"p{number}" for number in range(len(labels_N))])
-    columns = {"id": names, "who": names, "label": pa.array([str(label) for label in labels_N])}
-    columns |= {f"x{number:02d}": pa.array(features_NF[:, number]) for number in range(features_NF.shape[1])}
-    pq.write_table(pa.table(columns), file)
-
-
 def main() -> None:
     """Print the table."""
     rows, trees = (int(word) for word in [*sys.argv[1:3], "20000", "100"][:2])
@@ -203,7 +176,7 @@ def main() -> None:
     lines = []
     for learner, arguments in cases:
         with tempfile.TemporaryDirectory(dir=sys.argv[3] if len(sys.argv) > 3 else None) as folder:
-            write_data(Path(folder) / "train.parquet", rows)
+            pq.write_table(people(*census(rows)), Path(folder) / "train.parquet")
             lines.append(measure(Path(folder), learner, arguments))
     print(table(header, lines))
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import RidgeClassifier, SGDClassifier
@@ -17,28 +16,11 @@ from sklearn.naive_bayes import GaussianNB
 from cluster.config.specification import read_specification
 from cluster.federation import Federation
 from tests.doubles.workers.local_workers import without_ray
-from tests.real.census import census
+from tests.real.census import census, people, specification_text
 
 _TRAIN: Final = 2_000
 _ANSWERED: Final = 4_000
 
-_SPECIFICATION: Final = """
-name = "census"
-store = "./federation"
-[data]
-train = "unused.parquet"
-id = "id"
-subject = "who"
-label = "label"
-features = ["x*"]
-classes = ["0", "1"]
-[model]
-learner = "{learner}"
-{arguments}
-[partition]
-shards = 1
-slices = 4
-"""
 _EPOCHS: Final = "\n[training]\nepochs = 30"
 
 
@@ -52,12 +34,6 @@ def _boosting() -> Any:
 
 def _descent() -> Any:
     return SGDClassifier(loss="log_loss", max_iter=30, tol=None, random_state=0)
-
-
-def _table(features_NF: Any, labels_N: Any) -> pa.Table:
-    names = pa.array([f"p{number}" for number in range(len(labels_N))])
-    columns = {"id": names, "who": names, "label": pa.array([str(label) for label in labels_N])}
-    return pa.table(columns | {f"x{number:02d}": pa.array(column) for number, column in enumerate(features_NF.T)})
 
 
 @pytest.mark.parametrize(
@@ -82,11 +58,11 @@ def test_census_income(
     scores = plain.predict_proba if hasattr(plain, "predict_proba") else plain.decision_function
     expected = float(roc_auc_score(labels_N[rest], np.atleast_2d(scores(features_NF[rest]).T)[-1]))
     file = tmp_path / "sisa.toml"
-    file.write_text(_SPECIFICATION.format(learner=learner, arguments=arguments), encoding="utf-8")
+    file.write_text(specification_text(learner, arguments, 4), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     with without_ray(), Federation(read_specification(file)) as federation:
-        federation.train(_table(features_NF[train], labels_N[train]))
-        answered = federation.evaluate(_table(features_NF[rest], labels_N[rest]))
+        federation.train(people(features_NF[train], labels_N[train]))
+        answered = federation.evaluate(people(features_NF[rest], labels_N[rest]))
         assert answered.metrics["roc_auc"] > expected - 0.02
         erased = federation.erase(subjects=["p7"], request_id="one")
         assert (erased.state, erased.points) == ("complete", 1)
