@@ -5,8 +5,9 @@
 Those that take points out directly have one slice; those that train on from the person's slice have five.
 
 One shard; the first TRAIN rows (default 20,000) are learned, the next 10,000 are answered. Times are processor time, in
-milliseconds, of 15 erasures of one person each the median, of an erasure of 1 % the only one; rows are data points that were looked at, counted once for
-each node; bytes are those of the checkpoint that an erasure writes, which are all of it.
+milliseconds: the median of 15 erasures of one person each, and one erasure of 1 % of the people. Rows are data points
+that were looked at, counted once for each node; bytes are those of the checkpoint that an erasure writes, which are all
+of it.
 """
 
 from __future__ import annotations
