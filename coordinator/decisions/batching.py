@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from coordinator.decisions.lifecycle import is_training
-from coordinator.decisions.plan import ShardRetrain, affected_slices, learned_chain, taken_out, total, trained_epochs
+from coordinator.decisions.plan import ShardRetrain, affected_slices, changed, learned_chain, total, trained_epochs
 from coordinator.requests import Cost, ErasureRequest, RequestState
 from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState
@@ -54,8 +54,9 @@ def plan_batch(state: FederationState, epochs: int) -> RequestBatch:
     retrains = []
     for shard, from_slice in affected.items():
         if (base := state.shards[shard].base) is not None:
-            gone = sum(record.points for record in base.slices) - state.shards[shard].points
-            retrains.append(taken_out(shard, from_slice, base, max(1, abs(gone))))
+            left = state.shards[shard].points
+            gone = sum(record.points for record in base.slices) - left
+            retrains.append(changed(state, shard, from_slice, max(1, abs(gone)), left))
             continue
         work = replay_point_epochs(_points(state, shard), schedule, state.portion_of(from_slice))
         seconds = round(pace * work, 3)

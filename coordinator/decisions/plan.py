@@ -102,17 +102,8 @@ def plan_retrain(
     retrains = []
     for shard, from_slice in affected.items():
         if state.is_whole:
-            points = sum(count for place, count in erased.items() if place.shard == shard) * (2 if stay else 1)
-            if state.configuration is not None and not state.configuration.goes_directly(
-                points, left := sum(_survivors(state, shard, gone))
-            ):
-                points = left
-            own = state.shards[shard]
-            base = own.base or (Base(slices=own.slices, checkpoint=own.chain[0]) if own.chain else None)
-            if base is not None:
-                retrains.append(taken_out(shard, from_slice, base, points))
-            else:
-                retrains.append(ShardRetrain(shard=shard, from_slice=from_slice, point_epochs=points, seconds=0.0))
+            changes = sum(count for place, count in erased.items() if place.shard == shard) * (2 if stay else 1)
+            retrains.append(changed(state, shard, from_slice, changes, sum(_survivors(state, shard, gone))))
             continue
         redone = state.shards[shard].chain[from_slice - 1 :]
         retrains.append(
@@ -143,17 +134,22 @@ def learned_chain(state: FederationState, shard: ShardId) -> tuple[CheckpointRec
     return () if is_direct else chain
 
 
-def taken_out(shard: ShardId, from_slice: SliceIndex, base: Base, points: int) -> ShardRetrain:
-    """Return the cost of taking points out of a constituent directly, or in and out: no other point is looked at.
+def changed(state: FederationState, shard: ShardId, from_slice: SliceIndex, changes: int, left: int) -> ShardRetrain:
+    """Return the cost of a constituent of a learner that may take points out directly, or in and out.
 
-    Little of the time of the last direct change depends on how many points changed. Without one, the pace of learning
-    is what is known.
+    It looks at no other point then. Where it is learned again, because that is cheaper, or may have to be, it looks at
+    all that are ``left``. Little of the time of the last direct change depends on how many points changed. Without one,
+    the pace of learning is what is known.
     """
-    last, seconds = base.checkpoint, 0.0
-    if last.steps:
+    is_direct = state.configuration is not None and state.configuration.goes_directly(changes, left)
+    own, points, seconds = state.shards[shard], changes if is_direct else left, 0.0
+    base = own.base or (Base(slices=own.slices, checkpoint=own.chain[0]) if own.chain else None)
+    if base is not None and (last := base.checkpoint).steps:
         is_learned = last.steps == sum(record.points for record in base.slices)
-        share = points / last.steps
-        seconds = round(last.seconds * (share if is_learned else max(1.0, share)), 3)
+        times = points / last.steps
+        if not is_learned:  # it says nothing of the pace of learning
+            times = max(1.0, times) if is_direct else 1.0
+        seconds = round(last.seconds * times, 3)
     return ShardRetrain(shard=shard, from_slice=from_slice, point_epochs=points, seconds=seconds)
 
 

@@ -80,6 +80,27 @@ def test_the_pace_of_direct_changes_is_not_that_of_training() -> None:
     assert learned_chain(changed, SHARD) == ()
 
 
+def test_a_direct_change_says_nothing_of_how_long_learning_again_takes() -> None:
+    """It took few points so long; a second for each of all points would be minutes."""
+    for learner, gone in (("forest", 500), ("k_means", 1)):
+        asking = TrainingConfigured(settings=SETTINGS, configuration=replace(configuration(), learner=learner))
+        trained = _written(decide(federation((300, 300)), asking)[0], steps=600, seconds=6.0)
+        left = 600 - gone
+        assert plan_retrain(trained, {FIRST: gone}, 1).expected == Cost(point_epochs=left, seconds=left / 100)
+        changed = _written(_with(trained, slice_of(range(299))), steps=1, seconds=0.2)
+        assert plan_retrain(changed, {FIRST: gone}, 1).expected == Cost(point_epochs=left - 1, seconds=0.2)
+
+
+def test_a_batch_of_many_points_is_priced_as_the_plans_of_its_requests() -> None:
+    """By the cheaper way, which is to learn again."""
+    directly = replace(configuration(), learner="forest")
+    asked = decide(federation((300, 300)), TrainingConfigured(settings=SETTINGS, configuration=directly))[0]
+    trained = _written(asked, steps=600, seconds=6.0)
+    request = replace(request_of("r-1"), state=RequestState.QUARANTINED, found=Found(from_slices={SHARD: FIRST.slice}))
+    batch = plan_batch(replace(_with(trained, slice_of(range(10))), requests=(request,)), 1)
+    assert batch.expected == plan_retrain(trained, {FIRST: 290}, 1).expected == Cost(point_epochs=310, seconds=3.1)
+
+
 def test_a_batch_of_direct_changes_costs_what_these_cost() -> None:
     """Not a training of the shard."""
     directly = replace(configuration(), learner="forest")
