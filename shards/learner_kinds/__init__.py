@@ -4,6 +4,7 @@ kinds       what each can predict, and its arguments
 guarantees  what each promises about erased data points
 admissible  what features and labels they take
 bayesian    the arguments of Bayesian linear regression and the conjugate families
+bounds      the bounds of arguments
 boosting    the arguments of boosted trees
 certified   the arguments of the certified linear model
 forest      the arguments of forests

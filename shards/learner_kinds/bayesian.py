@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from shards.learner_kinds.bounds import not_positive
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BayesianLinearArguments:
@@ -23,14 +25,10 @@ class BayesianLinearArguments:
 
     def problems(self) -> list[str]:
         """Return what is wrong with them."""
-        problems = []
-        if not 0 < self.penalty < math.inf:
-            problems.append(f"penalty must be above 0, got {self.penalty}")
+        problems = not_positive(self, "penalty")
         if not 1 < self.alpha < math.inf:
             problems.append(f"alpha must be above 1, got {self.alpha}: the spread of answers would be infinite")
-        if not 0 < self.beta < math.inf:
-            problems.append(f"beta must be above 0, got {self.beta}")
-        return problems + interval_problems(self.interval)
+        return problems + not_positive(self, "beta") + interval_problems(self.interval)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,8 +44,7 @@ class DirichletArguments:
 
     def problems(self) -> list[str]:
         """Return what is wrong with them."""
-        problems = [] if 0 < self.alpha < math.inf else [f"alpha must be above 0, got {self.alpha}"]
-        return problems + interval_problems(self.interval)
+        return not_positive(self, "alpha") + interval_problems(self.interval)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +62,7 @@ class RateArguments:
 
     def problems(self) -> list[str]:
         """Return what is wrong with them."""
-        problems = [
-            f"{name} must be above 0, got {value}"
-            for name, value in (("alpha", self.alpha), ("beta", self.beta))
-            if not 0 < value < math.inf
-        ]
-        return problems + interval_problems(self.interval)
+        return not_positive(self, "alpha", "beta") + interval_problems(self.interval)
 
 
 def interval_problems(interval: float) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from shards.learner_kinds.bounds import not_up_to, outside
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BoostingArguments:
@@ -31,19 +33,11 @@ class BoostingArguments:
 
     def problems(self) -> list[str]:
         """Return what is wrong with them."""
-        least = {"leaves": (2, 131_072), "depth": (0, 1000), "min_leaf": (1, 10**9), "bins": (2, 65_535)}
-        problems = [
-            f"{name} must be {low} .. {high}, got {getattr(self, name)}"
-            for name, (low, high) in least.items()
-            if not low <= getattr(self, name) <= high
-        ]
-        if not 0 < self.learning_rate <= 10:
-            problems.append(f"learning_rate must be above 0 and at most 10, got {self.learning_rate}")
-        problems += [
+        ranges = {"leaves": (2, 131_072), "depth": (0, 1000), "min_leaf": (1, 10**9), "bins": (2, 65_535)}
+        negative = [
             f"{name} must be 0 or more, got {getattr(self, name)}"
             for name in ("min_gain", "l1", "l2")
             if not 0 <= getattr(self, name) < math.inf
         ]
-        if not 0 < self.feature_share <= 1:
-            problems.append(f"feature_share must be above 0 and at most 1, got {self.feature_share}")
-        return problems
+        problems = outside(self, ranges) + not_up_to(10, self, "learning_rate")
+        return problems + negative + not_up_to(1, self, "feature_share")

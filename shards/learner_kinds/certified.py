@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from shards.learner_kinds.bounds import not_positive, not_up_to
 from shards.learner_kinds.guarantees import Certified
 
 
@@ -44,13 +45,7 @@ class CertifiedLinearArguments:
                 f"norm must be above 0, got {self.norm}: declare the largest Euclidean norm of a data point's features"
                 " after scaling and encoding"
             )
-        problems += [
-            f"{name} must be above 0, got {getattr(self, name)}"
-            for name in ("penalty", "noise")
-            if not 0 < getattr(self, name) < math.inf
-        ]
-        if not 0 < self.epsilon <= 1:
-            problems.append(f"epsilon must be above 0 and at most 1, got {self.epsilon}")
+        problems += not_positive(self, "penalty", "noise") + not_up_to(1, self, "epsilon")
         if not 0 < self.delta < 1:
             problems.append(f"delta must be above 0 and below 1, got {self.delta}")
         return problems

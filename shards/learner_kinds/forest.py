@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
+from shards.learner_kinds.bounds import not_up_to, outside
 from shards.learner_kinds.leaving import FEWEST
 
 THRESHOLDS: Final = ("pivot", "box")
@@ -51,17 +52,10 @@ class ForestArguments:
 
     def problems(self) -> list[str]:
         """Return what is wrong with them."""
-        least = {"trees": (1, 10_000), "depth": (1, 48), "min_leaf": (1, 10**6), "attributes": (0, 10**6)}
-        least["candidates"] = (1, 1000)
-        problems = [
-            f"{name} must be {low} .. {high}, got {getattr(self, name)}"
-            for name, (low, high) in least.items()
-            if not low <= getattr(self, name) <= high
-        ]
+        ranges = {"trees": (1, 10_000), "depth": (1, 48), "min_leaf": (1, 10**6), "attributes": (0, 10**6)}
+        problems = outside(self, {**ranges, "candidates": (1, 1000)})
         if self.thresholds not in THRESHOLDS:
             problems.append(f"thresholds must be one of {', '.join(THRESHOLDS)}, got {self.thresholds!r}")
         if not -math.inf < self.low < self.high < math.inf:
             problems.append(f"low must be below high, got {self.low} and {self.high}")
-        if not 0 < self.share <= 1:
-            problems.append(f"share must be above 0 and at most 1, got {self.share}")
-        return problems
+        return problems + not_up_to(1, self, "share")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shards.learner_kinds.bounds import outside
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KMeansArguments:
@@ -24,12 +26,7 @@ class KMeansArguments:
 
     def problems(self) -> list[str]:
         """Return what is wrong with them."""
-        least = {"clusters": (2, 10_000), "iterations": (1, 1000), "pivots": (1, 10_000)}
-        problems = [
-            f"{name} must be {low} .. {high}, got {getattr(self, name)}"
-            for name, (low, high) in least.items()
-            if not low <= getattr(self, name) <= high
-        ]
+        problems = outside(self, {"clusters": (2, 10_000), "iterations": (1, 1000), "pivots": (1, 10_000)})
         if not 2.0**-16 <= self.step <= 1024:
             problems.append(f"step must be 2**-16 .. 1024, got {self.step}")
         if not 0 <= self.balance <= 1:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Final
 
 from shards.learner_kinds.admissible import ANYTHING, GRID_FEATURES, MOST_ON_GRID, Admissible, Range
+from shards.learner_kinds.bounds import not_positive, outside
 
 LATER: Final = {"later": True}
 """Metadata of an argument that came later than its learner: at its default, records leave it out."""
@@ -47,8 +47,7 @@ class NaiveBayesArguments:
         problems = []
         if self.form not in FORMS:
             problems.append(f"form must be one of {', '.join(FORMS)}, got {self.form!r}")
-        if not 0 < self.smoothing < math.inf:
-            problems.append(f"smoothing must be above 0, got {self.smoothing}")
+        problems += not_positive(self, "smoothing")
         if self.form == "categorical" and not 2 <= self.values <= 65536:
             problems.append(f"values must be 2 .. 65536 for the form categorical, got {self.values}")
         if self.form != "categorical" and self.values:
@@ -69,7 +68,7 @@ class RidgeArguments:
 
     def problems(self) -> list[str]:
         """Return what is wrong with them."""
-        return [] if 0 < self.penalty < math.inf else [f"penalty must be above 0, got {self.penalty}"]
+        return not_positive(self, "penalty")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,4 +80,4 @@ class CooccurrenceArguments:
 
     def problems(self) -> list[str]:
         """Return what is wrong with them."""
-        return [] if 1 <= self.top <= 1000 else [f"top must be 1 .. 1000, got {self.top}"]
+        return outside(self, {"top": (1, 1000)})
