@@ -17,6 +17,7 @@ from shards.learner_kinds.admissible import (
     ON_GRID,
     ZERO_OR_ONE,
     Admissible,
+    Range,
 )
 from shards.learner_kinds.bayesian import BayesianLinearArguments, DirichletArguments, RateArguments
 from shards.learner_kinds.boosting import BoostingArguments
@@ -83,6 +84,18 @@ class LearnerKind:
     None: there is a part that may (``shards.learners.protocol.Serves``), or all of it, as of torch."""
 
 
+def _by_group(target: str, arguments: type[LearnerArguments], *, labels: Range | None = None) -> LearnerKind:
+    """Return a learner that counts data points and labels by group."""
+    return LearnerKind(
+        targets=(target,),
+        arguments=arguments,
+        whole=True,
+        interval="credible",
+        is_counting=True,
+        admits=lambda given: Admissible(features=CODES if given.group else None, labels=labels),
+    )
+
+
 LEARNERS: Final[Mapping[str, LearnerKind]] = {
     TORCH: LearnerKind(targets=_ALL, arguments=None, whole=False, withheld=nothing),
     "forest": LearnerKind(
@@ -123,30 +136,9 @@ LEARNERS: Final[Mapping[str, LearnerKind]] = {
         admits=lambda _: ON_GRID,
         withheld=lambda _: "the sums of products of features, which intervals need and which show who was erased",
     ),
-    "beta_bernoulli": LearnerKind(
-        targets=(Number.kind,),
-        arguments=RateArguments,
-        whole=True,
-        interval="credible",
-        is_counting=True,
-        admits=lambda arguments: Admissible(features=CODES if arguments.group else None, labels=ZERO_OR_ONE),
-    ),
-    "dirichlet_categorical": LearnerKind(
-        targets=(Class.kind,),
-        arguments=DirichletArguments,
-        whole=True,
-        interval="credible",
-        is_counting=True,
-        admits=lambda arguments: Admissible(features=CODES if arguments.group else None),
-    ),
-    "gamma_poisson": LearnerKind(
-        targets=(Number.kind,),
-        arguments=RateArguments,
-        whole=True,
-        interval="credible",
-        is_counting=True,
-        admits=lambda arguments: Admissible(features=CODES if arguments.group else None, labels=COUNTS),
-    ),
+    "beta_bernoulli": _by_group(Number.kind, RateArguments, labels=ZERO_OR_ONE),
+    "dirichlet_categorical": _by_group(Class.kind, DirichletArguments),
+    "gamma_poisson": _by_group(Number.kind, RateArguments, labels=COUNTS),
     "boosting": LearnerKind(
         targets=_ALL,
         arguments=BoostingArguments,
