@@ -153,6 +153,7 @@ LEARNERS: Final[Mapping[str, LearnerKind]] = {
         targets=(Class.kind, Number.kind),
         arguments=CertifiedLinearArguments,
         whole=True,
+        is_sure=False,
         promise=lambda arguments: arguments.promise,
         version=2,
         withheld=nothing,

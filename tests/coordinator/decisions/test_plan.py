@@ -67,9 +67,14 @@ def test_only_affected_shards_from_their_earliest_slice(
     assert plan.points == sum(erased.values())
 
 
-@pytest.mark.parametrize(("learner", "erasing", "correcting"), [("ridge", 2, 4), ("k_means", 4, 6)])
+@pytest.mark.parametrize(
+    ("learner", "erasing", "correcting"), [("ridge", 2, 4), ("k_means", 4, 6), ("certified_linear", 4, 6)]
+)
 def test_what_may_have_to_be_learned_again_is_priced_so(learner: str, erasing: int, correcting: int) -> None:
-    """Two points of six: most learners look at these alone, k-means at the four others if a centroid moves."""
+    """Two points of six: most learners look at these alone, k-means at the four others if a centroid moves.
+
+    A certified constituent is learned again for every correction, and for an erasure once its budget is used up.
+    """
     asked = TrainingConfigured(settings=SETTINGS, configuration=replace(configuration(), learner=learner))
     state = decide(federation((3, 3)), asked)[0]
     erased = {place(0, 1): 1, place(0, 2): 1}
