@@ -32,6 +32,7 @@ from coordinator.effects import HoldoutMeasure
 from coordinator.sites import SiteAnswer, SiteStanding
 from coordinator.status import FederationStatus, RequestStatus
 from shards.data.messages import scores_of_table, table_of_encoded, table_of_features
+from shards.learner_kinds.guarantees import is_guarantee
 from storage.errors import Corrupt, Invalid, ObjectMissing, Unavailable
 
 _ATTEMPTS: Final = 8
@@ -320,6 +321,8 @@ def _check_facts(found: RemoteAnswers) -> None:
         raise Corrupt(
             "invalid answer, which was not used: it has no generation or no constituent", "Check the site's server."
         )
+    if not is_guarantee(found.guarantee):
+        raise Corrupt("invalid answer, which was not used: it has no guarantee", "Check the site's server.")
 
 
 def _trust(site: ListedSite) -> ssl.SSLContext | None:

@@ -38,6 +38,7 @@ from shards.data.folders.image_files import path_within
 from shards.data.messages import NOT_BASE64, tables_of, with_bytes
 from shards.data.prediction_files import check_ending, write_answers
 from shards.data.sources import Source, in_csv_form, is_text, open_source, seen_csv_form
+from shards.learner_kinds.guarantees import weakest
 from storage.errors import Invalid, ObjectMissing, Unavailable
 from storage.objects import new_name
 from storage.release import RELEASE
@@ -250,6 +251,8 @@ def _fitting(table: Any) -> Iterator[Any]:
 def _ensembles(found: Iterable[RemoteAnswers]) -> dict[str, Any]:
     """Return which ensembles answered; if they differ, ``generation`` and ``constituents`` are the lowest.
 
+    The guarantee is one that holds of all answers.
+
     For a federation of several sites, also return which sites took part in the last answer.
     """
     answers = list(found)
@@ -259,6 +262,6 @@ def _ensembles(found: Iterable[RemoteAnswers]) -> dict[str, Any]:
         "generations": generations,
         "constituents": min(each.constituents for each in answers),
         "shards": answers[0].shards,
-        "guarantee": answers[0].guarantee,
+        "guarantee": weakest(each.guarantee for each in answers),
         **(who(answers[-1].sites, answers[-1].absent) if answers[-1].sites else {}),
     }

@@ -56,7 +56,9 @@ Guarantee = Exact | Certified | Approximate
 
 EXACT: Final = Exact()
 
-_CERTIFIED: Final = re.compile(r"certified\(epsilon=([0-9.e+-]+), delta=([0-9.e+-]+)\)")
+_NUMBER: Final = r"([0-9]+(?:\.[0-9]+)?(?:e[+-]?[0-9]+)?)"
+_CERTIFIED: Final = re.compile(rf"certified\(epsilon={_NUMBER}, delta={_NUMBER}\)")
+_WORDED: Final = re.compile(r"[a-z_]{1,40}(\([a-z0-9_=., +-]{0,100}\))?")
 
 ASKED: Final = ("exact", "certified")
 """What ``[model] guarantee`` may ask for."""
@@ -84,6 +86,15 @@ def guarantee_problem(learner: str, promised: Guarantee, asked: str) -> str | No
             )
         case _:
             return None
+
+
+def is_guarantee(text: str) -> bool:
+    r"""Return whether the text may be a guarantee in words, of this release or of a later one.
+
+    >>> is_guarantee("certified(epsilon=1.0, delta=1e-05)"), is_guarantee("exact\nnothing is left")
+    (True, False)
+    """
+    return _WORDED.fullmatch(text) is not None
 
 
 def weakest(promised: Iterable[str]) -> str:

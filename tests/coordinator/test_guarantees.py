@@ -135,5 +135,5 @@ def test_an_answer_of_several_sites_has_the_weakest_guarantee() -> None:
     together = "certified(epsilon=1.0, delta=1e-05)"
     assert answered_together((exact, certified, weaker)).guarantee == together
     assert answered_together((weaker, certified)).guarantee == together
-    later = replace(exact, guarantee="something else")
-    assert answered_together((certified, later)).guarantee == "something else"
+    for unknown in ("something else", "certified(epsilon=-, delta=1)", "certified(epsilon=1.2.3, delta=1)"):
+        assert answered_together((certified, replace(exact, guarantee=unknown))).guarantee == unknown

@@ -9,9 +9,10 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,19 @@ def test_wide_points_travel_in_several_requests(served: Served, monkeypatch: pyt
     assert sum(asked) == 30
     assert len(asked) >= 3
     assert pq.read_table("parts.parquet").equals(pq.read_table("whole.parquet"))
+
+
+def test_answers_of_several_generations_have_the_weakest_guarantee(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server may be started with another specification between two requests of one command."""
+    file = served.world.home.write("wide.parquet", {key: values[:30] for key, values in small_points().items()})
+    monkeypatch.setattr("deploy.views.remote._BYTES_A_REQUEST", 700)
+    promised = cycle(["exact", "certified(epsilon=1.0, delta=1e-05)"])
+    predict = Client.predict
+    monkeypatch.setattr(Client, "predict", lambda self, data: replace(predict(self, data), guarantee=next(promised)))
+    said = served.json("predict", "predict", str(file), "--out", "parts.parquet").data
+    assert said["guarantee"] == "certified(epsilon=1.0, delta=1e-05)"
 
 
 def test_an_erasure_from_its_submission_to_its_receipt(served: Served, stranger: Path) -> None:

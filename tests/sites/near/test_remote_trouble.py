@@ -87,7 +87,7 @@ def test_a_server_that_ends_connections_is_asked_again(world: Served) -> None:
 
 def answer_of(points: int = 20, **changes: object) -> bytes:
     """Return an answer for so many data points, with parts of it changed (None: left out)."""
-    facts: dict[str, object] = {"generation": 1, "constituents": 2, "shards": 2}
+    facts: dict[str, object] = {"generation": 1, "constituents": 2, "shards": 2, "guarantee": None}
     columns: dict[str, object] = {"prediction": pa.array(["a"] * points)}
     for name, share in zip(CLASSES, (0.5, 0.25, 0.25), strict=True):
         columns[f"probability_{name}"] = pa.array([share] * points, pa.float32())
@@ -130,6 +130,8 @@ NONSENSE = {
     "more than there are": (200, answer_of(constituents=3)),
     "no facts": (200, answer_of(generation=None)),
     "strange facts": (200, answer_of(generation="one")),
+    "a sentence": (200, answer_of(guarantee='"exact, but for secret-person-001"')),
+    "an endless guarantee": (200, answer_of(guarantee='"' + "secret" * 5000 + '"')),
     "endless facts": (200, answer_of(shards="9" * 5000)),
 }
 
