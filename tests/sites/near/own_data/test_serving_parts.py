@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.sites.near.served import served
 from tests.sites.near.site_folders import COMMON, SiteFolders
 from tests.sites.near.test_simulated_sites import PERSON, ask
 
+ONE_IS_ENOUGH = "[sites]\nquorum = 1\ngrace_seconds = 60.0"
 RECIPE = "epochs = 4\nbatch_size = 8\nlearning_rate = 0.1\n"
 MODELS = {
     "ridge": 'learner = "ridge"',
@@ -116,19 +118,40 @@ def test_over_http(tmp_path: Path) -> None:
             assert fetched(federation, "north") == far
 
 
-def test_a_site_with_few_data_points_of_a_class(tmp_path: Path) -> None:
-    """Its constituents do not leave, the reason is in the answer, and the others answer."""
-    folders = folders_of(tmp_path, "naive_bayes", "north", "south")
+def with_few_of_a_class(folder: Path) -> SiteFolders:
+    """Return two sites, one of which has few data points of a class."""
+    folders = folders_of(folder, "naive_bayes", "north", "south")
     columns = small_points(people=12)
     columns["label"] = ["a" if number % 16 else "b" for number in range(len(columns["label"]))]
     folders.write("north", columns)
-    folders.specify(settings="[sites]\nquorum = 1\ngrace_seconds = 60.0", each='leaves = "weights"')
+    folders.write("asked", small_points(people=5))
+    folders.specify(settings=ONE_IS_ENOUGH, each='leaves = "weights"')
+    return folders
+
+
+def test_a_site_with_few_data_points_of_a_class(tmp_path: Path) -> None:
+    """Its constituents do not leave, the reason is in the answer, and the others answer."""
+    folders = with_few_of_a_class(tmp_path)
     with connect_sites(folders.config) as federation:
         federation.train()
-        asked = folders.write("asked", small_points(people=5))
-        answers = federation.predict(asked)
+        answers = federation.predict(folders.folder / "asked.parquet")
         assert [each.site for each in answers.sites] == ["south"]
         assert "has fewer than 5 data points, which it would show" in answers.absent["north"]
+
+
+def test_a_site_with_few_data_points_of_a_class_over_http(tmp_path: Path) -> None:
+    """The site's server withholds them as it withholds weights that may not leave: no token changes that."""
+    folders = with_few_of_a_class(tmp_path)
+    with served(folders, each='leaves = "weights"') as world:
+        world.specify(settings=ONE_IS_ENOUGH)
+        with connect_sites(folders.config) as federation:
+            federation.train()
+            answers = federation.predict(folders.folder / "asked.parquet")
+        crossed = world.sites["north"].boundary.crossed
+    assert [each.site for each in answers.sites] == ["south"]
+    assert "has fewer than 5 data points, which it would show" in answers.absent["north"]
+    refused = [each for each in crossed if each.path.startswith("/v1/checkpoints/")]
+    assert {(each.status, json.loads(each.answered)["error"]["kind"]) for each in refused} == {(403, "withheld")}
 
 
 @pytest.mark.parametrize(
