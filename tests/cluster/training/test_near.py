@@ -9,13 +9,27 @@ from typing import Any, cast
 import pytest
 
 from cluster.training.near import NearPool
+from shards.learners.measuring import MeasureTask
 from shards.learners.trainer import SliceLearned, TrainTask
 from shards.lineage import Base, CheckpointRecord
+from shards.measures import Measures
 from shards.slices.files import SliceRecord
 from shards.specification import ShardId, SliceIndex
+from shards.targets import Class
 from storage.digests import sha256
 from storage.objects import object_key
 from tests.doubles.lineages import lineage_of
+
+_CHECKPOINT = CheckpointRecord(
+    slice=SliceIndex(1),
+    key=object_key("shards/0000/checkpoints/0001/a.safetensors"),
+    sha256=sha256(b""),
+    digest=sha256(b""),
+    lineage=sha256(b""),
+    payload_bytes=1,
+    steps=1,
+    seconds=1.0,
+)
 
 
 @dataclass
@@ -31,6 +45,10 @@ class _Doer:
 
     def configuration(self, *arguments: Any) -> None:
         self.asked.append(arguments)
+
+    def measure(self, task: MeasureTask) -> Measures:
+        assert self.asked == [(task.width, 1, task.configuration)]  # workers that were not asked compute other bits
+        return Measures(points=5, metrics={"accuracy": 0.5}, per_class=None)
 
     def train(self, given: TrainTask | Sequence[TrainTask]) -> Iterator[SliceLearned]:
         for task in [given] if isinstance(given, TrainTask) else given:
@@ -49,23 +67,13 @@ def _slices(points: int) -> tuple[SliceRecord, ...]:
 
 
 def _task(shard: int, before: int, after: int, width: int = 10) -> TrainTask:
-    checkpoint = CheckpointRecord(
-        slice=SliceIndex(1),
-        key=object_key("shards/0000/checkpoints/0001/a.safetensors"),
-        sha256=sha256(b""),
-        digest=sha256(b""),
-        lineage=sha256(b""),
-        payload_bytes=1,
-        steps=1,
-        seconds=1.0,
-    )
     return TrainTask(
         shard=ShardId(shard),
         slices=_slices(after),
         lineages=(lineage_of(1),),
         width=width,
         scale=1.0,
-        base=Base(slices=_slices(before), checkpoint=checkpoint),
+        base=Base(slices=_slices(before), checkpoint=_CHECKPOINT),
         token=3,
     )
 
@@ -86,6 +94,7 @@ _NEAR = _task(0, 1000, 999)
         (_task(0, 1000, 999, width=2**24 // 1000 + 1), False),
         (replace(_NEAR, base=None), False),
         (replace(_NEAR, token=None), False),
+        (replace(_NEAR, done=(_CHECKPOINT,)), False),
     ],
 )
 def test_few_points_of_a_shard_that_fits_are_taken_out_here(task: TrainTask, is_near: bool) -> None:
@@ -121,3 +130,19 @@ def test_workers_that_are_needed_are_asked_for_the_conditions_of_the_tasks() -> 
     pool = NearPool(cast("Any", here), lambda: cast("Any", workers))
     assert [event.shard for event in pool.train([far[0], _task(2, 10, 9), far[1]])] == [2, 1, 3]
     assert workers.asked == [(10, 2, lineage_of(1).configuration)]
+
+
+def test_workers_measure_under_the_conditions_of_the_generation() -> None:
+    """Measuring takes longer than to take a point out, and may be the first thing that workers are needed for."""
+    workers = _Doer()
+    pool = NearPool(cast("Any", _Doer()), lambda: cast("Any", workers))
+    task = MeasureTask(
+        constituents=(),
+        holdout=(),
+        width=10,
+        scale=1.0,
+        target=Class(names=("a", "b")),
+        rule="majority_vote",
+        configuration=lineage_of(1).configuration,
+    )
+    assert pool.measure(task).points == 5
