@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
+from shards.learner_kinds.admissible import ANYTHING, Admissible, Range
 from shards.learner_kinds.bounds import not_positive, not_up_to
 from shards.learner_kinds.guarantees import Certified
+
+WITHIN_NORM: Final = "Bring features into it with [data] scale or encode, raise norm, or set clip = true."
+"""What to do about features that are longer than the declared norm."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +41,13 @@ class CertifiedLinearArguments:
     def budget(self) -> float:
         """Largest residual for which the promise holds (Guo et al., theorem 3)."""
         return self.noise * self.epsilon / self.promise.constant
+
+    @property
+    def admitted(self) -> Admissible:
+        """What features are taken, each by itself; that those of a data point are too long together, is found later."""
+        if self.clip:
+            return ANYTHING
+        return Admissible(features=Range(least=-self.norm, most=self.norm, remedy=WITHIN_NORM))
 
     def problems(self) -> list[str]:
         """Return what is wrong with them."""

@@ -19,7 +19,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from shards.learner_kinds.certified import CertifiedLinearArguments
+from shards.learner_kinds.certified import WITHIN_NORM, CertifiedLinearArguments
 from shards.learners.certified.optimum import LOGISTIC, SQUARED, Objective, Reals, normal, spectral_norm
 from shards.learners.protocol import Learning
 from shards.learners.tensors import Tensors, check_expected, decode_arrays, digest_arrays, encode_arrays
@@ -230,7 +230,7 @@ class CertifiedLinear:
                 raise Invalid(
                     f"[model] arguments.norm = {norm:g} is below the norm of the features of {longer_N.sum():,} of"
                     f" {len(rows_ND):,} data points of a shard, or these are not numbers",
-                    "Bring them into it with [data] scale or encode, raise norm, or set clip = true.",
+                    WITHIN_NORM,
                 )
         return rows_ND / math.sqrt(2)
 

@@ -133,12 +133,20 @@ def test_all_data_points_may_be_erased(home: UserFolder) -> None:
     assert home.json("verify").code == 0
 
 
-def test_norms_above_the_declared_one_are_refused(home: UserFolder) -> None:
-    """When it learns, with how many there are and what to do."""
-    _specified(home, model__arguments={"norm": 1e-3})
+@pytest.mark.parametrize(
+    ("norm", "problem"),
+    [
+        (1e-3, "a data point has a feature outside -0.001 .. 0.001, as scaled, which [model] learner does not take"),
+        (1.0, "arguments.norm = 1 is below the norm of the features of"),
+    ],
+)
+def test_norms_above_the_declared_one_are_refused(home: UserFolder, norm: float, problem: str) -> None:
+    """A single feature with its place before anything is stored; else when it learns, with how many there are."""
+    _specified(home, model__arguments={"norm": norm})
     said = home.json("train")
     assert said.code == 2
-    assert "arguments.norm = 0.001 is below the norm of the features of" in said.error["message"]
+    assert problem in said.error["message"]
+    assert "raise norm, or set clip = true" in said.error["remedy"]
 
 
 def test_made_up_points_are_within_the_norm(home: UserFolder) -> None:

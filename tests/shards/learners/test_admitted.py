@@ -30,7 +30,8 @@ CASES: list[tuple[str, str, dict[str, Any]]] = [
     ("beta_bernoulli", "number", {}),
     ("gamma_poisson", "number", {"group": False}),
     ("dirichlet_categorical", "class", {}),
-    ("certified_linear", "number", {"norm": 2.0**26}),
+    ("certified_linear", "number", {"norm": 2.5}),
+    ("certified_linear", "class", {"norm": 1.0, "clip": True}),
 ]
 
 
