@@ -104,6 +104,36 @@ def test_it_answers_as_the_constituent(learner: str, arguments: dict[str, Any], 
 
 
 @pytest.mark.parametrize(("learner", "arguments", "target"), CASES, ids=IDS)
+def test_it_has_the_order_in_memory_that_it_arrives_in(learner: str, arguments: dict[str, Any], target: str) -> None:
+    """On some processors products of matrices that are stored by column have other bits than those of rows."""
+    made, features_NF = learner_of(learner, arguments, target), features_of(arguments)
+    part = made.to_serving(learned(made, points_of(features_NF, CLASSES_N if target == "class" else NUMBERS_NW)))
+    by_column = {name for name, each in part.items() if not each.flags.c_contiguous}
+    assert not by_column or learner == "sklearn", "scikit-learn's arrays are put back as they were"
+
+
+def test_a_tree_without_data_points_has_no_vote() -> None:
+    """Those of a single person are in some of the trees, and only these leave."""
+    made = learner_of("forest", BOX, "class")
+    keys_N = np.arange(POINTS, dtype=np.uint64)
+    state = learned(made, points_of(FEATURES_NF, CLASSES_N, keys_N, np.zeros_like(keys_N)))
+    part = decode_serving(sent(made, state), DIGEST)
+    assert len(np.unique(part["trees_M"])) == 3
+    assert (made.probabilities(made.from_serving(part), FEATURES_NF) == made.probabilities(state, FEATURES_NF)).all()
+
+
+def test_features_that_there_are_not_are_refused() -> None:
+    """Answers would look for them."""
+    made = learner_of("naive_bayes", {"form": "bernoulli", "select": 3}, "class")
+    part = made.to_serving(learned(made, points_of(CODES_NF, CLASSES_N)))
+    for place in (-1, FEATURES):
+        wrong = part["chosen"].copy()
+        wrong[0] = place
+        with pytest.raises(Corrupt, match="not this learner's"):
+            made.from_serving({**part, "chosen": wrong})
+
+
+@pytest.mark.parametrize(("learner", "arguments", "target"), CASES, ids=IDS)
 def test_it_has_nothing_of_single_data_points(learner: str, arguments: dict[str, Any], target: str) -> None:
     """No feature, number, count, sum or candidate of the checkpoint is among its numbers."""
     made, features_NF = learner_of(learner, arguments, target), features_of(arguments)
