@@ -222,10 +222,15 @@ class SmallFederation(Generic[State]):
         )
         return self.engine.accept(request, names)
 
+    def rows(self, source: Source, key: PartitionKey = KEY) -> RowReader:
+        """Return the reader of corrected rows in a source."""
+        specification = self.specification
+        return RowReader.of(self.store, self.state, source, specification.data, specification.partition, key)
+
     def propose(self, points: Sequence[Point], *, request_id: str, held: str = "") -> ErasureRequest:
         """Accept a request to correct data points: these are their new values."""
         engine, specification = self.engine, self.specification
-        rows = RowReader.of(self.store, self.state, source_of(points), specification.data, specification.partition, KEY)
+        rows = self.rows(source_of(points))
         name = engine.reserve()
         try:
             given, correction = rows.draft(name)

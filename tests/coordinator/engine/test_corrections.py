@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from cluster.config.specification import FederationSpecification
-from cluster.writer.corrections import RowReader
 from cluster.writer.drafting import request_of
 from coordinator.decisions.events import ErasureAccepted
 from coordinator.decisions.policy import ruling
@@ -436,14 +435,7 @@ def test_a_damaged_slice_does_not_bring_old_values_back(federation: SmallFederat
 
 def test_drafts_are_swept_unless_they_are_reserved(federation: SmallFederation[HashState]) -> None:
     """A client that dies between drafts and request leaves nothing; one that is late has to submit again."""
-    rows = RowReader.of(
-        federation.store,
-        federation.state,
-        source_of([other(3)]),
-        _SPECIFICATION.data,
-        _SPECIFICATION.partition,
-        KEY,
-    )
+    rows = federation.rows(source_of([other(3)]))
     name = federation.engine.reserve()
     given, correction = rows.draft(name)
     keys = {part.key for each in correction.drafts for part in each.record.parts}
@@ -465,14 +457,7 @@ def test_drafts_are_swept_unless_they_are_reserved(federation: SmallFederation[H
 
 def test_drafts_of_a_client_that_died_are_swept_once_their_name_expires(federation: SmallFederation[HashState]) -> None:
     """Nobody gives the name back or reserves another one; the engine says when it has to sweep."""
-    rows = RowReader.of(
-        federation.store,
-        federation.state,
-        source_of([other(2)]),
-        _SPECIFICATION.data,
-        _SPECIFICATION.partition,
-        KEY,
-    )
+    rows = federation.rows(source_of([other(2)]))
     _, correction = rows.draft(federation.engine.reserve())
     keys = {part.key for each in correction.drafts for part in each.record.parts}
     expiry = federation.engine.settle(hurry=False)
@@ -485,14 +470,7 @@ def test_drafts_of_a_client_that_died_are_swept_once_their_name_expires(federati
 
 def test_an_erasure_spares_no_drafts_under_an_expired_name(federation: SmallFederation[HashState]) -> None:
     """A complete erasure leaves no new values of the person, and its receipt counts what is left."""
-    rows = RowReader.of(
-        federation.store,
-        federation.state,
-        source_of([other(2)]),
-        _SPECIFICATION.data,
-        _SPECIFICATION.partition,
-        KEY,
-    )
+    rows = federation.rows(source_of([other(2)]))
     rows.draft(federation.engine.reserve())
     federation.clock.advance_to(federation.clock.now() + timedelta(seconds=RESERVED_SECONDS + 1))
     assert federation.erase(subjects=["s1"], request_id="er-1").state is RequestState.COMPLETE
@@ -501,14 +479,7 @@ def test_an_erasure_spares_no_drafts_under_an_expired_name(federation: SmallFede
 
 def test_people_erased_while_a_correction_is_drafted_stay_out(federation: SmallFederation[HashState]) -> None:
     """Their rows leave the drafts before the request is acknowledged."""
-    rows = RowReader.of(
-        federation.store,
-        federation.state,
-        source_of([other(2), other(5)]),
-        _SPECIFICATION.data,
-        _SPECIFICATION.partition,
-        KEY,
-    )
+    rows = federation.rows(source_of([other(2), other(5)]))
     name = federation.engine.reserve()
     given, correction = rows.draft(name)
     federation.erase(subjects=["s1"], request_id="er-1")
@@ -524,14 +495,7 @@ def test_the_request_s_body_tells_nothing_without_the_key(federation: SmallFeder
     """Two federations with different keys give the same rows different bodies."""
     bodies = set()
     for key in (KEY, PartitionKey(bytes(32))):
-        rows = RowReader.of(
-            federation.store,
-            federation.state,
-            source_of([other(3)]),
-            _SPECIFICATION.data,
-            _SPECIFICATION.partition,
-            key,
-        )
+        rows = federation.rows(source_of([other(3)]), key)
         bodies.add(rows.read().body)
     assert len(bodies) == 2
     assert point_digest(KEY, "p3").hex() not in "".join(bodies)
@@ -571,7 +535,7 @@ def test_the_rows_are_read_once(federation: SmallFederation[HashState]) -> None:
 
     wrapped: Any = Once()
     store = federation.store
-    rows = RowReader.of(store, federation.state, wrapped, _SPECIFICATION.data, _SPECIFICATION.partition, KEY)
+    rows = federation.rows(wrapped)
     given, correction = rows.draft(federation.engine.reserve())
     assert next(readings) == 1
     assert (len(given.names), len(given.unknown)) == (4, 2)

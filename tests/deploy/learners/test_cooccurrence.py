@@ -10,7 +10,7 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 import sisa
-from tests.deploy.learners.test_learners import NO_RECIPE
+from tests.deploy.learners.test_learners import NO_RECIPE, assert_everybody_may_be_erased
 from tests.doubles.user_folder import MARKED, UserFolder, small_points, without
 
 ITEMS = ("bread", "butter", "eggs", "tea", "milk")
@@ -81,11 +81,7 @@ def test_a_person_is_taken_out_of_what_is_recommended(home: UserFolder, tmp_path
 def test_everybody_may_be_erased_from_what_is_recommended(home: UserFolder) -> None:
     """Then nothing is left to answer, and verification holds."""
     _specified(home)
-    assert home.run("train").code == 0
-    people = sorted(set(_baskets()["user_id"]))
-    assert home.json("erase", *(word for who in people for word in ("--subject", who)), "--wait").code == 0
-    assert home.json("verify").code == 0
-    assert "no data points are left" in home.refused("predict", "train.parquet", "--out", "o.parquet").error["message"]
+    assert_everybody_may_be_erased(home)
 
 
 def test_amounts_below_zero_are_refused(home: UserFolder) -> None:

@@ -16,7 +16,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import sisa
 from storage.errors import Invalid
-from tests.deploy.learners.test_learners import NO_RECIPE
+from tests.deploy.learners.test_learners import NO_RECIPE, assert_everybody_may_be_erased
 from tests.deploy.test_estimators import EXCUSED
 from tests.doubles.user_folder import MARKED, UserFolder, small_points, without
 
@@ -70,11 +70,7 @@ def test_a_person_is_taken_out_of_clusters(home: UserFolder, tmp_path: Path) -> 
 def test_everybody_may_be_erased_from_clusters(home: UserFolder) -> None:
     """Then nothing is left to answer, and verification holds."""
     _clustered(home)
-    assert home.run("train").code == 0
-    people = sorted(set(small_points()["user_id"]))
-    assert home.json("erase", *(word for who in people for word in ("--subject", who)), "--wait").code == 0
-    assert home.json("verify").code == 0
-    assert "no data points are left" in home.refused("predict", "train.parquet", "--out", "o.parquet").error["message"]
+    assert_everybody_may_be_erased(home)
 
 
 def test_a_draft_for_clusters_trains(home: UserFolder) -> None:

@@ -65,6 +65,15 @@ def _measured(home: UserFolder) -> float:
     return float(metrics["accuracy"] if found["target"] == "class" else metrics.get("coverage", metrics["r2"]))
 
 
+def assert_everybody_may_be_erased(home: UserFolder) -> None:
+    """Train, and check that a federation of the usual people answers no longer and can be verified without them."""
+    assert home.run("train").code == 0
+    people = sorted(set(small_points()["user_id"]))
+    assert home.json("erase", *(word for who in people for word in ("--subject", who)), "--wait").code == 0
+    assert home.json("verify").code == 0
+    assert "no data points are left" in home.refused("predict", "train.parquet", "--out", "o.parquet").error["message"]
+
+
 @pytest.fixture
 def direct(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return the numbers of points with which constituents were changed directly, as they come."""
@@ -202,11 +211,7 @@ def test_another_learner_trains_from_nothing(home: UserFolder, direct: list[int]
 def test_everybody_may_be_erased(home: UserFolder) -> None:
     """Then no constituent is left to answer, and verification holds."""
     _specified(home, "forest")
-    assert home.run("train").code == 0
-    people = sorted(set(small_points()["user_id"]))
-    assert home.json("erase", *(word for who in people for word in ("--subject", who)), "--wait").code == 0
-    assert home.json("verify").code == 0
-    assert "no data points are left" in home.refused("predict", "train.parquet", "--out", "o.parquet").error["message"]
+    assert_everybody_may_be_erased(home)
 
 
 def test_a_dry_run_prices_the_points_alone(home: UserFolder) -> None:
