@@ -24,7 +24,7 @@ from coordinator.settings import ErasureSettings
 from coordinator.verification import scan_residue
 from shards.routing import PartitionKey, point_digest
 from storage.errors import Conflict, Corrupt, Invalid, Unavailable
-from storage.objects import ObjectStore
+from storage.objects import ObjectKey, ObjectStore
 from storage.stores.memory import MemoryStore
 from tests.doubles.corrected import essence
 from tests.doubles.federation import (
@@ -475,6 +475,23 @@ def test_an_erasure_spares_no_drafts_under_an_expired_name(federation: SmallFede
     federation.clock.advance_to(federation.clock.now() + timedelta(seconds=RESERVED_SECONDS + 1))
     assert federation.erase(subjects=["s1"], request_id="er-1").state is RequestState.COMPLETE
     assert scan_residue(federation.store, federation.state).found == ()
+
+
+def test_rows_of_erased_people_are_not_written(
+    federation: SmallFederation[HashState], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even until the request is accepted, nor in a draft that is made smaller afterwards."""
+    federation.erase(subjects=["s1"], request_id="er-1")
+    written = []
+    put = MemoryStore.put_if_absent
+
+    def noted(store: MemoryStore, key: ObjectKey, payload: bytes) -> object:
+        written.append(key)
+        return put(store, key, payload)
+
+    monkeypatch.setattr(MemoryStore, "put_if_absent", noted)
+    given, correction = federation.rows(source_of([other(2)])).draft(federation.engine.reserve())
+    assert (len(given.unknown), correction.drafts, written) == (1, (), [])
 
 
 def test_people_erased_while_a_correction_is_drafted_stay_out(federation: SmallFederation[HashState]) -> None:
