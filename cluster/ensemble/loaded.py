@@ -14,12 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.config.specification import FederationSpecification
+from cluster.runtime.learners import learner_of
 from cluster.runtime.user_code import make_importable, working_in
 from coordinator.aggregation import AnsweredBy, ModelFailed, Rule, aggregate, model_failed
 from coordinator.state import FederationState, servable
 from shards.learner_kinds.guarantees import EXACT
 from shards.learners.protocol import Learner, Serves, answering, answering_from
-from shards.learners.registry import code_digest, fix_numerics, open_learner
+from shards.learners.registry import code_digest, fix_numerics
 from shards.learners.tensors import OTHER_DIGEST, decode_serving, encode_serving
 from shards.learners.torch.code_manifest import CodeManifest
 from shards.learners.torch.rehearsal import recorded_manifest
@@ -126,7 +127,7 @@ class Ensemble:
         """
         make_importable(specification.folder)
         fix_numerics(specification.model, specification.cluster.threads_per_worker, "cpu")
-        learner = _learner(specification, width)
+        learner = learner_of(specification, width)
         known = dict(zip(loaded.checkpoints, loaded.constituents, strict=True)) if loaded else {}
         with working_in(specification.folder) if specification.model.files else nullcontext():
             learner.initial(ShardId(0))  # imports all of the model's code
@@ -193,7 +194,7 @@ def serving_part(
     if specification.model.recorded_learner is None:
         return payload
     fix_numerics(specification.model, specification.cluster.threads_per_worker, "cpu")
-    learner = _learner(specification, width)
+    learner = learner_of(specification, width)
     if not isinstance(learner, Serves):
         raise InvariantBroken("a learner without a part that serves was let through")
     return encode_serving(learner.to_serving(learner.from_bytes(payload, name[0])), name[1])
@@ -209,18 +210,6 @@ def open_serving(learner: Learner[Any], payload: bytes, name: tuple[ShardId, Sha
     if sha256(payload) != name[1]:
         raise Corrupt(OTHER_DIGEST, "Fetch it again.")
     return answering_from(learner, payload, name[0])
-
-
-def _learner(specification: FederationSpecification, width: int) -> Learner[Any]:
-    return open_learner(
-        model=specification.model,
-        training=specification.training,
-        inputs=width,
-        classes=len(specification.data.predicted.names),
-        target=specification.data.target,
-        slices=specification.partition.slices,
-        shape=specification.data.input_shape,
-    )
 
 
 def _manifest(store: ObjectStore, width: int, configuration: Configuration | None) -> CodeManifest | None:

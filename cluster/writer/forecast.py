@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 
 from cluster.config.specification import FederationSpecification
+from cluster.runtime.learners import learner_of
 from cluster.runtime.user_code import make_importable
 from cluster.writer.trial import (
     Tried,
@@ -30,7 +31,7 @@ from shards.data.readers import Wanted
 from shards.data.sources import Source
 from shards.learner_kinds.kinds import LEARNERS
 from shards.learners.protocol import Learner
-from shards.learners.registry import code_digest, fix_numerics, open_learner
+from shards.learners.registry import code_digest, fix_numerics
 from shards.lineage import Configuration, Lineage, NumericsProfile, expected_lineages
 from shards.points import ShardPoints
 from shards.schedule import slice_epochs
@@ -118,15 +119,7 @@ def trial_basis(specification: FederationSpecification, source: Source, points: 
     width = feature_width(source, data)
     make_importable(specification.folder)
     profile = fix_numerics(specification.model, specification.cluster.threads_per_worker, "cpu")
-    learner = open_learner(
-        model=specification.model,
-        training=replace(training, epochs=epochs),
-        inputs=width,
-        classes=len(data.predicted.names),
-        target=data.target,
-        slices=1,
-        shape=data.input_shape,
-    )
+    learner = _in_one_slice(replace(specification, training=replace(training, epochs=epochs)), width)
     points = _count(source, data.id) if points is None else points
     # Without batches, an epoch of few data points costs as much as that of many.
     batch = max(1, points // specification.partition.shards // _TRIAL_STEPS) if has_own_epochs else training.batch_size
@@ -194,7 +187,7 @@ def stored_basis(
             checkpoint_bytes=max(each.payload_bytes for shard in state.shards for each in shard.chain),
             measured=False,
         )
-    learner = _learner(specification, width)
+    learner = _in_one_slice(specification, width)
     return replace(
         basis, direct_seconds=taken_out_of_store(learner, store, state, scale, _some_lineage(profile), clock)
     )
@@ -209,7 +202,9 @@ def _tried(specification: FederationSpecification, sample: ShardPoints, points: 
         model = replace(model, arguments={**model.arguments, name: _TRIED_PARTS})
     times = every / min(every, _TRIED_PARTS)
     width = sample.features_NF.shape[1]
-    found = tried(_learner(replace(specification, model=model), width), sample, points, _some_lineage(profile), clock)
+    found = tried(
+        _in_one_slice(replace(specification, model=model), width), sample, points, _some_lineage(profile), clock
+    )
     return Tried(
         seconds=found.seconds * times,
         checkpoint_bytes=round(found.checkpoint_bytes * times),
@@ -217,15 +212,9 @@ def _tried(specification: FederationSpecification, sample: ShardPoints, points: 
     )
 
 
-def _learner(specification: FederationSpecification, width: int) -> Learner[Any]:
-    return open_learner(
-        model=specification.model,
-        training=specification.training,
-        inputs=width,
-        classes=len(specification.data.predicted.names),
-        target=specification.data.target,
-        slices=1,
-    )
+def _in_one_slice(specification: FederationSpecification, width: int) -> Learner[Any]:
+    """Return the learner of shards that are a single slice."""
+    return learner_of(replace(specification, partition=replace(specification.partition, slices=1)), width)
 
 
 def _most(width: int) -> int:

@@ -8,11 +8,11 @@ from itertools import count
 import numpy as np
 
 from cluster.config.specification import FederationSpecification, bit_settings, settings_record
+from cluster.runtime.learners import learner_of
 from coordinator.engine.tasks import train_task
 from coordinator.state import FederationState
 from shards.learner_kinds.guarantees import recorded_guarantee
-from shards.learners.protocol import Learner
-from shards.learners.registry import code_digest, fix_numerics, open_learner
+from shards.learners.registry import code_digest, fix_numerics
 from shards.learners.torch.checkpoint import decode_checkpoint
 from shards.learners.torch.learner import TorchState
 from shards.learners.trainer import ConstituentTrainer, SliceLearned, read_checkpoint
@@ -41,19 +41,6 @@ def conditions(specification: FederationSpecification) -> Configuration:
         profile=fix_numerics(specification.model, specification.cluster.threads_per_worker, "cpu"),
         learner=specification.model.recorded_learner,
         guarantee=recorded_guarantee(specification.model.promise),
-    )
-
-
-def learner_of(specification: FederationSpecification, width: int) -> Learner[TorchState]:
-    """Return a new learner for the specification."""
-    return open_learner(
-        model=specification.model,
-        training=specification.training,
-        inputs=width,
-        classes=len(specification.data.predicted.names),
-        target=specification.data.target,
-        slices=specification.partition.slices,
-        shape=specification.data.input_shape,
     )
 
 

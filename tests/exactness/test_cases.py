@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from cluster.config.specification import FederationSpecification
+from cluster.runtime.learners import learner_of
 from coordinator.engine.tasks import train_task
 from coordinator.requests import RequestState
 from coordinator.state import servable
@@ -23,7 +24,6 @@ from tests.exactness.federations import (
     checkpoints,
     digests,
     federation_of,
-    learner_of,
     make_points,
     train_alone,
 )

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from cluster.config.specification import FederationSpecification
+from cluster.runtime.learners import learner_of
 from shards.learners.torch.checkpoint import decode_checkpoint
 from shards.slices.files import load_shard
 from shards.specification import ModelSettings, ShardId, TrainingSettings
 from storage.errors import Invalid
 from tests.doubles.federation import specification_of, survivors
-from tests.exactness.federations import assert_exact, checkpoints, federation_of, learner_of, make_points, train_alone
+from tests.exactness.federations import assert_exact, checkpoints, federation_of, make_points, train_alone
 
 _EXACT = ["Remembering", "Tied", "Counting", "lazy", "frozen", "normed", "transposed", "double", "Recurrent"]
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from cluster.runtime.learners import learner_of
 from coordinator.engine.tasks import train_task
 from shards.learners.torch.learner import TorchState
 from shards.learners.torch.seeding import check_numerics, set_numerics
@@ -14,7 +15,7 @@ from shards.learners.trainer import ConstituentTrainer
 from shards.specification import ShardId
 from storage.errors import Fenced, Invalid
 from tests.doubles.federation import specification_of
-from tests.exactness.federations import federation_of, learner_of, make_points
+from tests.exactness.federations import federation_of, make_points
 
 
 def test_a_superseded_worker_deletes_its_checkpoint() -> None:

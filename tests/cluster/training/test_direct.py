@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from cluster.runtime.learners import learner_of
 from cluster.training.worker import Worker, WorkerSetup
 from coordinator.engine.tasks import Revisions, train_task
 from shards.learners.trainer import ConstituentTrainer, SliceLearned, TrainTask
@@ -15,7 +16,7 @@ from shards.specification import ModelSettings, ShardId
 from storage.digests import sha256
 from storage.stores.memory import MemoryStore
 from tests.doubles.federation import SmallFederation, specification_of, survivors
-from tests.exactness.federations import federation_of, learner_of, make_points, retrained
+from tests.exactness.federations import federation_of, make_points, retrained
 
 POINTS = make_points(4, 40, most_each=1)
 MANY = make_points(5, 260, most_each=1)
