@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import cast
 
 import pytest
 
 from coordinator.decisions.decide import decide
 from coordinator.decisions.events import CheckpointWritten, ConstituentRefuted, TrainingConfigured
 from coordinator.engine.codec import decode_event, decode_state, encode_event, encode_state
+from coordinator.ports import WorkerPool
 from coordinator.receipts.evidence import collect_evidence, statement
 from coordinator.receipts.statements import Refuted, statement_owed
 from coordinator.requests import Refutation
 from coordinator.sites import TookPart, answered_together
 from coordinator.status import describe_federation, for_the_public
+from coordinator.verification import prove_shards
 from shards.learner_kinds.guarantees import Certified
+from shards.learners.trainer import ResidualFound, TrainTask
 from shards.lineage import Accounted
 from shards.routing import SliceId
 from shards.specification import ShardId, SliceIndex
 from tests.coordinator.receipts.facts import SCAN, STORE, accepted, purged, quarantined, trained
-from tests.coordinator.records import checkpoint_of, configuration, federation
+from tests.coordinator.records import DATA, checkpoint_of, configuration, federation
 from tests.coordinator.test_state import NOW
 
 CERTIFIED = replace(configuration(), guarantee=Certified(epsilon=0.5, delta=1e-5))
@@ -123,6 +128,40 @@ def test_a_statement_of_a_wrong_constituent_says_what_was_compared(chosen: objec
     assert isinstance(stated, Refuted)
     assert said in stated.predicate("")["proves"]
     assert ("which of the two" in stated.predicate("")["does_not_prove"]) == (chosen is _EXACT)
+
+
+@pytest.mark.parametrize(
+    ("residual", "found", "recorded", "holds"),
+    [
+        (0.01, (0.012, 0.5), (0.0125, 0.5), True),  # the record is rounded up to hundredths of the budget
+        (0.012, (0.012, 0.5), (0.0125, 0.5), True),
+        (0.013, (0.012, 0.5), (0.0125, 0.5), False),
+        (0.01, (0.6, 0.5), (0.6, 0.5), False),
+        (0.01, (0.012, 0.5), (0.01, 0.5), False),
+        (0.01, (0.012, 0.5), (0.0125, 0.4), False),
+        (0.01, (0.012, 0.5), None, False),
+    ],
+)
+def test_a_certified_constituent_is_proved_by_its_account(
+    residual: float, found: tuple[float, float], recorded: tuple[float, float] | None, *, holds: bool
+) -> None:
+    """It is at most as far from its optimum as its checkpoint says, within its budget, and the record says the same."""
+    account = Accounted(spent=found[0], budget=found[1])
+    in_record = None if recorded is None else Accounted(spent=recorded[0], budget=recorded[1])
+    settings = {"model": {}, "training": {"epochs": 1}, "data": {"scale": 1.0}}
+    chosen = TrainingConfigured(settings=settings, configuration=replace(CERTIFIED, learner="certified_linear"))
+    state, _ = decide(replace(federation((5, 4, 3)), data=DATA), chosen)
+    checkpoint = replace(checkpoint_of(state.lineages(ShardId(0))[0]), accounted=in_record)
+    learned, _ = decide(state, CheckpointWritten(shard=ShardId(0), checkpoint=checkpoint, at=""))
+
+    class Pool:
+        def train(self, tasks: Sequence[TrainTask]) -> Iterator[ResidualFound]:
+            for task in tasks:
+                yield ResidualFound(shard=task.shard, residual=residual, accounted=account)
+
+    (proof,) = prove_shards(learned, [ShardId(0)], cast("WorkerPool", Pool()), lambda _: None)
+    assert (proof.holds, proof.exact, proof.residual, proof.accounted) == (holds, False, residual, found[0])
+    assert (proof.refutation is None) == holds
 
 
 def test_an_answer_of_several_sites_has_the_weakest_guarantee() -> None:

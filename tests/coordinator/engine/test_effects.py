@@ -205,7 +205,9 @@ def _measure(generation: int, shares: dict[str, float | None] | None, **metrics:
 
 
 def test_alarms_name_what_fell_by_more_than_the_margin() -> None:
-    """Classes by their share, numbers by their error; with a margin of 1 nothing has an alarm."""
+    """Classes by their share, numbers and clusters by their error, recommendations by their hits; with a margin of 1
+    nothing has an alarm.
+    """
     before = _measure(1, {"a": 0.9, "b": 0.9, "c": None, "d": 0.5})
     after = _measure(2, {"a": 0.84, "b": 0.86, "c": 0.1, "d": None})
     assert ErasureEffect(before=before, after=after, margin=0.05).alarms == ("a",)
@@ -218,6 +220,10 @@ def test_alarms_name_what_fell_by_more_than_the_margin() -> None:
     near, far = _measure(1, None, inertia=2.0), _measure(2, None, inertia=2.2)
     assert ErasureEffect(before=near, after=far, margin=0.05).alarms == ("inertia",)
     assert ErasureEffect(before=near, after=far, margin=0.2).alarms == ()
+    good, worse = _measure(1, None, hit_rate=0.5, mrr=0.4), _measure(2, None, hit_rate=0.4, mrr=0.1)
+    assert ErasureEffect(before=good, after=worse, margin=0.05).alarms == ("hit_rate",)
+    assert ErasureEffect(before=good, after=worse, margin=0.2).alarms == ()
+    assert ErasureEffect(before=worse, after=good, margin=0.05).alarms == ()
 
 
 def test_a_margin_is_above_0() -> None:

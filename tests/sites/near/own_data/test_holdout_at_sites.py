@@ -15,6 +15,7 @@ from cluster.sites.federation import SiteFederation, connect_sites
 from cluster.sites.link import NearSite
 from cluster.sites.simulation import simulated
 from coordinator.engine.ledger import read_state
+from coordinator.status import RequestStatus
 from storage.errors import Conflict, Invalid
 from tests.doubles.user_folder import Columns, run, without
 from tests.sites.near.served import served
@@ -142,6 +143,7 @@ def test_an_erasure_is_measured_at_its_site_alone(tmp_path: Path) -> None:
         assert '"before":' not in json.dumps(status)
     with connect_sites(folders.config) as federation:
         assert all(each.measure is None and not each.is_measured for each in statuses(federation).values())
+        assert federation.link("south").train().measure is None
         assert federation.withdraw("north", "it leaves").membership == "purged"
     state = read_state(folders.objects("north"))
     assert state is not None
@@ -165,6 +167,16 @@ def test_a_withdrawn_site_with_hold_out_points_alone_is_not_purged(folders: Site
         with pytest.raises(Conflict, match="the request id was used before"):
             federation.withdraw("north", "it leaves")
         assert federation.status().sites[0].membership == "withdrawn"
+    with connect_sites(folders.config, link_to=_OfAnEarlierRelease) as federation:
+        assert federation.withdraw("north", "it leaves").membership == "withdrawn"
+
+
+class _OfAnEarlierRelease(NearSite):
+    """A site whose server does not count hold-out points as data of the people who are erased."""
+
+    def erase_everyone(self, request_id: str) -> RequestStatus:
+        """Repeat a request that is complete."""
+        return self.request(request_id)
 
 
 def test_no_site_is_asked_that_keeps_its_measures(folders: SiteFolders) -> None:
