@@ -204,9 +204,8 @@ class SiteFederation:
             else:
                 link = self._links[site.name]
                 try:
-                    self.roster.advance(
-                        site.name, link.standing
-                    )  # one that was set back may hold again what was erased
+                    # One that was set back may hold again what was erased.
+                    self.roster.advance(site.name, link.standing)
                     found[site.name] = link.measure()
                 except SisaError as error:
                     absent[site.name] = error.fact

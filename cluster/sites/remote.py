@@ -11,7 +11,6 @@ Shape legend: N points, F features, S scores.
 
 from __future__ import annotations
 
-import math
 import os
 import ssl
 from collections import deque
@@ -40,6 +39,10 @@ _ATTEMPTS: Final = 8
 
 _PIECE_BYTES: Final = 8 << 20
 """Size of the features in one request."""
+
+_MOST_POINTS: Final = 1 << 53
+_LARGEST_MEASURE: Final = 1e100
+"""Data points are float32: neither a measure nor its square, times their number, gets out of a double."""
 
 _MOST_BYTES: Final = 1 << 30
 """Size of one answer, checkpoints included."""
@@ -169,7 +172,8 @@ class RemoteSite:
                 raise Unavailable(
                     "the site's server is too old to report measures", "Ask its operator to upgrade it.", site=self.name
                 ) from error
-        if found.points < 1 or found.generation < 1 or not all(map(math.isfinite, found.metrics.values())):
+        is_possible = 1 <= found.points <= _MOST_POINTS and found.generation >= 1
+        if not is_possible or not all(abs(value) <= _LARGEST_MEASURE for value in found.metrics.values()):
             raise Corrupt("the site reports an impossible measure, which was not used", "Check the site's server.")
         return found
 

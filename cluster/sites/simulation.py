@@ -36,9 +36,8 @@ def _simulated(site: ListedSite) -> ListedSite:
     )
     own = site.specification
     data = own.data
-    if is_on_s3(data.train) or is_on_s3(
-        data.held_out_source or ""
-    ):  # keeps the data's own server and credentials, which are left out below
+    # Which keeps the data's own server and credentials, which are left out below.
+    if is_on_s3(data.train) or is_on_s3(data.held_out_source or ""):
         data = replace(data, endpoint=own.data_endpoint, credentials=own.data_credentials)
     threads = own.cluster.threads_per_worker  # part of the numerics profile (E7)
     return ListedSite(

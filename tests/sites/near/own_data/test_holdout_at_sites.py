@@ -221,12 +221,12 @@ def test_measures_of_sites_are_combined_by_points(tmp_path: Path, is_near: bool)
                 ["north"],
                 {"south": "the site's server is too old to report measures"},
             )
-            world.sites["south"].boundary.forged["/v1/measure"] = (
-                200,
-                b'{"generation":1,"points":0,"metrics":{},"at":""}',
-            )
-            with connect_sites(folders.config) as federation:
-                assert "impossible measure" in federation.measures().absent["south"]
+            for points, value in ((0, "0.5"), (-8, "0.5"), ("1" * 400, "0.5"), (8, "1e200"), (8, "-1e999"), (8, "NaN")):
+                body = f'{{"generation":1,"points":{points},"metrics":{{"accuracy":{value}}},"at":""}}'
+                world.sites["south"].boundary.forged["/v1/measure"] = (200, body.encode())
+                with connect_sites(folders.config) as federation:
+                    forged = federation.measures()
+                assert (list(forged.sites), bool(forged.absent["south"])) == (["north"], True)
 
 
 def test_a_site_that_is_set_back_or_not_measured_reports_nothing(tmp_path: Path) -> None:
