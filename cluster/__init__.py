@@ -28,6 +28,7 @@ Owns the words: worker, federation.
     backups/            backups, made and restored
     sites/              federations of several sites
     serving/            the HTTP API
+    experiments/        the laboratory
 """
 
 from __future__ import annotations

@@ -17,7 +17,14 @@ from shards.encoders import ImageEncoder, TokensEncoder
 from shards.encoding import Encoding, InputShape, encoding_of
 from shards.learner_kinds.admissible import Admissible
 from shards.learner_kinds.guarantees import ASKED, Guarantee, guarantee_problem
-from shards.learner_kinds.kinds import LEARNERS, TORCH, LearnerArguments, arguments_record, read_arguments
+from shards.learner_kinds.kinds import (
+    LEARNERS,
+    TORCH,
+    LearnerArguments,
+    arguments_record,
+    learner_problems,
+    read_arguments,
+)
 from shards.recipe.learning_rate import schedule_problems
 from shards.recipe.optimizers import OPTIMIZERS, argument_problems, belongs_to
 from shards.schedule import minimum_epochs
@@ -306,14 +313,8 @@ class ModelSettings:
     """What erasures have to promise: ``exact``; ``certified`` is for learners that promise no more than that."""
 
     def __post_init__(self) -> None:
-        problems = []
-        if self.learner not in LEARNERS:
-            problems.append(f"learner must be one of {', '.join(LEARNERS)}, got {self.learner!r}")
-        elif self.learner != TORCH:
-            problems += read_arguments(self.learner, self.arguments)[1]
-            for name in ("factory", "files"):
-                if getattr(self, name) not in {_USUAL_FACTORY, ()}:
-                    problems.append(f"{name} belongs to the learner torch, learner is {self.learner}: leave it out")
+        of_torch = [name for name in ("factory", "files") if getattr(self, name) not in {_USUAL_FACTORY, ()}]
+        problems = learner_problems(self.learner, self.arguments, self.guarantee, of_torch)
         if not problems and (refused := guarantee_problem(self.learner, self.promise, self.guarantee)):
             problems.append(refused)
         for name in self.files:

@@ -31,6 +31,29 @@ PATIENCE_SECONDS: Final = 20.0
 _GRACE_SECONDS: Final = 30.0
 """How long cancelled tasks may take to remove what they wrote."""
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What a crew's tasks do, in words."""
+
+    does: str
+    """As in "a task that reads data"."""
+    do: str
+    """As in "tasks that read data"."""
+    doing: str
+    """As in "reading data: nothing is done yet"."""
+    remedy: str
+    """What to do when tasks keep dying."""
+
+
+READING: Final = Work(
+    does="reads data",
+    do="read data",
+    doing="reading data",
+    remedy="Check Ray's logs, and the memory: [cluster] ingest_workers tasks run at once, and each may take [data]"
+    " ingest_memory_mb.",
+)
+
 _Thing = TypeVar("_Thing")
 _Result = TypeVar("_Result")
 _Shared = ParamSpec("_Shared")
@@ -61,11 +84,14 @@ perform_task = _remote(num_cpus=1, max_retries=0)(perform)
 class RayCrew:
     """Tasks of one processor each, up to ``tasks`` at once. Implements ``shards.slices.parallel_ingest.TaskPool``."""
 
-    def __init__(self, tasks: int, remark: Callable[[str], None], labels: Labels | None = None) -> None:
+    def __init__(
+        self, tasks: int, remark: Callable[[str], None], labels: Labels | None = None, work: Work = READING
+    ) -> None:
         """``remark`` is called with messages for people; tasks run only on nodes with all ``labels``."""
         self._tasks = tasks
         self._remark = remark
         self._labels = labels or {}
+        self._work = work
 
     def __call__(
         self,
@@ -86,6 +112,7 @@ class RayCrew:
             on_result=on_result,
             remark=self._remark,
             labels=self._labels,
+            work=self._work,
             tasks=self._tasks,
             waiting=deque((index, 0) for index in range(len(things))),
         )
@@ -93,21 +120,17 @@ class RayCrew:
         return results
 
 
-def cause_of(error: RayError) -> BaseException:
+def cause_of(error: RayError, work: Work = READING) -> BaseException:
     """Return the error to raise for a failed task: its own error, where that is one of ours."""
     if (refused := refusal_in(str(error), "a node where data are read")) is not None:
         return refused
     if not isinstance(error, RayTaskError):
-        return Unavailable(
-            f"tasks that read data died {MOST_DEATHS} times in a row",
-            "Check Ray's logs, and the memory: [cluster] ingest_workers tasks run at once, and each may take [data]"
-            " ingest_memory_mb.",
-        )
+        return Unavailable(f"tasks that {work.do} died {MOST_DEATHS} times in a row", work.remedy)
     if isinstance(error.cause, SisaError):
         return error.cause
     # Without the error's text, which may quote what was read.
     return SisaError(
-        f"a task that reads data failed with {type(error.cause).__name__}",
+        f"a task that {work.does} failed with {type(error.cause).__name__}",
         "See its traceback, which is the cause of this error.",
     )
 
@@ -121,6 +144,7 @@ class _Shift:
     on_result: Callable[[Any], None]
     remark: Callable[[str], None]
     labels: Labels
+    work: Work
     tasks: int
     waiting: deque[tuple[int, int]]
     running: dict[Any, tuple[int, int]] = field(default_factory=dict)
@@ -137,7 +161,7 @@ class _Shift:
                     self.running[self.submit(index)] = (index, deaths)
                 self._receive(self._next())
         if self.failed is not None:
-            raise cause_of(self.failed[1]) from self.failed[1]
+            raise cause_of(self.failed[1], self.work) from self.failed[1]
         return [self.done[index] for index in sorted(self.done)]
 
     def _is_awaited(self) -> bool:
@@ -157,11 +181,11 @@ class _Shift:
         """Return a description of what tasks that do not end may wait for."""
         if self.labels and not nodes_with(self.labels):
             such = f"no node has the labels {labels_in_words(self.labels)}"
-            return f"waiting for {place_in_words(self.labels)} to read data: {such}"
+            return f"waiting for {place_in_words(self.labels)} to {self.work.do}: {such}"
         free = ray.available_resources().get("CPU", 0)
         if self.done or free >= 1:  # else at work, or waiting for processors: Ray does not say which
             return None
-        return f"reading data: nothing is done yet, and {free:g} CPUs are free in the cluster"
+        return f"{self.work.doing}: nothing is done yet, and {free:g} CPUs are free in the cluster"
 
     def _receive(self, task: Any) -> None:
         index, deaths = self.running.pop(task)
@@ -172,7 +196,7 @@ class _Shift:
         except RayError as error:
             if _may_pass(error) and deaths + 1 < MOST_DEATHS:
                 self.waiting.appendleft((index, deaths + 1))
-                self.remark("a task that reads data was lost: another one does its work from the start")
+                self.remark(f"a task that {self.work.does} was lost: another one does its work from the start")
             else:
                 self._fail(index, error)
             return

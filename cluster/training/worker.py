@@ -36,7 +36,7 @@ from shards.learners.torch.user_modules import UserModules
 from shards.learners.trainer import ConstituentTrainer, TrainingEvent, TrainTask
 from shards.lineage import Configuration, in_force
 from shards.measures import Measures
-from shards.specification import ModelSettings, ShardId, TrainingSettings
+from shards.specification import ModelSettings, ShardId, SliceIndex, TrainingSettings
 from storage.digests import Sha256
 from storage.objects import ObjectStore, new_name
 
@@ -151,6 +151,10 @@ class Worker:
         the other workers (E7), ``Invalid`` when another process would not compute the same bits (E14).
         """
         return self._trainer(task).train(task)
+
+    def epochs(self, width: int, slice_: SliceIndex) -> int:
+        """Return how many epochs a slice takes."""
+        return self._learner(width).epochs(slice_)
 
     def take_out(self, task: TrainTask, most: int) -> Generator[TrainingEvent, None, TrainTask | None]:
         """See ``ConstituentTrainer.take_out``. Raises as ``train`` does."""

@@ -74,7 +74,7 @@ class Workers:
             return self.join()
         if self._near is None:
             check_folder(self._specification.folder)
-            self._near = NearPool(Worker(self._setup()), self.join)
+            self._near = NearPool(Worker(worker_setup(self._specification, self._store)), self.join)
         return self._near
 
     def join(self) -> Pool:
@@ -83,7 +83,9 @@ class Workers:
             check_folder(self._specification.folder)
             with reporting_wait(self._remark, waiting_for_ray(self._specification.cluster)):
                 self._started_ray = join_ray(self._specification.cluster)
-            self._pool = RayPool(self._setup(), self._specification.cluster, self._remark)
+            self._pool = RayPool(
+                worker_setup(self._specification, self._store), self._specification.cluster, self._remark
+            )
         return self._pool
 
     def check_own_place(self) -> None:
@@ -110,20 +112,21 @@ class Workers:
             leave_ray()
             self._started_ray = False
 
-    def _setup(self) -> WorkerSetup:
-        specification = self._specification
-        return WorkerSetup(
-            store=self._store,
-            settings=bit_settings(settings_record(specification)),
-            model=specification.model,
-            training=specification.training,
-            classes=len(specification.data.predicted.names),
-            target=specification.data.target,
-            slices=specification.partition.slices,
-            threads=specification.cluster.threads_per_worker,
-            device="cuda" if specification.cluster.gpus_per_worker else "cpu",
-            import_folder=specification.folder,
-            files=tuple(declared_files(specification.folder, specification.model.files)),
-            labels=specification.cluster.labels,
-            shape=specification.data.input_shape,
-        )
+
+def worker_setup(specification: FederationSpecification, store: ObjectStore) -> WorkerSetup:
+    """Return what the workers of a federation need to know."""
+    return WorkerSetup(
+        store=store,
+        settings=bit_settings(settings_record(specification)),
+        model=specification.model,
+        training=specification.training,
+        classes=len(specification.data.predicted.names),
+        target=specification.data.target,
+        slices=specification.partition.slices,
+        threads=specification.cluster.threads_per_worker,
+        device="cuda" if specification.cluster.gpus_per_worker else "cpu",
+        import_folder=specification.folder,
+        files=tuple(declared_files(specification.folder, specification.model.files)),
+        labels=specification.cluster.labels,
+        shape=specification.data.input_shape,
+    )

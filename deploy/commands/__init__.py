@@ -6,6 +6,7 @@ request  ``sisa request ...``
 rectify  ``sisa rectify``
 inspect  ``sisa doctor``, ``sisa plan``
 launch   ``sisa launch``, ``sisa stop``, ``sisa adopt``
+experiment  ``sisa experiment``
 backups  ``sisa backup``, ``sisa restore``, ``sisa move``
 serve    ``sisa serve``, ``sisa token``
 site     commands for one site of several

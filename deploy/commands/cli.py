@@ -15,6 +15,7 @@ from typer.main import get_command
 from cluster.runtime.guard import check_rooms
 from cluster.runtime.process import leave_no_core
 from deploy.commands.backups import backup, move, restore
+from deploy.commands.experiment import experiment
 from deploy.commands.inspect import doctor, log, plan
 from deploy.commands.keys import keys
 from deploy.commands.launch import adopt, launch, stop
@@ -452,6 +453,7 @@ app.command()(doctor)
 app.command()(plan)
 app.command("log")(log)
 app.command()(keys)
+app.command()(experiment)
 app.command()(launch)
 app.command()(stop)
 app.command()(adopt)

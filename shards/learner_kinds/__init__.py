@@ -2,6 +2,7 @@
 
 kinds       what each can predict, and its arguments
 guarantees  what each promises about erased data points
+approximate  the learners of the laboratory, which a federation refuses
 admissible  what features and labels they take
 bayesian    the arguments of Bayesian linear regression and the conjugate families
 bounds      the bounds of arguments

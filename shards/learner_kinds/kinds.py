@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from operator import attrgetter
 from typing import Any, Final
@@ -19,11 +19,12 @@ from shards.learner_kinds.admissible import (
     Admissible,
     Range,
 )
+from shards.learner_kinds.approximate import LABORATORY
 from shards.learner_kinds.bayesian import BayesianLinearArguments, DirichletArguments, RateArguments
 from shards.learner_kinds.boosting import BoostingArguments
 from shards.learner_kinds.certified import CertifiedLinearArguments
 from shards.learner_kinds.forest import ForestArguments
-from shards.learner_kinds.guarantees import EXACT, Guarantee
+from shards.learner_kinds.guarantees import EXACT, Guarantee, guarantee_problem
 from shards.learner_kinds.k_means import KMeansArguments
 from shards.learner_kinds.leaving import nothing
 from shards.learner_kinds.scikit import ScikitArguments, read_estimator
@@ -205,6 +206,22 @@ def read_arguments(learner: str, given: Mapping[str, Any]) -> tuple[LearnerArgum
     assert not isinstance(made, ScikitArguments)
     problems = [f"arguments.{problem}" for problem in made.problems()]
     return (None if problems else made), problems
+
+
+def learner_problems(learner: str, given: Mapping[str, Any], asked: str, of_torch: Sequence[str]) -> list[str]:
+    """Return what is wrong with a learner's name, or with its arguments.
+
+    ``asked`` is the guarantee asked for, ``of_torch`` are settings that are given and belong to the learner torch.
+    """
+    if learner in LABORATORY:
+        refused = guarantee_problem(learner, LABORATORY[learner], asked)
+        return [] if refused is None else [refused]
+    if learner not in LEARNERS:
+        return [f"learner must be one of {', '.join(LEARNERS)}, got {learner!r}"]
+    if learner == TORCH:
+        return []
+    others = [f"{name} belongs to the learner torch, learner is {learner}: leave it out" for name in of_torch]
+    return read_arguments(learner, given)[1] + others
 
 
 def arguments_record(learner: str, given: Mapping[str, Any]) -> dict[str, Any]:

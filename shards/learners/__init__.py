@@ -11,6 +11,7 @@ torch/       networks
 k_means/     clusters out of which points are taken directly
 boosting/    boosted trees of LightGBM
 certified/   linear models whose erasures are certified
+approximate/  learners that only approximate an erasure, for experiments
 forest/      decision trees out of which points are taken directly
 scikit/      estimators of scikit-learn
 summation/   naive Bayes and ridge: sums over points

@@ -33,7 +33,7 @@ from cluster.training import ingest as ingesting
 from cluster.training import pool, silence
 from cluster.training.pool import RayPool
 from cluster.training.worker import WorkerSetup, WorkerShell
-from cluster.training.workers import Workers
+from cluster.training.workers import Workers, worker_setup
 from shards.slices.ingest import IngestTask
 from shards.tombstones import DigestSet
 from storage.errors import Invalid, InvariantBroken, Unavailable
@@ -167,7 +167,7 @@ class _Asked:
 
 def test_workers_are_placed_by_their_labels(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker's actor has the selector, and without labels none; its setup says where it must be."""
-    asked, setup = _Asked(), Workers(_pinned(), MemoryStore("nobody"), print)._setup()
+    asked, setup = _Asked(), worker_setup(_pinned(), MemoryStore("nobody"))
     monkeypatch.setattr(pool, "WorkerActor", asked)
     for settings in (PINNED, ClusterSettings()):
         RayPool(setup, settings, print)._start()
@@ -277,7 +277,7 @@ def test_coordinator_and_replicas_are_placed_by_their_labels(store: str, monkeyp
 def test_a_worker_that_is_elsewhere_touches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that Ray put on a node without the labels refuses to work, with an error that names no data."""
     monkeypatch.setattr(cluster.training.worker, "keep_silent", lambda: None)
-    setup: WorkerSetup = Workers(_pinned(), MemoryStore("nobody"), print)._setup()
+    setup: WorkerSetup = worker_setup(_pinned(), MemoryStore("nobody"))
     _play(monkeypatch, here={"site": "south"})
     shell: Any = WorkerShell(Sent(setup))
     with pytest.raises(InvariantBroken, match=r"placed on a node without the labels site=north.*\[node=here\]"):

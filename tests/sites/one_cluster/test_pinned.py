@@ -15,7 +15,7 @@ from cluster.release import Sent
 from cluster.runtime.labels import check_here
 from cluster.runtime.task_pool import RayCrew
 from cluster.training.worker import WorkerActor
-from cluster.training.workers import Workers
+from cluster.training.workers import worker_setup
 from coordinator.engine.ledger import read_state
 from storage.errors import Invalid, InvariantBroken, Unavailable
 from tests.doubles.user_folder import UserFolder
@@ -65,7 +65,7 @@ def test_who_is_elsewhere_refuses(sites: Sites, home_at: FolderAtSite) -> None:
     sites.at("north", check_here, {"site": "north"})
     with pytest.raises(InvariantBroken, match="on a node without the labels site=north"):
         sites.at("south", check_here, {"site": "north"})
-    setup = Workers(specification, home.objects, print)._setup()
+    setup = worker_setup(specification, home.objects)
     stray: Any = WorkerActor.options(num_cpus=0, label_selector={"site": "south"}).remote(Sent(setup))
     with pytest.raises(InvariantBroken, match="on a node without the labels site=north"):
         cluster.coordinator_actor.actor.unwrapped(stray.configuration.remote(16))

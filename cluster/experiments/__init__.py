@@ -1,0 +1,10 @@
+"""The laboratory: experiments on real data, each a grid of cells that Ray tasks compute.
+
+catalog     the experiments, by name
+experiment  what an experiment is: settings, cells, rows, figures, a report
+runner      computes the cells that a folder lacks
+results     the folder: settings, rows of each cell, results as JSON, CSV and Markdown
+datasets    the data sets, each checked by its digest
+federation  a whole federation in one process, for measurements
+measured    processor time, accuracies, distances
+"""

@@ -1,0 +1,222 @@
+"""The folder of an experiment: its settings, the rows of each cell, and the results as JSON, CSV and Markdown.
+
+A cell's file is written whole or not at all, so that an experiment goes on where it stopped. One process at a time
+writes to a folder.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from cluster.experiments.experiment import Cell, Check, Experiment, Report, Row, Section, Settings, Table
+from storage.errors import Conflict, Corrupt, Invalid
+from storage.release import RELEASE
+from storage.stores.lock import held
+
+_SETTINGS: Final = "settings.json"
+_CELLS: Final = "cells"
+_LIBRARIES: Final = ("numpy", "ray", "scikit-learn", "torch")
+
+
+class ResultFolder:
+    """Where one run of an experiment keeps its rows."""
+
+    def __init__(self, experiment: Experiment, settings: Settings, path: Path) -> None:
+        self.path = path
+        self._experiment = experiment
+        self._settings = {"experiment": experiment.name, "release": RELEASE, **_plain(settings)}
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Have the folder for this process alone; make it, if there is none.
+
+        Raises ``Conflict`` when another process works there, or when the folder has results of other settings,
+        ``Invalid`` when it cannot be written.
+        """
+        try:
+            (self.path / _CELLS).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise Invalid(
+                f"the folder for the results cannot be made: {error.strerror}",
+                "Name another one with --out.",
+                folder=str(self.path),
+            ) from error
+        try:
+            with held(self.path / ".lock"):
+                self._check_settings()
+                yield
+        except BlockingIOError:
+            raise Conflict(
+                "another process computes results in this folder",
+                "Wait until it ends, or name another with --out.",
+                folder=str(self.path),
+            ) from None
+
+    def _check_settings(self) -> None:
+        file = self.path / _SETTINGS
+        if not file.exists():
+            if any((self.path / _CELLS).iterdir()):
+                raise Conflict(
+                    "the folder has rows, but no settings", "Name another folder with --out.", folder=str(self.path)
+                )
+            _write(file, json.dumps(self._settings, indent=1) + "\n")
+            return
+        found = _read(file)
+        differing = sorted(
+            name for name in found.keys() | self._settings.keys() if found.get(name) != self._settings.get(name)
+        )
+        if differing:
+            name = differing[0]
+            raise Conflict(
+                f"the folder has results of other settings: {name} is {found.get(name)!r} there, and"
+                f" {self._settings.get(name)!r} here",
+                "Name another folder with --out, or remove this one.",
+                folder=str(self.path),
+            )
+
+    def rows_of(self, cell: Cell) -> list[Row] | None:
+        """Return the rows of a cell; None: it was not computed yet."""
+        file = self._file(cell)
+        if not file.exists():
+            return None
+        rows: list[Row] = _read(file)["rows"]
+        return rows
+
+    def keep(self, cell: Cell, rows: Sequence[Row]) -> None:
+        """Write the rows of a cell."""
+        _write(self._file(cell), json.dumps({"cell": cell.name, "rows": _plain(rows)}) + "\n")
+
+    def write_results(self, rows: Sequence[Row], report: Report, finished_at: str) -> None:
+        """Write ``results.json``, ``results.csv`` and ``results.md``."""
+        document = {
+            "name": self._experiment.name,
+            "settings": self._settings,
+            "finished_at": finished_at,
+            "environment": environment(),
+            "rows": rows,
+            "figures": [asdict(figure) for figure in report.figures],
+            "checks": [asdict(check) for check in report.checks],
+        }
+        _write(self.path / "results.json", json.dumps(_plain(document), indent=1) + "\n")
+        _write(self.path / "results.csv", _csv(self._experiment.columns, rows))
+        _write(self.path / "results.md", self._markdown(report, finished_at))
+
+    def _markdown(self, report: Report, finished_at: str) -> str:
+        about = environment()
+        libraries = ", ".join(f"{name} {about[name]}" for name in _LIBRARIES)
+        shown = [Section(title=figure.title, figure=figure.name) for figure in report.figures]
+        named = {section.figure for section in report.sections}
+        parts = [
+            f"# {self._experiment.name}",
+            self._experiment.summary,
+            f"Finished {finished_at}; sisa-ray {RELEASE}, Python {about['python']}, {libraries}; {about['processor']}.",
+            "Settings: " + "; ".join(f"{name} {_setting(value)}" for name, value in self._settings.items()) + ".",
+            *(_section(section) for section in report.sections),
+            *(_section(section) for section in shown if section.figure not in named),
+        ]
+        if report.checks:
+            parts.append(_section(Section(title="Beside earlier figures", table=_checks(report.checks))))
+        return "\n\n".join(parts) + "\n"
+
+    def _file(self, cell: Cell) -> Path:
+        return self.path / _CELLS / f"{cell.name}.json"
+
+
+def environment() -> dict[str, str]:
+    """Return the versions of what computes, and the kind of processor."""
+    return {
+        "release": RELEASE,
+        "python": platform.python_version(),
+        "processor": f"{platform.machine()}, {os.cpu_count()} processors",
+        **{name: version(name) for name in _LIBRARIES},
+    }
+
+
+def _section(section: Section) -> str:
+    parts = [f"## {section.title}"]
+    if section.text:
+        parts.append(section.text)
+    if section.table is not None:
+        parts.append(_table(section.table))
+    if section.figure:
+        parts.append(f"![{section.title}](figures/{section.figure}.svg)")
+    return "\n\n".join(parts)
+
+
+def _table(table: Table) -> str:
+    lines = [table.columns, ["---"] * len(table.columns), *table.rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _checks(checks: Sequence[Check]) -> Table:
+    words = {True: "yes", False: "**no**", None: "not measured"}
+    return Table(
+        columns=["figure", "ours", "expected", "tolerance", "holds", "source", "remark"],
+        rows=[
+            [
+                check.what,
+                _number(check.ours),
+                _number(check.expected),
+                check.tolerance,
+                words[check.holds],
+                check.source,
+                check.remark,
+            ]
+            for check in checks
+        ],
+    )
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _setting(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _csv(columns: Sequence[str], rows: Sequence[Row]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(columns)
+    for row in rows:
+        values = [_plain(row.get(column)) for column in columns]
+        writer.writerow([json.dumps(value) if isinstance(value, dict | list) else value for value in values])
+    return out.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    """Return ``value`` as JSON values; numbers that are not finite become None, since JSON has none."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _read(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise Corrupt("a file of results cannot be read", "Remove it: it is computed again.", file=str(file)) from error
+
+
+def _write(file: Path, text: str) -> None:
+    unfinished = file.with_name(f"{file.name}.partial")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(file)

@@ -1,0 +1,5 @@
+"""Learners that only approximate an erasure, for the laboratory alone: a federation refuses them.
+
+protocol  what an experiment asks of them
+models    softmax regression and a network of one hidden layer, in float64
+"""
