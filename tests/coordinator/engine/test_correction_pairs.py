@@ -27,6 +27,7 @@ from tests.doubles.corrected import Truth, essence
 from tests.doubles.federation import Point, SmallFederation, specification_of
 from tests.doubles.remembered import remembering
 from tests.doubles.workers.fake_learner import HashState
+from tests.volume import spread
 
 _STORES = count()
 _PLAIN = specification_of(shards=2, slices=3)
@@ -213,7 +214,9 @@ def test_each_pair_ends_as_it_must(first: str, then: str, is_held_out: bool) -> 
 @pytest.mark.parametrize("first", [*CORRECTIONS, *OTHERS])
 def test_a_correction_between_any_two(first: str, correction: str, is_held_out: bool) -> None:
     """With something before and after it, of all that may happen, in each of the three ways."""
-    for waits, then in product(_MODES, (*CORRECTIONS, *OTHERS)):
+    every = (*CORRECTIONS, *OTHERS)
+    shift = every.index(first) + CORRECTIONS.index(correction) + is_held_out  # not the same ones in each test
+    for waits, then in spread(list(product(_MODES, every)), 7, shift):
         _check(waits, first, correction, then, is_held_out=is_held_out)
 
 
