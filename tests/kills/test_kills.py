@@ -16,7 +16,7 @@ from tests.volume import one_of_each, seeds_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.volume]
 
-SEEDS = seeds_of(12, few=4)
+SEEDS = seeds_of(12, few=2)
 
 
 def test_the_table_is_complete(runner: CaseRunner) -> None:

@@ -1,6 +1,6 @@
 """Seeded schedules of the whole coordinator: with any faults, races, pauses and deaths, the law holds at every commit.
 
-``make test`` runs 500 seeds; ``make soak`` runs a million. A failure names its seed;
+``make test`` runs 200 seeds; ``make soak`` runs a million. A failure names its seed;
 ``python -m tests.simulation SEED`` repeats it and prints every operation.
 """
 
@@ -22,8 +22,8 @@ from tests.simulation.model.scenario import draw_scenario
 from tests.simulation.simulate import LawBroken, SimulationOutcome, carry_out, simulate
 from tests.volume import seeds_of
 
-SEEDS = seeds_of(10_000, few=500)
-_BLOCK = 500
+SEEDS = seeds_of(10_000, few=200)
+_BLOCK = 200
 _FEW = 40
 
 CORPUS = (
