@@ -1,0 +1,1 @@
+"""Learners of the laboratory, on small data."""
