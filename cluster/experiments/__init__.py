@@ -7,4 +7,5 @@ results     the folder: settings, rows of each cell, results as JSON, CSV and Ma
 datasets    the data sets, each checked by its digest
 federation  a whole federation in one process, for measurements
 measured    processor time, accuracies, distances
+membership  membership inference with one threshold, and what it finds at random
 """
