@@ -58,7 +58,8 @@ def set_numerics(threads: int, device: Device) -> NumericsProfile:
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.set_default_dtype(torch.float32)
     return NumericsProfile(
-        torch=torch.__version__,
+        # A text: torch's own class parses both versions whenever two are compared, as caches of lineages often do.
+        torch=str(torch.__version__),
         threads=threads,
         device=_device_class(device),
         dtype="float32",
