@@ -7,7 +7,7 @@ Shape legend: N points, F features, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -34,7 +34,7 @@ from shards.data.sources import Source, table_source
 from shards.learners.trainer import SliceLearned, TrainingEvent, TrainTask
 from shards.lineage import Configuration
 from shards.routing import Naming, PartitionKey, slice_of, subject_digest
-from shards.specification import ShardId
+from shards.specification import PartitionSettings, ShardId
 from shards.tombstones import DigestSet
 from storage.digests import Sha256
 from storage.objects import new_name
@@ -47,12 +47,26 @@ NAMING: Final = Naming(form="trimmed", by_skeleton=True)
 _WORLDS = count()
 
 
+def key_of_round(number: int) -> PartitionKey:
+    """Return the partition key of a repetition: each routes the same data points elsewhere."""
+    return PartitionKey(b"the laboratory's key, round %04d" % number)
+
+
+def places_of(names: Iterable[str], partition: PartitionSettings, key: PartitionKey) -> list[tuple[int, int]]:
+    """Return the shard (from 0) and slice (from 1) in which each person's data points are."""
+    found = (slice_of(subject_digest(key, name, NAMING), partition.shards, partition.slices, NAMING) for name in names)
+    return [(each.shard, each.slice) for each in found]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spent:
     """What a piece of work took."""
 
     seconds: float
     """Of this process's processor time: reading, training, writing checkpoints, everything."""
+    worker_seconds: float
+    """The part of it that a worker takes: reading slices, training, writing checkpoints. The rest is the coordinator's:
+    journal, manifests, rewriting of slice files, purge."""
     point_epochs: int
     """Data points times epochs in training; of learners that took points out directly, the points taken out."""
     slices: int
@@ -70,6 +84,7 @@ class OwnFederation:
         classes: int,
         tables: Mapping[str, Mapping[str, Any]],
         rows: npt.NDArray[np.int64] | None = None,
+        key: PartitionKey = KEY,
     ) -> None:
         """``tables`` are those of a specification, such as model, training and partition.
 
@@ -77,6 +92,7 @@ class OwnFederation:
         data points names each as the one with all of them did. Raises ``Invalid`` as a specification does.
         """
         named = np.arange(len(labels_N)) if rows is None else rows
+        self._key = key
         self._source = _source(features_NF, labels_N, named)
         self.specification = _specification(classes, tables)
         self._store = MemoryStore(f"laboratory-{next(_WORLDS)}")
@@ -91,7 +107,7 @@ class OwnFederation:
             registrar=Registrar(self._store, clock, new_name),
             described=lambda: StoreEvidence(kind="memory"),
         )
-        self._engine = Engine.start(tools, fresh_state(self.specification, KEY))
+        self._engine = Engine.start(tools, fresh_state(self.specification, key))
         self._clock = clock
         self._requests = count()
 
@@ -106,7 +122,7 @@ class OwnFederation:
     def train(self) -> Spent:
         """Ingest and train on all data points that were not erased; the time is that of training alone."""
         specification = self.specification
-        self._engine.ingest(self._source, specification.data, specification.partition, KEY)
+        self._engine.ingest(self._source, specification.data, specification.partition, self._key)
         data = self._engine.state.data
         assert data is not None
         self._engine.configure(settings_record(specification), self._pool.configuration(data.layout.width, 1))
@@ -114,7 +130,7 @@ class OwnFederation:
 
     def erase(self, rows: Sequence[int]) -> Spent:
         """Erase these data points with one request."""
-        names = DigestSet.of(subjects=(subject_digest(KEY, str(row), NAMING) for row in rows), points=())
+        names = DigestSet.of(subjects=(subject_digest(self._key, str(row), NAMING) for row in rows), points=())
         request = request_of(self.specification, names, f"lab-{next(self._requests)}", self._clock.now())
 
         def act() -> None:
@@ -140,11 +156,7 @@ class OwnFederation:
 
     def places(self, rows: Sequence[int]) -> list[tuple[int, int]]:
         """Return the shard (from 0) and slice (from 1) of each data point."""
-        partition = self.specification.partition
-        found = (
-            slice_of(subject_digest(KEY, str(row), NAMING), partition.shards, partition.slices, NAMING) for row in rows
-        )
-        return [(each.shard, each.slice) for each in found]
+        return places_of([str(row) for row in rows], self.specification.partition, self._key)
 
     @property
     def state(self) -> FederationState:
@@ -162,12 +174,13 @@ class OwnFederation:
         return sum(each.payload_bytes for each in self._store.list("shards/") if "/checkpoints/" in each.key)
 
     def _spent(self, act: Callable[[], object]) -> Spent:
-        before = (self._pool.point_epochs, self._pool.slices)
+        before = (self._pool.worker_seconds, self._pool.point_epochs, self._pool.slices)
         _, seconds = timed(act)
         return Spent(
             seconds=seconds,
-            point_epochs=self._pool.point_epochs - before[0],
-            slices=self._pool.slices - before[1],
+            worker_seconds=self._pool.worker_seconds - before[0],
+            point_epochs=self._pool.point_epochs - before[1],
+            slices=self._pool.slices - before[2],
         )
 
 
@@ -176,6 +189,7 @@ class _OwnPool:
 
     def __init__(self, setup: WorkerSetup) -> None:
         self._worker = Worker(setup)
+        self.worker_seconds = 0.0
         self.point_epochs = 0
         self.slices = 0
 
@@ -187,10 +201,16 @@ class _OwnPool:
     def train(self, tasks: Sequence[TrainTask]) -> Iterator[TrainingEvent]:
         """Do the tasks, and count what they take."""
         for task in tasks:
-            for event in self._worker.train(task):
+            events = self._worker.train(task)
+            while (event := self._next(events)) is not None:
                 if isinstance(event, SliceLearned):
                     self._count(task, event)
                 yield event
+
+    def _next(self, events: Iterator[TrainingEvent]) -> TrainingEvent | None:
+        event, seconds = timed(lambda: next(events, None))
+        self.worker_seconds += seconds
+        return event
 
     def _count(self, task: TrainTask, event: SliceLearned) -> None:
         self.slices += 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cluster.experiments.datasets import load
-from cluster.experiments.federation import OwnFederation
+from cluster.experiments.federation import OwnFederation, key_of_round
 from cluster.experiments.measured import accuracy
 from shards.learner_kinds.approximate import LABORATORY
 from shards.specification import ModelSettings
@@ -19,7 +19,10 @@ NET = {
     "training": {"epochs": 3, "batch_size": 16, "learning_rate": 0.1},
     "partition": {"shards": 3, "slices": 4},
 }
-FOREST = {"model": {"learner": "forest", "arguments": {"trees": 3}}, "partition": {"shards": 2, "slices": 2}}
+FOREST: dict[str, Any] = {
+    "model": {"learner": "forest", "arguments": {"trees": 3}},
+    "partition": {"shards": 2, "slices": 2},
+}
 
 
 @pytest.mark.parametrize("tables", [NET, FOREST], ids=["torch", "forest"])
@@ -40,8 +43,25 @@ def test_an_erasure_ends_in_the_bytes_of_a_full_retrain(tables: dict[str, Any]) 
             assert again.digests == federation.digests
         touched = {shard for shard, _ in federation.places(gone)}
         assert {shard for shard, digest in enumerate(before) if digest != federation.digests[shard]} == touched
+        assert 0 < erased.worker_seconds < erased.seconds
         assert 0 < erased.point_epochs < fresh.point_epochs < trained.point_epochs
         assert accuracy(federation.probabilities(data.test_NF), data.test_labels_N) > 0.5
+
+
+def test_each_round_routes_the_same_data_points_elsewhere() -> None:
+    """By a partition key of its own."""
+    data = load("digits")
+    rows = range(20)
+    found = []
+    for number in range(3):
+        with OwnFederation(
+            data.train_NF[:20], data.train_labels_N[:20], classes=10, tables=FOREST, key=key_of_round(number)
+        ) as federation:
+            federation.train()
+            found.append(federation.places(rows))
+            counted = [(len(shard.slices), shard.slices[0].points) for shard in federation.state.shards]
+            assert counted == [(2, found[-1].count((number, 1))) for number in range(2)]
+    assert len({tuple(each) for each in found}) == 3
 
 
 @pytest.mark.parametrize("name", sorted(LABORATORY))
