@@ -5,7 +5,7 @@ Hold-out slices are exchanged here, too; they cut nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from coordinator.state import FederationState, ShardState
@@ -32,9 +32,12 @@ def with_slices(state: FederationState, changed: Mapping[SliceId, SliceRecord]) 
         shards[place.shard] = replace(was, slices=tuple(slices), base=base)
     kept = {part.key for record in changed.values() for part in record.parts}
     gone = [part.key for place in changed for part in state.slice(place).parts if part.key not in kept]
-    cut = with_valid_chains(replace(state, shards=tuple(shards), condemned=(*state.condemned, *gone)))
+    touched = {place.shard for place in changed}
+    cut = with_valid_chains(replace(state, shards=tuple(shards), condemned=(*state.condemned, *gone)), touched)
     # A slice that was only written again, because its objects were damaged, cuts nothing, and needs no base.
-    return replace(cut, shards=tuple(replace(each, base=None) if each.chain else each for each in cut.shards))
+    return replace(
+        cut, shards=tuple(replace(each, base=None) if each.chain and each.base else each for each in cut.shards)
+    )
 
 
 def _is_direct(state: FederationState, shard: ShardState) -> bool:
@@ -52,11 +55,15 @@ def with_holdout(state: FederationState, holdout: tuple[SliceRecord, ...]) -> Fe
     return after if after.held_out else replace(after, measure=None, is_measured=False)
 
 
-def with_valid_chains(state: FederationState) -> FederationState:
-    """Cut every chain before its first checkpoint whose lineage does not match the present slices and settings."""
-    for number, shard in enumerate(state.shards):
-        valid = valid_prefix(shard.chain, state.lineages(ShardId(number)))
-        if len(valid) < len(shard.chain):
+def with_valid_chains(state: FederationState, only: Collection[ShardId] | None = None) -> FederationState:
+    """Cut every chain before its first checkpoint whose lineage does not match the present slices and settings.
+
+    ``only`` names the shards in which anything changed; None: any.
+    """
+    for number in range(len(state.shards)) if only is None else sorted(only):
+        chain = state.shards[number].chain
+        valid = valid_prefix(chain, state.lineages(ShardId(number)))
+        if len(valid) < len(chain):
             state = truncate(state, ShardId(number), SliceIndex(len(valid) + 1))
     return state
 

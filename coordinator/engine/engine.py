@@ -49,7 +49,7 @@ from coordinator.engine.ended import all_requests, find_known, keep_ended, used_
 from coordinator.engine.evidence import evidence_of, scan_store
 from coordinator.engine.history import keep_old
 from coordinator.engine.intake import by_slice, holdout_of, holdout_without_erased, read_sources, without_erased
-from coordinator.engine.ledger import Ledger
+from coordinator.engine.ledger import Change, Ledger
 from coordinator.engine.lookup import is_intact, load_digests, load_tombstones
 from coordinator.engine.removal import (
     ids_are_subjects,
@@ -282,6 +282,10 @@ class Engine:
         change = self._ledger.record(*events)
         if notice is not None:
             self._tools.listener(notice)
+        self._announce(change)
+
+    def _announce(self, change: Change) -> None:
+        """Notify the listener of requests that moved."""
         earlier = {each.request_id: each for each in change.before.requests}
         for request in change.after.requests:
             was = earlier.get(request.request_id)
@@ -452,8 +456,8 @@ class Engine:
                         break
                     self._train(shards)
                 case Purge():
-                    self._sweep()
-                    self.record(Purged(at=self.now()))
+                    # With the manifest that the sweep writes, which then names none of the purged objects.
+                    self._sweep(lambda: [Purged(at=self.now())])
                 case IssueReceipt():
                     unsigned = self._try_to_issue(effects)
         self._measure()
@@ -587,10 +591,10 @@ class Engine:
             )
         )
 
-    def _sweep(self) -> None:
+    def _sweep(self, events: Callable[[], Sequence[Event]] = tuple) -> None:
         self._is_untidy = False  # before the sweep: events that are recorded meanwhile need another one
         try:
-            sweep(self._tools.store, self._ledger, self._drafts)
+            self._announce(sweep(self._tools.store, self._ledger, self._drafts, events))
         except BaseException:
             self._is_untidy = True
             raise

@@ -98,11 +98,21 @@ class Change:
     after: FederationState
 
 
-_Item = tuple[Event, ...] | Callable[[], bool]
-"""What callers submit: events to record, or a function that decides whether to compact now."""
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """A wish to compact."""
 
-_Result = Change | bool | SisaError
-"""What they get back: the effect of their events, or the decision about compacting, or the error of compacting."""
+    ready: Callable[[], bool]
+    """Decides whether to do it now."""
+    events: Callable[[], Sequence[Event]]
+    """Returns what to record if it is done, so that the manifest includes it."""
+
+
+_Item = tuple[Event, ...] | Compaction
+"""What callers submit: events to record, or a wish to compact."""
+
+_Result = Change | None | SisaError
+"""What they get back: the effect of their events, None where it is not time to compact, or the error of compacting."""
 
 
 class Ledger:
@@ -171,16 +181,16 @@ class Ledger:
         assert isinstance(change, Change)
         return change
 
-    def compact(self, ready: Callable[[], bool]) -> bool:
-        """Compact the store if ``ready`` returns True, and return that decision.
+    def compact(self, ready: Callable[[], bool], events: Callable[[], Sequence[Event]] = tuple) -> Change | None:
+        """Compact the store if ``ready`` returns True; return what the events change, None if it does not.
 
-        Writes a manifest, and deletes the older manifests and the journal up to it, which name objects that are gone.
-        Nothing is recorded meanwhile.
+        Records the ``events``, writes a manifest, and deletes the older manifests and the journal up to it, which name
+        objects that are gone. Nothing else is recorded meanwhile.
         """
-        answer = self._commits.submit(ready)
+        answer = self._commits.submit(Compaction(ready, events))
         if isinstance(answer, SisaError):
             raise answer
-        return bool(answer)
+        return answer
 
     def refuse_superseded(self) -> None:
         """Raise ``Fenced`` when another writer has claimed a later token."""
@@ -198,27 +208,28 @@ class Ledger:
         state, records = self._state, list[Json]()
         for item in items:
             before = state
-            for event in () if callable(item) else item:
-                after = next_state(state, event)
-                if after != state:
-                    records.append(encode_event(event))
-                    state = after
+            state = _with_events(state, () if isinstance(item, Compaction) else item, records)
             results.append(Change(before=before, after=state))
         if records:
             self._append(records, state)
         for place, item in enumerate(items):
-            if callable(item):
+            if isinstance(item, Compaction):
                 results[place] = self._compacted(item)
         return results
 
-    def _compacted(self, ready: Callable[[], bool]) -> bool | SisaError:
+    def _compacted(self, wish: Compaction) -> _Result:
         """Compact if it is time. Errors are returned: other callers of the batch have recorded events durably."""
         try:
-            if is_time := ready():
-                self._shorten()
+            if not wish.ready():
+                return None
+            before, records = self._state, list[Json]()
+            state = _with_events(before, wish.events(), records)
+            if records:
+                self._append(records, state)
+            self._shorten()
         except SisaError as error:
             return error
-        return is_time
+        return Change(before=before, after=state)
 
     def _append(self, records: Sequence[Json], state: FederationState) -> None:
         if self._is_lost:
@@ -261,6 +272,16 @@ class Ledger:
             self._since_manifest = 0
             return
         raise Unavailable("other writers keep writing manifests", "Stop them, or try again.")
+
+
+def _with_events(state: FederationState, events: Sequence[Event], records: list[Json]) -> FederationState:
+    """Return the state after the events; add the records of those that change it."""
+    for event in events:
+        after = next_state(state, event)
+        if after != state:
+            records.append(encode_event(event))
+            state = after
+    return state
 
 
 def _fence(store: ObjectStore, token: int, new_name: NewName) -> Current:

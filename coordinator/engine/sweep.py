@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from threading import RLock
 from types import TracebackType
 from typing import Final
 
-from coordinator.engine.ledger import Ledger, read_state
+from coordinator.decisions.events import Event
+from coordinator.engine.ledger import Change, Ledger, read_state
 from coordinator.state import FederationState
 from storage.errors import Corrupt, Fenced, ObjectMissing, SisaError, Unavailable
 from storage.objects import NewName, ObjectKey, ObjectStore
@@ -137,20 +138,21 @@ class Drafts:
         self._store.delete_all([key for key in own if key not in keep])
 
 
-def sweep(store: ObjectStore, ledger: Ledger, drafts: Drafts) -> None:
-    """Delete everything that is not part of the state, and show that nothing is left.
+def sweep(store: ObjectStore, ledger: Ledger, drafts: Drafts, events: Callable[[], Sequence[Event]] = tuple) -> Change:
+    """Delete everything that is not part of the state, show that nothing is left, and record the ``events`` with that.
 
+    Returns what the events change.
     Must run only while no worker is at work: then every object that is neither named by the state nor a draft is a
     leftover. The journal and older manifests are deleted as well, because they name objects that are gone.
     Raises ``Fenced`` when another writer has taken over, ``Unavailable`` when objects keep appearing.
     """
     for _ in range(_PASSES):
-        if _passes(store, ledger, drafts):
-            return
+        if (change := _passes(store, ledger, drafts, events)) is not None:
+            return change
     with drafts:  # steady requests would always leave something new, so they wait this time
         for _ in range(_PASSES):
-            if _passes(store, ledger, drafts):
-                return
+            if (change := _passes(store, ledger, drafts, events)) is not None:
+                return change
     raise Unavailable(
         f"objects keep appearing in the store while it is purged, {len(left_over(store, ledger.state))} are left",
         "Look for another process that writes to this store, then run 'sisa train'.",
@@ -164,15 +166,15 @@ def left_over(store: ObjectStore, state: FederationState) -> list[ObjectKey]:
     return [key for key in _swept(store) if key not in keep]
 
 
-def _passes(store: ObjectStore, ledger: Ledger, drafts: Drafts) -> bool:
-    """Delete leftovers, and return whether there were none."""
+def _passes(store: ObjectStore, ledger: Ledger, drafts: Drafts, events: Callable[[], Sequence[Event]]) -> Change | None:
+    """Delete leftovers; record the events, and return what they change, if none are left."""
     if left := _orphans(store, ledger, drafts):
         # After the listing: a writer that takes over claims its token before it writes anything else, so the listing
         # above holds none of its objects (D3).
         ledger.refuse_superseded()
         store.delete_all(left)
     with drafts:
-        return ledger.compact(lambda: _is_clean(store, ledger, drafts))
+        return ledger.compact(lambda: _is_clean(store, ledger, drafts), events)
 
 
 def _orphans(store: ObjectStore, ledger: Ledger, drafts: Drafts) -> list[ObjectKey]:

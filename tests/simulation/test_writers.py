@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from coordinator.decisions.events import ErasureAccepted, RequestCancelled
-from coordinator.engine.ledger import Change, Ledger, read_ledger, read_state
+from coordinator.engine.ledger import Change, Compaction, Ledger, read_ledger, read_state
 from coordinator.engine.removal import put_object
 from coordinator.engine.sweep import Drafts
 from coordinator.engine.tasks import Revisions, train_task
@@ -90,7 +90,7 @@ def test_a_failed_compaction_fails_no_other_record(store: MemoryStore) -> None:
     def ready() -> bool:
         raise Unavailable("the store is away", "Try again")
 
-    change, error = ledger._perform([(ErasureAccepted(request=request_of("er-1")),), ready])
+    change, error = ledger._perform([(ErasureAccepted(request=request_of("er-1")),), Compaction(ready, tuple)])
     assert isinstance(change, Change)
     assert change.after == ledger.state == read_state(store)
     assert isinstance(error, Unavailable)

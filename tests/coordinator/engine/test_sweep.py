@@ -9,8 +9,10 @@ from itertools import count
 
 import pytest
 
+from coordinator.engine.codec import decode_state
 from coordinator.engine.ledger import Ledger
 from coordinator.engine.sweep import Drafts, left_over, sweep
+from coordinator.requests import RequestState
 from storage.errors import Unavailable
 from storage.objects import ObjectKey, object_key
 from storage.registers.numbered import Numbers
@@ -98,3 +100,25 @@ def test_acceptances_alone_are_not_swept_after(store: BusyStore) -> None:
     assert Numbers(store, "manifest").present() > manifests
     assert Numbers(store, "journal").present() == ()
     assert left_over(store, small.state) == []
+
+
+def test_a_purge_is_recorded_in_the_manifest_of_its_sweep() -> None:
+    """An erasure takes one sweep before its receipt and one after it: no third one for manifests with purged names."""
+    store = MemoryStore(f"swept-{next(_NUMBERS)}")
+    specification = specification_of(shards=2, slices=2)
+    small: SmallFederation[HashState] = SmallFederation(
+        specification=specification,
+        store=store,
+        learners=lambda _: HashLearner(slices=2),
+        conditions=lambda _: plain_conditions(specification),
+    )
+    small.train(POINTS)
+    before = small.register.latest()
+    request = small.erase(subjects=["s3"], request_id="er-1")
+    after = small.register.latest()
+    assert before is not None
+    assert after is not None
+    assert request.state is RequestState.COMPLETE
+    assert after.number == before.number + 2
+    assert decode_state(after.body).condemned == ()
+    assert small.engine.journal_entries == 0
