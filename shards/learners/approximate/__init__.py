@@ -1,6 +1,7 @@
 """Learners that only approximate an erasure, for the laboratory alone: a federation refuses them.
 
-protocol  what an experiment asks of them
-models    softmax regression and a network of one hidden layer, in float64
-descent   gradient descent with holes where data points left, and the full retrain
+protocol   what an experiment asks of them
+models     softmax regression and a network of one hidden layer, in float64
+descent    gradient descent with holes where data points left, and the full retrain
+deltagrad  the descent again, with mostly estimated gradients
 """

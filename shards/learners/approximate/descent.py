@@ -119,6 +119,15 @@ class Survivors:
             raise Invalid("a data point is named twice", "Name every data point once.")
         return self.places_N[rows]
 
+    def places_of_all(self, points: ShardPoints) -> PlaceArray:
+        """Return the places of all that are there. Raises ``Invalid`` as ``places`` does, and when one is missing."""
+        if len(points.keys_N) != len(self.keys_N):
+            raise Invalid(
+                f"these are {len(points.keys_N)} data points, expected the {len(self.keys_N)} that are left",
+                "Pass all data points that were learned and have not left.",
+            )
+        return self.places(points)
+
     def without(self, places: PlaceArray) -> Survivors:
         """Return those that are left when the data points at these places go."""
         left_N = ~np.isin(self.places_N, places)
@@ -129,22 +138,29 @@ class BatchedPoints:
     """Data points in float64, converted once, of which a step takes those that are in its batch."""
 
     def __init__(self, points: ShardPoints, places_N: PlaceArray, recipe: DescentRecipe, original: int) -> None:
-        self._features_NF = points.features_NF.astype(np.float64)
+        self._features_NF = points.features_NF.astype(np.float64, order="C")
         self._labels_N = points.labels_N
         self._rows_M = np.full(original, _NO_ROW)
         self._rows_M[places_N] = np.arange(len(places_N))
         size = min(len(places_N), recipe.batch_size or 0)
         self._batch_BF = np.empty((size, self._features_NF.shape[1]))
 
+    def count(self, step: DescentStep) -> int:
+        """Return how many are in the batch."""
+        return len(self._labels_N) if step.places_B is None else len(self._rows(step.places_B))
+
     def of(self, step: DescentStep) -> tuple[Doubles, LabelNumbers]:
         """Return features and labels of those in the batch; what was returned before is overwritten."""
         if step.places_B is None:
             return self._features_NF, self._labels_N
-        rows_B = self._rows_M[step.places_B]
-        rows_B = rows_B[rows_B != _NO_ROW]
+        rows_B = self._rows(step.places_B)
         batch_BF = self._batch_BF[: len(rows_B)]
         np.take(self._features_NF, rows_B, axis=0, out=batch_BF, mode="clip")  # other modes copy once more
         return batch_BF, self._labels_N[rows_B]
+
+    def _rows(self, places_B: PlaceArray) -> npt.NDArray[np.int64]:
+        rows_B = self._rows_M[places_B]
+        return rows_B[rows_B != _NO_ROW]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -190,7 +206,7 @@ class FullRetrain:
         return {"parameters": state.parameters_P, **arrays_of_batches(self._recipe, state.kept)}
 
     def _descend(self, points: ShardPoints, kept: Survivors) -> Learned:
-        rows = BatchedPoints(points, kept.places(points), self._recipe, kept.original)
+        rows = BatchedPoints(points, kept.places_of_all(points), self._recipe, kept.original)
         parameters_P = self._model.initial(self._recipe.seed)
         for step in steps(self._recipe, kept.original):
             features_BF, labels_B = rows.of(step)

@@ -101,11 +101,12 @@ def test_only_learned_data_points_can_be_taken_out() -> None:
         learner.unlearn(after, chosen(points, np.array([4])), lambda: rest)
     with pytest.raises(Invalid, match="a data point is named twice"):
         learner.unlearn(state, chosen(points, np.array([4, 4])), lambda: rest)
+    with pytest.raises(Invalid, match=r"these are 7 data points, expected the 8 that are left"):
+        learner.unlearn(state, chosen(points, np.array([4])), lambda: chosen(rest, np.arange(7)))
     with pytest.raises(Invalid, match="two data points have the same key"):
         learner.learn(chosen(points, np.array([4, 4])))
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_a_descent_that_leaves_all_bounds_is_refused() -> None:
     """Also one whose parameters are no longer numbers."""
     learner = FullRetrain(MODELS["net"], recipe(rate=1e4, later_rate=1e4, epochs=40))
