@@ -4,4 +4,5 @@ protocol   what an experiment asks of them
 models     softmax regression and a network of one hidden layer, in float64
 descent    gradient descent with holes where data points left, and the full retrain
 deltagrad  the descent again, with mostly estimated gradients
+ascent     gradient ascent on the loss of those who leave
 """
