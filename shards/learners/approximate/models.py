@@ -7,6 +7,8 @@ Shape legend: N points, F features, H hidden units, C classes, P parameters.
 from __future__ import annotations
 
 import hashlib
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -155,6 +157,17 @@ def normal_numbers(stream: str, count: int) -> Doubles:
     radii, angles = uniform_numbers(stream, 2 * count).reshape(2, count)
     found: Doubles = np.sqrt(-2 * np.log(radii)) * np.cos(2 * np.pi * angles)
     return found
+
+
+def keyed_bytes(stream: str) -> Callable[[int], bytes]:
+    """Return a source of bytes that depend on the stream's name alone, for methods whose noise is otherwise secret.
+
+    >>> draw = keyed_bytes("example")
+    >>> draw(2).hex(), draw(2).hex()
+    ('8901', 'f340')
+    """
+    calls = itertools.count()
+    return lambda size: hashlib.shake_256(f"{stream}/{next(calls)}".encode()).digest(size)
 
 
 def keyed_order(stream: str, count: int) -> npt.NDArray[np.int64]:

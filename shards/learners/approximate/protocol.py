@@ -23,6 +23,12 @@ class Diverged(SisaError):
     kind = "failed"
 
 
+def check_numbers(points: ShardPoints) -> None:
+    """Raise ``Diverged`` when features are not numbers, before a method computes with them."""
+    if not np.isfinite(points.features_NF).all():
+        raise Diverged("features of data points are not numbers", "Leave these data points out.")
+
+
 class ApproximateLearner(Protocol[State]):
     """Learns from all data points at once, and changes the result when some leave; see ``Unlearner``.
 

@@ -162,12 +162,7 @@ class CertifiedLinear:
         found_NW: Reals = self._rows(features_NF, is_asked=True) @ state.coefficients_DW
         if not self._is_class:
             return found_NW
-        likely_NW: Reals = 0.5 * (1 + np.tanh(0.5 * found_NW))
-        if self._vectors == 1:
-            return np.hstack([1 - likely_NW, likely_NW])
-        total_N1 = likely_NW.sum(axis=1, keepdims=True)
-        shares_NC: Reals = np.where(total_N1 > 0, likely_NW / np.where(total_N1 > 0, total_N1, 1), 1 / self._outputs)
-        return shares_NC
+        return class_probabilities(found_NW)
 
     def digest(self, state: CertifiedState) -> Sha256:
         """Return the digest of all that the constituent is."""
@@ -240,3 +235,14 @@ class CertifiedLinear:
         classes = [1] if self._vectors == 1 else range(self._outputs)
         chosen_NW: Reals = (labels_N[:, None] == np.array(classes)).astype(np.float64)
         return chosen_NW
+
+
+def class_probabilities(found_NW: Reals) -> Reals:
+    """Return the probabilities of two classes from one column, or shares of more from a column of each."""
+    likely_NW: Reals = 0.5 * (1 + np.tanh(0.5 * found_NW))
+    columns = likely_NW.shape[1]
+    if columns == 1:
+        return np.hstack([1 - likely_NW, likely_NW])
+    total_N1 = likely_NW.sum(axis=1, keepdims=True)
+    shares_NC: Reals = np.where(total_N1 > 0, likely_NW / np.where(total_N1 > 0, total_N1, 1), 1 / columns)
+    return shares_NC
