@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from cluster.experiments.experiment import Experiment
+from cluster.experiments.table_i.grid import TABLE_I
 from storage.errors import Invalid
 
-EXPERIMENTS: Final[Mapping[str, Experiment]] = {}
+EXPERIMENTS: Final[Mapping[str, Experiment]] = {TABLE_I.name: TABLE_I}
 
 
 def find_experiment(name: str) -> Experiment:
