@@ -5,8 +5,5 @@ models     softmax regression and a network of one hidden layer, in float64
 descent    gradient descent with holes where data points left, and the full retrain
 deltagrad  the descent again, with mostly estimated gradients
 ascent     gradient ascent on the loss of those who leave
-protocol  what an experiment asks of them
-models    softmax regression and a network of one hidden layer, in float64
-descent   gradient descent with holes where data points left, and the full retrain
-sekhari   logistic regression that forgets without the data points that are left
+sekhari    logistic regression that forgets without the data points that are left
 """
