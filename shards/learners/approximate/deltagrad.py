@@ -127,7 +127,7 @@ class DeltaGrad:
 
     def parameters(self, state: DescentPath) -> Doubles:
         """See ``ApproximateLearner``."""
-        return state.parameters_TP[-1]
+        return _row(state.parameters_TP, -1)
 
     def probabilities(self, state: DescentPath, features_NF: npt.NDArray[np.float32]) -> Doubles:
         """See ``ApproximateLearner``."""
@@ -156,7 +156,7 @@ class _PathInProgress:
     @property
     def current(self) -> Doubles:
         """The parameters after the steps so far."""
-        return self._parameters_TP[self.done]
+        return _row(self._parameters_TP, self.done)
 
     def follow(self, gradient_P: Doubles, rate: float) -> None:
         """Make a step along the gradient, which is without the penalty. Raises ``Diverged``."""
@@ -257,4 +257,10 @@ class CompactHessian:
         middle_2M2M = np.block(
             [[-np.diag(np.diag(products_MM)), below_MM.T], [below_MM, scale * changes_MP @ changes_MP.T]]
         )
-        return scale, np.concatenate([growths_MP, scale * changes_MP]), np.linalg.inv(middle_2M2M)
+        inverse_2M2M: Doubles = np.linalg.inv(middle_2M2M).astype(np.float64, copy=False)
+        return scale, np.concatenate([growths_MP, scale * changes_MP]), inverse_2M2M
+
+
+def _row(array_TP: Doubles, number: int) -> Doubles:
+    found_P: Doubles = array_TP[number]
+    return found_P

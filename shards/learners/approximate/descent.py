@@ -160,7 +160,8 @@ class BatchedPoints:
 
     def _rows(self, places_B: PlaceArray) -> npt.NDArray[np.int64]:
         rows_B = self._rows_M[places_B]
-        return rows_B[rows_B != _NO_ROW]
+        found: npt.NDArray[np.int64] = rows_B[rows_B != _NO_ROW]
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

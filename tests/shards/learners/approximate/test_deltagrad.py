@@ -144,8 +144,11 @@ def test_the_compact_form_is_the_recursion_of_bfgs() -> None:
         along = matrix @ change
         matrix += np.outer(growth, growth) / (growth @ change) - np.outer(along, along) / (change @ along)
     vector = normal_numbers("vector", 6)
-    np.testing.assert_allclose(hessian.times(vector, most=100), matrix @ vector)
-    np.testing.assert_allclose(hessian.times(changes[-1], most=100), growths[-1])
+    found, last = hessian.times(vector, most=100), hessian.times(changes[-1], most=100)
+    assert found is not None
+    assert last is not None
+    np.testing.assert_allclose(found, matrix @ vector)
+    np.testing.assert_allclose(last, growths[-1])
     assert hessian.times(vector, most=0.1) is None
 
 
