@@ -61,9 +61,8 @@ class DeltaGrad:
     O(history * P). It becomes explicit where the last pair has no curvature, or the estimate changes the gradient by
     more than ``2 / rate`` times the change of the parameters, as happens with networks.
 
-    Without those who left before, of a batch of one size, and with the share f of explicit steps and the share r of
-    those who leave, the time of a full retrain is multiplied by ``(f + (1 - f) r) / (1 - r)``. The cache has
-    ``(2 T + 1) P`` numbers. The one returned by ``unlearn`` is of the new descent, from which the next request starts;
+    With the share f of explicit steps and the share r of those who leave, the gradients take
+    ``(f + (1 - f) r) / (1 - r)`` of the time of a full retrain's. The cache has ``(2 T + 1) P`` numbers. The one returned by ``unlearn`` is of the new descent, from which the next request starts;
     the one that was passed in is unchanged and still depends on those who left: destroy it.
     """
 
