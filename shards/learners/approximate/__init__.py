@@ -6,4 +6,5 @@ descent    gradient descent with holes where data points left, and the full retr
 deltagrad  the descent again, with mostly estimated gradients
 ascent     gradient ascent on the loss of those who leave
 sekhari    logistic regression that forgets without the data points that are left
+guo        certified removal over a single shard
 """

@@ -195,9 +195,9 @@ def test_noise_is_of_the_declared_size_and_new_for_each_request() -> None:
     assert not np.isclose(one.released_DW, other.released_DW).any()
 
 
-def expected(draw: Callable[[int], bytes]) -> Any:
-    """Return five normal numbers by Box and Muller."""
-    words = np.frombuffer(draw(80), dtype="<u8").reshape(5, 2)
+def expected(draw: Callable[[int], bytes], count: int = 5) -> Any:
+    """Return normal numbers by Box and Muller."""
+    words = np.frombuffer(draw(16 * count), dtype="<u8").reshape(count, 2)
     uniform = ((words >> 11) + 0.5) / 2.0**53
     return np.sqrt(-2 * np.log(uniform[:, 0])) * np.cos(2 * np.pi * uniform[:, 1])
 
