@@ -7,4 +7,5 @@ deltagrad  the descent again, with mostly estimated gradients
 ascent     gradient ascent on the loss of those who leave
 sekhari    logistic regression that forgets without the data points that are left
 guo        certified removal over a single shard
+fisher     noise where answers need a parameter least, and what it leaves, in nats
 """

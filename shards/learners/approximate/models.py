@@ -1,7 +1,8 @@
 """Softmax regression and a network of one hidden layer, in float64: values, gradients, probabilities.
 
 Parameters are one vector, so that methods which compare or combine parameters need not know the model.
-Shape legend: N points, F features, H hidden units, C classes, P parameters.
+Shape legend: N points, F features, H hidden units, C classes, P parameters, I inputs and
+O outputs of a layer.
 """
 
 from __future__ import annotations
@@ -37,6 +38,18 @@ class Model(Protocol):
 
     def gradient(self, parameters_P: Doubles, features_NF: npt.NDArray[Any], labels_N: LabelNumbers) -> Doubles:
         """Return the gradient of the mean cross-entropy, shape (P,): zeros where there is no data point."""
+        ...
+
+
+class InformedModel(Model, Protocol):
+    """A model that knows how much its answers change with each parameter."""
+
+    def fisher(self, parameters_P: Doubles, features_NF: npt.NDArray[Any]) -> Doubles:
+        """Return the diagonal of the mean Fisher information, shape (P,): zeros where there is no data point.
+
+        Of each parameter it is the expected square of the log-probability's derivative, over the classes as the model
+        itself finds them likely.
+        """
         ...
 
 
@@ -85,6 +98,12 @@ class Softmax:
         errors_NC = _errors(self.logits(parameters_P, features_NF), labels_N)
         return np.concatenate([(errors_NC.T @ features_NF).ravel(), errors_NC.sum(axis=0)])
 
+    def fisher(self, parameters_P: Doubles, features_NF: npt.NDArray[Any]) -> Doubles:
+        """See ``InformedModel``."""
+        if not len(features_NF):
+            return np.zeros(self.size)
+        return _information(_spread(probabilities(self.logits(parameters_P, features_NF))), features_NF)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Net:
@@ -132,6 +151,18 @@ class Net:
             ]
         )
 
+    def fisher(self, parameters_P: Doubles, features_NF: npt.NDArray[Any]) -> Doubles:
+        """See ``InformedModel``."""
+        if not len(features_NF):
+            return np.zeros(self.size)
+        units_NH, logits_NC = self._forward(parameters_P, features_NF)
+        likely_NC = probabilities(logits_NC)
+        weights_CH, _ = _layer(parameters_P[self.hidden * (self.inputs + 1) :], self.classes, self.hidden)
+        # the derivative by a hidden unit is its weight for the class drawn, less the expected one: a variance remains
+        spread_NH: Doubles = np.maximum(likely_NC @ weights_CH**2 - (likely_NC @ weights_CH) ** 2, 0)
+        spread_NH *= units_NH > 0
+        return np.concatenate([_information(spread_NH, features_NF), _information(_spread(likely_NC), units_NH)])
+
     def _forward(self, parameters_P: Doubles, features_NF: npt.NDArray[Any]) -> tuple[Doubles, Doubles]:
         first = self.hidden * (self.inputs + 1)
         weights_HF, constants_H = _layer(parameters_P[:first], self.hidden, self.inputs)
@@ -178,6 +209,17 @@ def keyed_order(stream: str, count: int) -> npt.NDArray[np.int64]:
 def _layer(parameters_P: Doubles, outputs: int, inputs: int) -> tuple[Doubles, Doubles]:
     """Return the matrix and the constants of a layer whose parameters come first."""
     return parameters_P[: outputs * inputs].reshape(outputs, inputs), parameters_P[outputs * inputs :][:outputs]
+
+
+def _spread(likely_NC: Doubles) -> Doubles:
+    """Return the expected square of the log-probability's derivative by each logit."""
+    return likely_NC * (1 - likely_NC)
+
+
+def _information(spread_NO: Doubles, inputs_NI: npt.NDArray[Any]) -> Doubles:
+    """Return the diagonal for a layer, given the expected square of the derivative by each of its outputs."""
+    squares_NI = np.square(inputs_NI, dtype=np.float64)
+    return np.concatenate([(spread_NO.T @ squares_NI).ravel(), spread_NO.sum(axis=0)]) / len(spread_NO)
 
 
 def _errors(logits_NC: Doubles, labels_N: LabelNumbers) -> Doubles:
