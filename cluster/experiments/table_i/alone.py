@@ -17,6 +17,21 @@ from shards.learners.approximate.protocol import ApproximateLearner
 from shards.points import ShardPoints
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Outcome:
+    """What a learner arrived at."""
+
+    learner: Any
+    before: Any
+    """The state that was learned from all data points."""
+    after: Any
+    """The state after the erasure."""
+    retrained: Any
+    """The state of the retrain."""
+    left: ShardPoints
+    """The data points that are left."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alone:
     """A learner of the laboratory. Implements ``Method``."""
@@ -27,8 +42,10 @@ class Alone:
     make: Callable[[Trial], ApproximateLearner[Any]]
     yardstick: Callable[[Trial], ApproximateLearner[Any]] | None = None
     """What learns the retrain; None: the same as what learned at first, with the same random numbers."""
-    nats: Callable[[ApproximateLearner[Any], Any, Any], float] | None = None
-    """Returns, of the learner, its state after the erasure and the retrain's state, what is left of the erased."""
+    nats: Callable[[Outcome], float] | None = None
+    """Returns the divergence of what is published from the same of a retrain."""
+    remark: Callable[[Outcome], str] = lambda _: ""
+    """Returns a note."""
     is_exact: bool = False
     is_for_two: bool = False
 
@@ -47,6 +64,7 @@ class Alone:
         yardstick = (self.yardstick or self.make)(trial)
         retrained, retrain_seconds = timed(lambda: yardstick.learn(left))
         goal_P = yardstick.parameters(retrained)
+        outcome = Outcome(learner=learner, before=state, after=after, retrained=retrained, left=left)
 
         def answer_before(features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
             return learner.probabilities(state, features_NF)
@@ -66,7 +84,8 @@ class Alone:
             distance_before=float(np.linalg.norm(learner.parameters(state) - goal_P)),
             before=trial.scores(answer_before),
             after=trial.scores(answer_after),
-            nats=None if self.nats is None else self.nats(learner, after, retrained),
+            nats=None if self.nats is None else self.nats(outcome),
+            note=self.remark(outcome),
         )
 
 

@@ -6,18 +6,30 @@ label.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from cluster.experiments.table_i.alone import Alone, DoNothing
 from cluster.experiments.table_i.federated import Federated
 from cluster.experiments.table_i.trial import Method, Trial
+from shards.learners.approximate.ascent import GradientAscent
+from shards.learners.approximate.deltagrad import DeltaGrad
 from shards.learners.approximate.descent import DescentRecipe, FullRetrain
-from shards.learners.approximate.models import Softmax
+from shards.learners.approximate.models import Softmax, keyed_bytes
+from shards.learners.approximate.sekhari import Sekhari
 
-_EPOCHS: Final = 300
+_EPOCHS: Final = 600
 """Enough for softmax regression to learn single people by heart."""
 _RECIPE: Final = DescentRecipe(epochs=_EPOCHS, rate=0.2, later_rate=0.1, penalty=1e-4)
+_PERIOD: Final = 5
+_BURN_IN: Final = 10
+EXPLICIT_SHARE: Final = (_BURN_IN + (_EPOCHS - _BURN_IN) / _PERIOD) / _EPOCHS
+"""Of DeltaGrad's steps."""
+_LONGEST: Final = 10.0
+"""Norm to which longer pictures are shortened, by methods that need one: above that of nearly all of them."""
+_CERTIFIED: Final[Mapping[str, Any]] = {"norm": _LONGEST, "clip": True, "noise": 5.0, "penalty": 1e-2}
+_EPSILON: Final = 1.0
+_DELTA: Final = 1e-4
 _SHARDS: Final[Mapping[str, Any]] = {"shards": 5, "slices": 4}
 _WHOLE: Final[Mapping[str, Any]] = {"shards": 1, "slices": 1}
 _STEPS: Final[Mapping[str, Any]] = {"epochs": 20, "batch_size": 16, "learning_rate": 0.1}
@@ -30,6 +42,11 @@ def _retrain(trial: Trial) -> FullRetrain:
 
 def _softmax(trial: Trial) -> Softmax:
     return Softmax(inputs=trial.train_NF.shape[1], classes=trial.classes)
+
+
+def _keyed(trial: Trial) -> Callable[[int], bytes]:
+    """Return a source of noise: the same in every run, and the same for the first training and for the retrain."""
+    return keyed_bytes(f"{trial.stream}/noise")
 
 
 _METHODS: Final[tuple[Method, ...]] = (
@@ -110,10 +127,41 @@ _METHODS: Final[tuple[Method, ...]] = (
             "model": {
                 "learner": "certified_linear",
                 "guarantee": "certified",
-                "arguments": {"norm": 10.0, "clip": True, "noise": 1.0, "penalty": 1e-2},
+                "arguments": {**_CERTIFIED, "epsilon": _EPSILON, "delta": _DELTA},
             },
             "partition": {"shards": 2, "slices": 1},
         },
+        is_for_two=True,
+    ),
+    Alone(
+        name="deltagrad",
+        kind="exact: repeated gradients",
+        proves="An error of a smaller order than the share of those who are erased, for strongly convex losses. The"
+        " survey files it as exact; nothing is proved about what is left of a person.",
+        make=lambda trial: DeltaGrad(_softmax(trial), _RECIPE, period=_PERIOD, burn_in=_BURN_IN),
+        yardstick=_retrain,
+    ),
+    Alone(
+        name="gradient-ascent",
+        kind="not in the survey: custom",
+        proves="Nothing.",
+        make=lambda trial: GradientAscent(_softmax(trial), _RECIPE, steps=2, rate=0.1),
+        yardstick=_retrain,
+    ),
+    Alone(
+        name="sekhari",
+        kind="approximate: Newton step and noise",
+        proves="What is published is as likely as after a retrain with the same noise, up to epsilon and delta, for"
+        " strongly convex losses; no data point that is left is read. What is kept is not covered.",
+        make=lambda trial: Sekhari(
+            trial.train_NF.shape[1],
+            trial.classes,
+            penalty=1.0,
+            epsilon=_EPSILON,
+            delta=_DELTA,
+            norm=_LONGEST,
+            draw=_keyed(trial),
+        ),
         is_for_two=True,
     ),
 )

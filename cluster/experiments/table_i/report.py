@@ -9,11 +9,14 @@ from typing import Final
 
 from cluster.experiments.experiment import Check, Figure, Panel, Report, Row, Section, Series, Settings, Table
 from cluster.experiments.membership import chance_deviation, chance_interval
-from cluster.experiments.table_i.methods import METHODS
+from cluster.experiments.table_i.methods import EXPLICIT_SHARE, METHODS
 
 _FLOOR: Final = 1e-17
 """Where a distance of 0 is drawn on an axis of powers of ten."""
 _MEANS_WITHIN: Final = 3.0
+_LAW_WITHIN: Final = 0.15
+_LAW_FROM: Final = 2000
+"""Data points from which on gradients take nearly all of DeltaGrad's time."""
 
 _HEADS: Final = (
     "method",
@@ -217,6 +220,7 @@ def _checks(settings: Settings, rows: Sequence[Row]) -> list[Check]:
         measured = [row for row in rows if row["dataset"] == dataset and row["auc_after"] is not None]
         exact = [row for row in measured if METHODS[row["method"]].is_exact]
         checks += _exact_checks(dataset, data["erased"], data["never_seen"], exact)
+        checks += _law_checks(dataset, data["erased"], data["points"], measured)
     return checks
 
 
@@ -253,4 +257,21 @@ def _exact_checks(dataset: str, erased: int, never_seen: int, rows: Sequence[Row
             holds=None if mean is None else mean <= _MEANS_WITHIN,
             source="Mann and Whitney 1947; methods of a round are taken as one",
         ),
+    ]
+
+
+def _law_checks(dataset: str, erased: int, points: int, rows: Sequence[Row]) -> list[Check]:
+    """Return DeltaGrad's time beside the law of its cost."""
+    share = erased / points
+    expected = (EXPLICIT_SHARE + (1 - EXPLICIT_SHARE) * share) / (1 - share)
+    ours = _mean([row for row in rows if row["method"] == "deltagrad"], "ratio") if points >= _LAW_FROM else None
+    return [
+        Check(
+            what=f"{dataset}: DeltaGrad's time by that of a retrain",
+            ours=ours,
+            expected=expected,
+            tolerance=f"within {_LAW_WITHIN:.0%}",
+            holds=None if ours is None else abs(ours / expected - 1) <= _LAW_WITHIN,
+            source="(f + (1 - f) r) / (1 - r), with the share f of explicit steps and the share r of the erased",
+        )
     ]

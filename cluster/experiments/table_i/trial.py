@@ -102,7 +102,7 @@ class Measured:
     before: Scores
     after: Scores
     nats: float | None = None
-    """What the parameters hold about the erased, at most; None: the method says nothing of it."""
+    """Divergence of what is published from the same of a retrain; None: the method has no distribution for it."""
     note: str = ""
 
 
