@@ -62,8 +62,9 @@ class DeltaGrad:
     more than ``2 / rate`` times the change of the parameters, as happens with networks.
 
     With the share f of explicit steps and the share r of those who leave, the gradients take
-    ``(f + (1 - f) r) / (1 - r)`` of the time of a full retrain's. The cache has ``(2 T + 1) P`` numbers. The one returned by ``unlearn`` is of the new descent, from which the next request starts;
-    the one that was passed in is unchanged and still depends on those who left: destroy it.
+    ``(f + (1 - f) r) / (1 - r)`` of the time of those of a full retrain. The cache has ``(2 T + 1) P`` numbers. The one
+    returned by ``unlearn`` is of the new descent, from which the next request starts; the one that was passed in is
+    unchanged and still depends on those who left: destroy it.
     """
 
     guarantee: Guarantee = LABORATORY["deltagrad"]
