@@ -9,12 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from cluster.experiments.table_i.alone import Alone, DoNothing
+import numpy as np
+
+from cluster.experiments.table_i.alone import Alone, DoNothing, Outcome
 from cluster.experiments.table_i.federated import Federated
 from cluster.experiments.table_i.trial import Method, Trial
+from shards.learner_kinds.certified import CertifiedLinearArguments
 from shards.learners.approximate.ascent import GradientAscent
 from shards.learners.approximate.deltagrad import DeltaGrad
 from shards.learners.approximate.descent import DescentRecipe, FullRetrain
+from shards.learners.approximate.fisher import FisherScrubbing, residual_nats
+from shards.learners.approximate.guo import CertifiedAlone
 from shards.learners.approximate.models import Softmax, keyed_bytes
 from shards.learners.approximate.sekhari import Sekhari
 
@@ -47,6 +52,18 @@ def _softmax(trial: Trial) -> Softmax:
 def _keyed(trial: Trial) -> Callable[[int], bytes]:
     """Return a source of noise: the same in every run, and the same for the first training and for the retrain."""
     return keyed_bytes(f"{trial.stream}/noise")
+
+
+def _learned_again(found: Outcome) -> str:
+    """Return a note where the budget was not enough: the noise is another one then."""
+    is_same = np.array_equal(found.before.noise_DW, found.after.noise_DW)
+    return "" if is_same else "the budget was used up: learned again, with new noise"
+
+
+def _fisher_nats(found: Outcome) -> float:
+    scrubbing: FisherScrubbing = found.learner
+    variances_P = scrubbing.variances(found.before, found.left)
+    return residual_nats(scrubbing.parameters(found.before), scrubbing.parameters(found.retrained), variances_P)
 
 
 _METHODS: Final[tuple[Method, ...]] = (
@@ -163,6 +180,28 @@ _METHODS: Final[tuple[Method, ...]] = (
             draw=_keyed(trial),
         ),
         is_for_two=True,
+    ),
+    Alone(
+        name="certified-alone",
+        kind="approximate: certified",
+        proves="As sisa-certified, without partition: one Newton step over all data points that are left.",
+        make=lambda trial: CertifiedAlone(
+            trial.train_NF.shape[1],
+            trial.classes,
+            CertifiedLinearArguments(**_CERTIFIED, epsilon=_EPSILON, delta=_DELTA),
+            _keyed(trial),
+        ),
+        remark=_learned_again,
+        is_for_two=True,
+    ),
+    Alone(
+        name="fisher-scrubbing",
+        kind="approximate: Fisher information",
+        proves="The nats bound what any reader of the noisy parameters can distinguish from a retrain with the same"
+        " noise, in this one run; only a retrain says how many there are.",
+        make=lambda trial: FisherScrubbing(_softmax(trial), _RECIPE, strength=1e-3, draw=_keyed(trial)),
+        yardstick=_retrain,
+        nats=_fisher_nats,
     ),
 )
 
