@@ -11,8 +11,8 @@ from cluster.experiments.experiment import Check, Figure, Panel, Report, Row, Se
 from cluster.experiments.membership import chance_deviation, chance_interval
 from cluster.experiments.table_i.methods import EXPLICIT_SHARE, METHODS
 
-_FLOOR: Final = 1e-17
-"""Where a distance of 0 is drawn on an axis of powers of ten."""
+_FLOOR: Final = 1e-6
+"""Where 0, and what is smaller, is drawn on an axis of powers of ten."""
 _MEANS_WITHIN: Final = 3.0
 _LAW_WITHIN: Final = 0.4
 _LAW_FROM: Final = 2000
@@ -136,42 +136,44 @@ def _text(rows: Sequence[Row], column: str) -> str:
         return "–"
     if mean == 0:
         return "0"
-    spread = _spread(rows, column)
-    if not 1e-3 <= abs(mean) < 1e4:
-        return f"{mean:.2g} ± {spread:.1g}"
+    is_plain = 1e-3 <= abs(mean) < 1e4
     digits = max(0, 2 - math.floor(math.log10(abs(mean))))
-    return f"{mean:.{digits}f} ± {spread:.{digits}f}"
+    text = f"{mean:.{digits}f}" if is_plain else f"{mean:.2g}"
+    if len(_values(rows, column)) == 1:
+        return text
+    spread = _spread(rows, column)
+    return f"{text} ± {spread:.{digits}f}" if is_plain else f"{text} ± {spread:.1g}"
 
 
 def _costs(dataset: str, found: dict[str, list[Row]]) -> Figure:
     """Return cost against what is left: one point for each method."""
     panels = [
         Panel(
-            title="share of the way to the retrain (0 is drawn at 1e-17)",
-            x="processor time of the erasure / of a retrain",
-            y="share of the way that is left",
+            title="what is left of the way to the retrain, by the cost of one person (0 is drawn at 1e-6)",
+            x="time to erase one person / of a retrain",
+            y="share of the way, after all are erased",
             kind="points",
             log_x=True,
             log_y=True,
-            series=[_point(name, rows, "relative_distance") for name, rows in found.items()],
+            series=[_point(name, rows, "one_ratio", "relative_distance") for name, rows in found.items()],
         ),
         Panel(
-            title="membership after the erasure",
-            x="processor time of the erasure / of a retrain",
+            title="membership after the erasure, by the cost of all",
+            x="time to erase all / of a retrain",
             y="probability that an erased one scores higher",
             kind="points",
             log_x=True,
-            series=[_point(name, rows, "auc_after") for name, rows in found.items()],
+            series=[_point(name, rows, "ratio", "auc_after") for name, rows in found.items()],
         ),
     ]
     return Figure(name=f"costs-{dataset}", title=f"{dataset}: what an erasure costs, and what it leaves", panels=panels)
 
 
-def _point(name: str, rows: Sequence[Row], column: str) -> Series:
-    ratio, value = _mean(rows, "ratio"), _mean(rows, column)
+def _point(name: str, rows: Sequence[Row], cost: str, column: str) -> Series:
+    ratio, value = _mean(rows, cost), _mean(rows, column)
     if ratio is None or value is None:
         return Series(name=name, x=[1.0], y=[None])
-    return Series(name=name, x=[max(ratio, 1e-6)], y=[max(value, _FLOOR)])
+    return Series(name=name, x=[max(ratio, _FLOOR)], y=[max(value, _FLOOR)])
 
 
 def _membership(dataset: str, found: dict[str, list[Row]]) -> Figure:
