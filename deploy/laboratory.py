@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from cluster.experiments.catalog import EXPERIMENTS
+from cluster.experiments.results import number_text, summary_of
 from cluster.experiments.runner import CellDone, Finished
 from deploy.views.output import Outcome, lasting
+from deploy.views.progress import duration
 
 
 def experiments_outcome() -> Outcome:
@@ -22,41 +24,37 @@ def experiments_outcome() -> Outcome:
     return Outcome(data={"experiments": found}, text="\n".join(lines))
 
 
-def show_progress(quiet: bool, clock: Callable[[], float] = time.monotonic) -> Callable[[CellDone], None]:
+def show_progress(clock: Callable[[], float] = time.monotonic) -> Callable[[CellDone], None]:
     """Return what reports on stderr which cell is done, and about how long the others take."""
-    out, began = lasting(sys.stderr), clock()
+    began = clock()
 
     def tell(done: CellDone) -> None:
-        if quiet:
-            return
         passed, finished = clock() - began, 1 - done.left_share
         left = passed * done.left_share / finished if finished > 0 else 0.0
-        rest = f", about {_duration(left)} left" if done.left_share > 0 else ""
-        out.write(f"{done.name}: done; {done.share:.0%} of the grid{rest}\n")
-        out.flush()
+        rest = f", about {duration(left)} left" if done.left_share > 0 else ""
+        show_remark(f"{done.name}: done; {done.share:.0%} of the grid{rest}")
 
     return tell
 
 
 def show_remark(text: str) -> None:
     """Print a remark on stderr."""
-    lasting(sys.stderr).write(f"{text}\n")
+    out = lasting(sys.stderr)
+    out.write(f"{text}\n")
+    out.flush()
 
 
 def results_outcome(name: str, found: Finished, out: Path, figures: Sequence[Mapping[str, Any]]) -> Outcome:
     """Return the rows for machines; for people where they are, and which checks do not hold."""
     checks = found.report.checks
-    differing = [check for check in checks if check.holds is False]
-    unmeasured = sum(check.holds is None for check in checks)
     lines = [f"{name}: {len(found.rows):,} rows in {out}", f"Read {out / 'results.md'}."]
     if checks:
-        compared = len(checks) - unmeasured
-        lines.append(f"{compared - len(differing)} of {compared} figures are as expected, {unmeasured} not measured.")
-        lines += [
-            f"  differs: {check.what}: {check.ours:.4g}, expected {check.expected:.4g} ({check.tolerance})"
-            for check in differing
-            if check.ours is not None and check.expected is not None
-        ]
+        lines.append(f"{summary_of(checks)}.")
+    lines += [
+        f"  differs: {check.what}: {number_text(check.ours)}, not {number_text(check.expected)} ({check.tolerance})"
+        for check in checks
+        if check.holds is False
+    ]
     data = {
         "name": name,
         "settings": found.settings,
@@ -66,14 +64,3 @@ def results_outcome(name: str, found: Finished, out: Path, figures: Sequence[Map
         "folder": str(out),
     }
     return Outcome(data=data, text="\n".join(lines))
-
-
-def _duration(seconds: float) -> str:
-    """Return a duration for people.
-
-    >>> _duration(95), _duration(4000)
-    ('2 minutes', '1.1 hours')
-    """
-    if seconds < 60:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.0f} minutes" if seconds < 3600 else f"{seconds / 3600:.1f} hours"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Final
 
 from cluster.experiments.experiment import Experiment
@@ -13,7 +14,11 @@ EXPERIMENTS: Final[Mapping[str, Experiment]] = {TABLE_I.name: TABLE_I}
 
 
 def find_experiment(name: str) -> Experiment:
-    """Return the experiment. Raises ``Invalid`` for an unknown name."""
+    """Return the experiment. Raises ``Invalid`` for an unknown name, with the nearest one."""
     if name not in EXPERIMENTS:
-        raise Invalid(f"there is no experiment {name!r}", f"Take one of {', '.join(EXPERIMENTS)}.")
+        near = get_close_matches(name.lower(), EXPERIMENTS, n=1)
+        raise Invalid(
+            f"there is no experiment {name!r}",
+            f"Did you mean {near[0]}?" if near else f"Take one of {', '.join(EXPERIMENTS)}.",
+        )
     return EXPERIMENTS[name]

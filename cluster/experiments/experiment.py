@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +80,12 @@ class Check:
     """Where the expected figure is from."""
     remark: str = ""
     """Why ours differs, where it does."""
+
+    def __post_init__(self) -> None:
+        """Make the values Python's own: those of NumPy are compared in other ways. What is not finite becomes None."""
+        for name, value in (("ours", self.ours), ("expected", self.expected)):
+            object.__setattr__(self, name, None if value is None or not math.isfinite(value) else float(value))
+        object.__setattr__(self, "holds", None if self.holds is None else bool(self.holds))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,13 +7,14 @@ writes to a folder.
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import math
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -22,12 +23,15 @@ from typing import Any, Final
 import numpy as np
 
 from cluster.experiments.experiment import Cell, Check, Experiment, Report, Row, Section, Settings, Table
-from storage.errors import Conflict, Corrupt, Invalid
+from storage.errors import Conflict, Corrupt, Invalid, StoreFull
 from storage.release import RELEASE
 from storage.stores.lock import held
 
 _SETTINGS: Final = "settings.json"
 _CELLS: Final = "cells"
+KEPT: Final = "The cells that are done are kept: the same command goes on from there."
+_BESIDE: Final = "Beside earlier figures"
+_ANCHOR: Final = "#beside-earlier-figures"
 _LIBRARIES: Final = ("numpy", "ray", "scikit-learn", "torch")
 
 
@@ -43,27 +47,22 @@ class ResultFolder:
     def opened(self) -> Iterator[None]:
         """Have the folder for this process alone; make it, if there is none.
 
-        Raises ``Conflict`` when another process works there, or when the folder has results of other settings,
-        ``Invalid`` when it cannot be written.
+        Raises ``Conflict`` when another process works there, or when the folder has results of other settings; what
+        cannot be written raises as ``recorded_in`` does.
         """
-        try:
-            (self.path / _CELLS).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise Invalid(
-                f"the folder for the results cannot be made: {error.strerror}",
-                "Name another one with --out.",
-                folder=str(self.path),
-            ) from error
-        try:
-            with held(self.path / ".lock"):
-                self._check_settings()
-                yield
-        except BlockingIOError:
-            raise Conflict(
-                "another process computes results in this folder",
-                "Wait until it ends, or name another with --out.",
-                folder=str(self.path),
-            ) from None
+        with ExitStack() as stack:
+            with recorded_in(self.path):
+                (self.path / _CELLS).mkdir(parents=True, exist_ok=True)
+                try:
+                    stack.enter_context(held(self.path / ".lock"))
+                except BlockingIOError:
+                    raise Conflict(
+                        "another process computes results in this folder",
+                        "Wait until it ends, or name another with --out.",
+                        folder=str(self.path),
+                    ) from None
+            self._check_settings()
+            yield
 
     def _check_settings(self) -> None:
         file = self.path / _SETTINGS
@@ -92,7 +91,10 @@ class ResultFolder:
         file = self._file(cell)
         if not file.exists():
             return None
-        rows: list[Row] = _read(file)["rows"]
+        found = _read(file)
+        rows: list[Row] = found.get("rows", [])
+        if found.get("cell") != cell.name or not isinstance(rows, list):
+            raise _unreadable(file)
         return rows
 
     def keep(self, cell: Cell, rows: Sequence[Row]) -> None:
@@ -123,16 +125,38 @@ class ResultFolder:
             f"# {self._experiment.name}",
             self._experiment.summary,
             f"Finished {finished_at}; sisa-ray {RELEASE}, Python {about['python']}, {libraries}; {about['processor']}.",
-            "Settings: " + "; ".join(f"{name} {_setting(value)}" for name, value in self._settings.items()) + ".",
+            *(
+                [f"{summary_of(report.checks)}: [see below](#{_BESIDE.lower().replace(' ', '-')})."]
+                if report.checks
+                else []
+            ),
             *(_section(section) for section in report.sections),
             *(_section(section) for section in shown if section.figure not in named),
         ]
         if report.checks:
-            parts.append(_section(Section(title="Beside earlier figures", table=_checks(report.checks))))
+            parts.append(_section(Section(title=_BESIDE, table=_checks(report.checks))))
+        parts.append(_section(Section(title="Settings", table=_settings(self._settings))))
         return "\n\n".join(parts) + "\n"
 
     def _file(self, cell: Cell) -> Path:
         return self.path / _CELLS / f"{cell.name}.json"
+
+
+@contextmanager
+def recorded_in(folder: Path) -> Iterator[None]:
+    """Say which folder cannot be written, and what to do: raise ``StoreFull`` or ``Invalid`` for an ``OSError``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreFull(
+                "there is no room for the results", f"Make room for them. {KEPT}", folder=str(folder)
+            ) from error
+        raise Invalid(
+            f"the folder for the results cannot be written: {error.strerror or type(error).__name__}",
+            "Name another one with --out.",
+            folder=str(folder),
+        ) from error
 
 
 def environment() -> dict[str, str]:
@@ -158,7 +182,31 @@ def _section(section: Section) -> str:
 
 def _table(table: Table) -> str:
     lines = [table.columns, ["---"] * len(table.columns), *table.rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(map(_in_cell, line)) + " |" for line in lines)
+
+
+def _in_cell(text: str) -> str:
+    """Return a text that stays in its cell of a Markdown table."""
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def summary_of(checks: Sequence[Check]) -> str:
+    """Return how many figures are as expected.
+
+    >>> one = Check(what="four", ours=5, expected=4, tolerance="exact", holds=False, source="arithmetic")
+    >>> summary_of([one]), summary_of([])
+    ('0 of 1 figures are as expected', '0 of 0 figures are as expected')
+    """
+    measured = [check.holds for check in checks if check.holds is not None]
+    left = (
+        f", {len(checks) - len(measured)} are not measured with these settings" if len(measured) < len(checks) else ""
+    )
+    return f"{sum(measured)} of {len(measured)} figures are as expected{left}"
+
+
+def number_text(value: float | None) -> str:
+    """Return a number as tables show it."""
+    return "–" if value is None else f"{value:.4g}"
 
 
 def _checks(checks: Sequence[Check]) -> Table:
@@ -168,8 +216,8 @@ def _checks(checks: Sequence[Check]) -> Table:
         rows=[
             [
                 check.what,
-                _number(check.ours),
-                _number(check.expected),
+                number_text(check.ours),
+                number_text(check.expected),
                 check.tolerance,
                 words[check.holds],
                 check.source,
@@ -180,12 +228,15 @@ def _checks(checks: Sequence[Check]) -> Table:
     )
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
+def _settings(settings: Settings) -> Table:
+    return Table(columns=["setting", "value"], rows=[[name, _setting(value)] for name, value in settings.items()])
 
 
 def _setting(value: Any) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    """Return a setting as people read it; what is nested stays JSON."""
+    if isinstance(value, list) and not any(isinstance(each, list | dict) for each in value):
+        return ", ".join(map(str, value))
+    return f"`{json.dumps(value)}`" if isinstance(value, list | dict) else str(value)
 
 
 def _csv(columns: Sequence[str], rows: Sequence[Row]) -> str:
@@ -209,14 +260,26 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _read(file: Path) -> Any:
+def _read(file: Path) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise Corrupt("a file of results cannot be read", "Remove it: it is computed again.", file=str(file)) from error
+        raise _unreadable(file) from error
+    if not isinstance(found, dict):
+        raise _unreadable(file)
+    return found
+
+
+def _unreadable(file: Path) -> Corrupt:
+    return Corrupt("a file of results cannot be read", "Remove it: it is computed again.", file=str(file))
 
 
 def _write(file: Path, text: str) -> None:
     unfinished = file.with_name(f"{file.name}.partial")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(file)
+    with recorded_in(file.parent):
+        try:
+            unfinished.write_text(text, encoding="utf-8")
+            unfinished.replace(file)
+        except OSError:
+            unfinished.unlink(missing_ok=True)
+            raise

@@ -21,7 +21,8 @@ from shards.lineage import WORKERS_HASH_SEED
 from storage.errors import Invalid, Unavailable
 from storage.private_folder import PrivateFolder, remove_left_over
 
-_LOCAL: Final = "local"
+LOCAL: Final = "local"
+"""The address for a Ray that is started on this machine."""
 
 _STARTS: Final = 3
 """How often Ray is started on this machine: it gives itself up after 30 seconds, which a busy machine may need."""
@@ -45,7 +46,7 @@ def join_ray(settings: ClusterSettings) -> bool:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray's own future default, chosen now: leave the accelerators' environment alone for workers that use none.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    is_own = settings.address == _LOCAL
+    is_own = settings.address == LOCAL
     if is_own:
         os.environ.update(_HASH_SEED)  # the processes of a local cluster inherit it
         make_token()
@@ -76,13 +77,13 @@ def _init(settings: ClusterSettings, *, is_own: bool) -> None:
 
 def waiting_for_ray(settings: ClusterSettings) -> str:
     """Return the message shown while this process waits to join Ray."""
-    if settings.address == _LOCAL:
+    if settings.address == LOCAL:
         return "waiting for Ray to start on this machine, which takes long where it is busy; interrupting is safe"
     return f"waiting for the Ray cluster at {settings.address} to answer: see 'ray status' there; interrupting is safe"
 
 
 def _not_started(settings: ClusterSettings, error: Exception) -> Unavailable:
-    if settings.address == _LOCAL:
+    if settings.address == LOCAL:
         return Unavailable(
             f"Ray did not start on this machine: {type(error).__name__}",
             "Try again when the machine is less busy. Ray also needs some GB of memory, and room for temporary files in"
@@ -102,7 +103,7 @@ def worker_environment() -> dict[str, Any]:
 
 def is_to_start_ray(settings: ClusterSettings) -> bool:
     """Return whether ``join_ray`` would start a local Ray."""
-    return settings.address == _LOCAL and not ray.is_initialized()
+    return settings.address == LOCAL and not ray.is_initialized()
 
 
 def worker_count(settings: ClusterSettings, tasks: int, avoided: Collection[str] = ()) -> int:

@@ -28,9 +28,6 @@ MOST_DEATHS: Final = 3
 PATIENCE_SECONDS: Final = 20.0
 """After so long without any result a message says what the tasks wait for."""
 
-_GRACE_SECONDS: Final = 30.0
-"""How long cancelled tasks may take to remove what they wrote."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
@@ -44,6 +41,8 @@ class Work:
     """As in "reading data: nothing is done yet"."""
     remedy: str
     """What to do when tasks keep dying."""
+    grace_seconds: float = 30.0
+    """How long cancelled tasks may take to remove what they wrote; 0: they write nothing."""
 
 
 READING: Final = Work(
@@ -154,7 +153,7 @@ class _Shift:
 
     def results(self) -> list[Any]:
         """Run all tasks and return their results; see ``TaskPool``."""
-        with _given_up_at_end(self.running):
+        with _given_up_at_end(self.running, self.work.grace_seconds):
             while self.waiting or self._is_awaited():
                 while self.waiting and len(self.running) < self.tasks:
                     index, deaths = self.waiting.popleft()
@@ -213,15 +212,15 @@ class _Shift:
 
 
 @contextmanager
-def _given_up_at_end(running: dict[Any, tuple[int, int]]) -> Iterator[None]:
+def _given_up_at_end(running: dict[Any, tuple[int, int]], grace_seconds: float) -> Iterator[None]:
     """At the end cancel what still runs, and wait a while for it to remove what it wrote."""
     try:
         yield
     finally:
         for task in running:
             ray.cancel(task)
-        if running:
-            ray.wait(list(running), num_returns=len(running), timeout=_GRACE_SECONDS)
+        if running and grace_seconds:
+            ray.wait(list(running), num_returns=len(running), timeout=grace_seconds)
 
 
 def _may_pass(error: RayError) -> bool:

@@ -100,6 +100,8 @@ def _attempt(action: Callable[[], Outcome], *, tracebacks: bool) -> Outcome:
     try:
         return action()
     except SisaError as error:
+        if tracebacks and type(error) is SisaError:  # something failed that has no error of its own, such as a task
+            traceback.print_exc()
         return _failed(error)
     except KeyboardInterrupt:
         return _interrupted()

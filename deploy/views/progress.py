@@ -79,7 +79,7 @@ class _Work:
         if elapsed < _LEAST_SECONDS or not 0 < share < 1:
             return ""
         seconds = elapsed * (1 - share) / share
-        return f"about {_duration(seconds)} left" if seconds >= _LEAST_SECONDS else ""
+        return f"about {duration(seconds)} left" if seconds >= _LEAST_SECONDS else ""
 
 
 def _cost(slices: float) -> float:
@@ -88,7 +88,12 @@ def _cost(slices: float) -> float:
     return whole * (whole + 1) / 2 + (slices - whole) * (whole + 1)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Return about how long something takes.
+
+    >>> duration(20), duration(600), duration(9000)
+    ('20 s', '10 min', '2.5 h')
+    """
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,78 @@
+"""An experiment on real Ray: a task that dies is repeated, and Ctrl-C keeps what is done and leaves no process."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from cluster.experiments.runner import run_experiment
+from tests.cluster.experiments.crew import NearCrew
+from tests.cluster.experiments.toy import COMPUTED, TOY, settings
+from tests.doubles.time_and_names import VirtualClock
+from tests.multinode.patience import until
+from tests.ray.commands import ROOT
+
+pytestmark = pytest.mark.ray
+
+_COMMAND = """
+from cluster.experiments.catalog import EXPERIMENTS
+from deploy.commands.cli import main
+from tests.cluster.experiments.toy import TOY
+
+EXPERIMENTS[TOY.name] = TOY
+main()
+"""
+
+
+def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
+    """The terminal sends it to all processes at once, while the last cells wait; the same command computes these."""
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    (data / "size-4").write_text("die once", encoding="utf-8")
+    waiting = [data / "size-2", data / "size-1"]
+    for path in waiting:
+        os.mkfifo(path)
+    mark = secrets.token_hex(16)
+    with subprocess.Popen(
+        [sys.executable, "-c", _COMMAND, "experiment", "toy", "--out", str(out), "--data-folder", str(data)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "SISA_TEST_MARK": mark},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stderr
+        reported = []
+        for line in process.stderr:
+            reported.append(line)
+            if sum(": done; " in each for each in reported) == 2:
+                break
+        os.killpg(process.pid, signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait() == 1, rest
+    assert any("another one does its work from the start" in each for each in reported)
+    assert f"interrupted; the cells that are done are kept [folder={out}]" in rest
+    assert "Run the same command again" in rest
+    until(lambda: not _processes_with(mark), "every process has ended")
+    for path in waiting:
+        path.unlink()
+    COMPUTED.clear()
+    found = run_experiment(TOY, settings(False), out, clock=VirtualClock(), crew=lambda *_: NearCrew())
+    assert COMPUTED == ["size-2", "size-1"]
+    assert [row["size"] for row in found.rows] == [1, 2, 3, 4]
+
+
+def _processes_with(mark: str) -> list[str]:
+    found = []
+    for folder in Path("/proc").iterdir():
+        with suppress(OSError):  # it has ended
+            if folder.name.isdigit() and mark.encode() in (folder / "environ").read_bytes():
+                found.append(folder.name)
+    return found
