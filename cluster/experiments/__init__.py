@@ -8,5 +8,6 @@ datasets    the data sets, each checked by its digest
 federation  a whole federation in one process, for measurements
 measured    processor time, accuracies, distances
 membership  membership inference with one threshold, and what it finds at random
+costs/      the experiment sisa-costs: what erasures cost, measured beside the closed form
 table_i/    the experiment table-i: every method of the survey on the same data
 """

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Final
 
+from cluster.experiments.costs.report import SISA_COSTS
 from cluster.experiments.experiment import Experiment
 from cluster.experiments.table_i.grid import TABLE_I
 from storage.errors import Invalid
 
-EXPERIMENTS: Final[Mapping[str, Experiment]] = {TABLE_I.name: TABLE_I}
+EXPERIMENTS: Final[Mapping[str, Experiment]] = {each.name: each for each in (SISA_COSTS, TABLE_I)}
 
 
 def find_experiment(name: str) -> Experiment:
