@@ -75,7 +75,7 @@ def _reading(settings: Settings) -> str:
         " log(p / (1 - p)) of its label than a never-seen one; federations are tested on the constituent of the data"
         f" point's shard, which the product shows to nobody. At random it is in 95 % of the cases {intervals}. Where it"
         " is not above this *before* the erasure, the test has no power, and what it finds after the erasure says"
-        " nothing. A test with power that finds nothing is no proof either: the guarantee is."
+        " nothing. A test with power that finds nothing proves nothing either: only the guarantee does."
     )
 
 

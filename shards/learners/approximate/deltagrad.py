@@ -32,6 +32,7 @@ from shards.learners.approximate.descent import (
     steps,
 )
 from shards.learners.approximate.models import Doubles, Model, probabilities
+from shards.learners.approximate.protocol import check_numbers
 from shards.points import ShardPoints
 from storage.errors import Invalid
 
@@ -64,7 +65,8 @@ class DeltaGrad:
     With the share f of explicit steps and the share r of those who leave, the gradients take
     ``(f + (1 - f) r) / (1 - r)`` of the time of those of a full retrain. The cache has ``(2 T + 1) P`` numbers. The one
     returned by ``unlearn`` is of the new descent, from which the next request starts; the one that was passed in is
-    unchanged and still depends on those who left: destroy it.
+    unchanged and depends on those who left: destroy it. The new one does so too, as far as its gradients are
+    estimates that began from the old ones.
     """
 
     guarantee: Guarantee = LABORATORY["deltagrad"]
@@ -89,7 +91,10 @@ class DeltaGrad:
         rows = BatchedPoints(points, kept.places_N, self._recipe, kept.original)
         path = _PathInProgress(self._recipe, self._model.initial(self._recipe.seed), kept.original)
         for step in steps(self._recipe, kept.original):
-            path.follow(self._model.gradient(path.current, *rows.of(step)), step.rate)
+            if rows.count(step):
+                path.follow(self._model.gradient(path.current, *rows.of(step)), step.rate)
+            else:
+                path.skip()
         return path.complete(kept, explicit_steps=path.done)
 
     def unlearn(self, state: DescentPath, gone: ShardPoints, left: Callable[[], ShardPoints]) -> DescentPath:
@@ -97,6 +102,7 @@ class DeltaGrad:
 
         Without any data point left, all steps are skipped and the parameters are those of the start.
         """
+        check_numbers(gone)
         gone_places = state.kept.places(gone)
         kept = state.kept.without(gone_places)
         remaining = left()

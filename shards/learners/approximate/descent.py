@@ -20,7 +20,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from shards.learner_kinds.guarantees import EXACT, Guarantee
+from shards.learner_kinds.guarantees import EXACT, Approximate, Guarantee
 from shards.learners.approximate.models import Doubles, LabelNumbers, Model, keyed_order, probabilities
 from shards.learners.approximate.protocol import Diverged
 from shards.points import ShardPoints
@@ -32,6 +32,8 @@ FARTHEST: Final = 1e30
 """Parameters whose length is beyond this count as diverged: products of a few of them are still numbers."""
 
 _NO_ROW: Final = -1
+
+_SAME_BATCHES: Final = Approximate(reason="because its batches are those of the original number of data points")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,12 +179,12 @@ class FullRetrain:
 
     With mini-batches this is the retrain that DeltaGrad's authors compare with: the start, the permutations and the
     batches of the original run, with holes where data points left. It costs what the original run cost, for the share
-    of the data points that is left. Without any data point the parameters stay those of the start.
+    of the data points that is left. A run that never had the others would cut other batches: it is exact only where
+    there are none. Without any data point the parameters stay those of the start.
     """
 
-    guarantee: Guarantee = EXACT
-
     def __init__(self, model: Model, recipe: DescentRecipe) -> None:
+        self.guarantee: Guarantee = EXACT if recipe.batch_size is None else _SAME_BATCHES
         self._model = model
         self._recipe = recipe
 

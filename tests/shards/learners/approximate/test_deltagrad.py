@@ -271,3 +271,36 @@ def test_arguments_without_a_meaning_are_refused(arguments: dict[str, int]) -> N
     """The error names all three."""
     with pytest.raises(Invalid, match=r"DeltaGrad has period=-?\d+, burn_in=-?\d+, history=-?\d+"):
         DeltaGrad(MODELS["softmax"], recipe(), **arguments)
+
+
+@pytest.mark.parametrize("kind", sorted(MODELS))
+def test_without_data_points_the_start_is_learned(kind: str) -> None:
+    """The penalty does not shrink parameters in steps that nobody is in, as in the full retrain."""
+    points, settings = chosen(blobs(10), np.arange(0)), recipe()
+    learned = DeltaGrad(MODELS[kind], settings).learn(points)
+    np.testing.assert_array_equal(learned.parameters_TP[-1], MODELS[kind].initial(settings.seed))
+    np.testing.assert_array_equal(
+        FullRetrain(MODELS[kind], settings).learn(points).parameters_P, learned.parameters_TP[0]
+    )
+
+
+def test_features_of_those_who_leave_have_to_be_numbers() -> None:
+    """Else every step would become explicit, without a word."""
+    points = blobs(20)
+    learner = DeltaGrad(MODELS["softmax"], recipe())
+    state = learner.learn(points)
+    gone = chosen(points, np.array([3]))
+    gone.features_NF[0, 0] = np.nan
+    with pytest.raises(Diverged, match="features of data points are not numbers"):
+        learner.unlearn(state, gone, lambda: points)
+
+
+def test_a_retrain_with_batches_does_not_claim_to_be_exact() -> None:
+    """A run that never had those who left would cut other batches; over all data points there are none to cut."""
+    points, left = blobs(30), np.arange(3, 30)
+    for batch_size, is_exact in ((None, True), (7, False)):
+        learner = FullRetrain(MODELS["softmax"], recipe(batch_size=batch_size))
+        after = learner.unlearn(learner.learn(points), chosen(points, np.arange(3)), lambda: chosen(points, left))
+        fresh = learner.learn(chosen(points, left))
+        assert np.array_equal(after.parameters_P, fresh.parameters_P) is is_exact
+        assert isinstance(learner.guarantee, Approximate) is not is_exact
