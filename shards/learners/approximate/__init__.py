@@ -8,4 +8,6 @@ ascent     gradient ascent on the loss of those who leave
 sekhari    logistic regression that forgets without the data points that are left
 guo        certified removal over a single shard
 fisher     noise where answers need a parameter least, and what it leaves, in nats
+gaussian   Gaussian posteriors of linear predictors, and the bounds whose optimum they are
+variational  variational Bayes unlearning of logistic regression
 """
