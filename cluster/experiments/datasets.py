@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import tarfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -141,25 +142,37 @@ def _candidates(name: str, file: str, folder: Path | None) -> Iterator[tuple[Pat
     installed = [_INSTALLED[name]] if name in _INSTALLED else []
     for place in [*([folder / name, folder] if folder else []), *installed]:
         for path in (place / file, place / f"{file}.gz"):
-            if path.is_file():
-                yield path, _unpacked(path)
+            if (content := _read(path)) is not None:
+                yield path, _unpacked(path, content) if path.suffix == ".gz" else content
         archive = place / _ARCHIVE.get(name, "-")
-        if archive.is_file():
-            yield archive, _member(archive, f"package/data/{file}")
+        if (content := _read(archive)) is not None:
+            yield archive, _member(archive, content, f"package/data/{file}")
 
 
-def _unpacked(path: Path) -> bytes:
+def _read(path: Path) -> bytes | None:
+    """Return a file's content; None: there is no such file."""
     try:
-        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        return path.read_bytes() if path.is_file() else None
+    except OSError as error:
+        raise Invalid(
+            f"a file of a data set cannot be read: {error.strerror}",
+            "Check its permissions and its disk, or name another folder with --data-folder.",
+            file=str(path),
+        ) from error
+
+
+def _unpacked(path: Path, content: bytes) -> bytes:
+    try:
+        return gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
         raise Corrupt(
             "a file of a data set is not a complete gzip file", "Fetch the file again.", file=str(path)
         ) from error
 
 
-def _member(archive: Path, name: str) -> bytes:
+def _member(archive: Path, content: bytes, name: str) -> bytes:
     try:
-        with tarfile.open(archive) as files:
+        with tarfile.open(fileobj=io.BytesIO(content)) as files:
             found = files.extractfile(name)
             return b"" if found is None else found.read()
     except (tarfile.TarError, KeyError, OSError, EOFError, zlib.error) as error:
