@@ -40,14 +40,17 @@ def check_plotting() -> None:
 def draw(figure: Figure, folder: Path) -> dict[str, str]:
     """Write the figure as PNG and as SVG; return the files' names by format.
 
-    The same figure gives the same bytes with the same matplotlib. Raises ``Invalid`` when it is not installed.
+    The same figure gives the same bytes with the same matplotlib, regardless of its user's own settings
+    (``matplotlibrc``). Raises ``Invalid`` when it is not installed.
     """
     check_plotting()
     import matplotlib as mpl
 
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
-    with mpl.rc_context({"svg.hashsalt": figure.name, "svg.fonttype": "none", "font.size": 9}):
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update({"svg.hashsalt": figure.name, "svg.fonttype": "none", "font.size": 9})
         canvas = _canvas(figure)
         for kind in FORMATS:
             files[kind] = f"{figure.name}.{kind}"

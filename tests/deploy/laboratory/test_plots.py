@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import pytest
 
 from cluster.experiments.experiment import Figure, Panel, Series
@@ -123,3 +124,15 @@ def test_texts_in_svg_are_texts(tmp_path: Path) -> None:
     files = draw(Figure(name="toy", title="Doubles", panels=[_panel(_lines(2))]), tmp_path)
     text = (tmp_path / files["svg"]).read_text()
     assert all(f">{word}<" in text for word in ("Doubles", "accuracy", "method number 1"))
+
+
+def test_settings_of_the_user_change_nothing(tmp_path: Path) -> None:
+    """A dark style, another font, pictures that are cut: the bytes stay."""
+    figure = Figure(name="toy", title=TITLE, panels=[_panel(_lines(2))])
+    draw(figure, tmp_path / "left")
+    own: Any = {"axes.facecolor": "black", "font.family": "monospace", "savefig.bbox": "tight", "lines.linewidth": 7}
+    with mpl.rc_context(own):
+        draw(figure, tmp_path / "right")
+        assert mpl.rcParams["axes.facecolor"] == "black"
+    for name in ("toy.png", "toy.svg"):
+        assert (tmp_path / "left" / name).read_bytes() == (tmp_path / "right" / name).read_bytes()
