@@ -32,9 +32,10 @@ FEW = [
     "sekhari",
     "certified-alone",
     "fisher-scrubbing",
+    "variational-eubo",
 ]
 """Of each kind one, and quick."""
-FAR = ("do-nothing", "deltagrad", "sekhari", "certified-alone", "fisher-scrubbing")
+FAR = ("do-nothing", "deltagrad", "sekhari", "certified-alone", "fisher-scrubbing", "variational-eubo")
 """Those of them that are not exact."""
 GUARANTEES = {"certified-alone": "certified(epsilon=1.0, delta=0.0001)"}
 
@@ -67,9 +68,10 @@ def test_the_table_on_few_data_points(tmp_path: Path) -> None:
     assert rows["sekhari"]["relative_distance"] > 1  # of so few data points, noise hides everything
     assert rows["certified-alone"]["relative_distance"] < 0.01  # the retrain has the same noise
     assert {name: row["nats"] is not None for name, row in rows.items()} == {
-        name: name == "fisher-scrubbing" for name in FEW
+        name: name in ("fisher-scrubbing", "variational-eubo") for name in FEW
     }
     assert rows["fisher-scrubbing"]["nats"] > 0
+    assert rows["variational-eubo"]["nats"] > 0
     forest = rows["forest"]
     assert forest["power"]
     assert forest["auc_low"] < forest["auc_after"] < forest["auc_high"]
