@@ -194,7 +194,7 @@ def _draw_line(series: Series, number: int, panel: Panel, kept: Sequence[int], n
         yerr=_spread(series, kept),
         label=_label(series, panel),
         color=_COLOURS[number % len(_COLOURS)],
-        marker=None if is_dashed else _MARKERS[number % len(_MARKERS)],
+        marker=None if is_dashed else _MARKERS[(number + number // len(_COLOURS)) % len(_MARKERS)],
         linestyle=style,
         markersize=4,
         capsize=2,

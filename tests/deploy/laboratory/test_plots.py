@@ -101,6 +101,12 @@ def test_axes_without_values_say_so(is_log: bool) -> None:
     assert [text.get_text() for text in axes.texts] == ["no values"]
 
 
+def test_eleven_series_look_different() -> None:
+    """Where colours come again, the markers are others."""
+    (axes,) = _drawn(_panel([Series(name=str(n), x=[1, 2], y=[n, n]) for n in range(11)])).axes
+    assert len({(line.get_color(), line.get_marker()) for line in axes.lines}) == 11
+
+
 @pytest.mark.parametrize("kind", ["lines", "points"])
 def test_a_reference_is_dashed(kind: Any) -> None:
     """Without markers; beside it measured points stay points."""
