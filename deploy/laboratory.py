@@ -32,13 +32,25 @@ def show_progress(clock: Callable[[], float] = time.monotonic) -> Callable[[Cell
         passed, finished = clock() - began, 1 - done.left_share
         left = passed * done.left_share / finished if finished > 0 else 0.0
         rest = f", about {duration(left)} left" if done.left_share > 0 else ""
-        show_remark(f"{done.name}: done; {done.share:.0%} of the grid{rest}")
+        _print(f"{done.name}: done; {done.share:.0%} of the grid{rest}")
 
     return tell
 
 
-def show_remark(text: str) -> None:
-    """Print a remark on stderr."""
+def show_remarks() -> Callable[[str], None]:
+    """Return what prints remarks on stderr, one that comes again and again only once."""
+    last = ""
+
+    def tell(text: str) -> None:
+        nonlocal last
+        if text != last:
+            _print(text)
+        last = text
+
+    return tell
+
+
+def _print(text: str) -> None:
     out = lasting(sys.stderr)
     out.write(f"{text}\n")
     out.flush()

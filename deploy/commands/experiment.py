@@ -56,7 +56,7 @@ def _run(name: str | None, folder: Path, quick: bool, data_folder: Path | None, 
     from cluster.experiments.results import recorded_in
     from cluster.experiments.runner import run_experiment
     from cluster.runtime.system import SystemClock
-    from deploy.laboratory import results_outcome, show_progress, show_remark
+    from deploy.laboratory import results_outcome, show_progress, show_remarks
     from deploy.plots import check_plotting, draw
     from storage.errors import Invalid
 
@@ -71,7 +71,7 @@ def _run(name: str | None, folder: Path, quick: bool, data_folder: Path | None, 
         clock=SystemClock(),
         data_folder=data_folder,
         on_done=show_progress(),
-        remark=show_remark,
+        remark=show_remarks(),
         address=address,
     )
     figures = []

@@ -16,7 +16,7 @@ from cluster.experiments import runner
 from cluster.experiments.catalog import EXPERIMENTS
 from cluster.runtime.session import join_ray
 from deploy.commands.cli import main
-from deploy.laboratory import show_progress
+from deploy.laboratory import show_progress, show_remarks
 from storage.stores.lock import held
 from tests.cluster.experiments.crew import NearCrew
 from tests.cluster.experiments.toy import COMPUTED, TOY
@@ -207,3 +207,11 @@ def test_the_time_left_is_that_of_the_weights(capsys: pytest.CaptureFixture[str]
     moments = iter([0.0, 60.0])
     show_progress(lambda: next(moments))(runner.CellDone(name="first", share=0.5, left_share=0.75))
     assert capsys.readouterr().err == "first: done; 50% of the grid, about 3 min left\n"
+
+
+def test_a_remark_that_comes_again_is_printed_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Such as that all processors are at work, while a cell takes an hour."""
+    tell = show_remarks()
+    for text in ("waiting", "waiting", "lost", "waiting"):
+        tell(text)
+    assert capsys.readouterr().err.splitlines() == ["waiting", "lost", "waiting"]
