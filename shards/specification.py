@@ -25,6 +25,7 @@ from shards.learner_kinds.kinds import (
     learner_problems,
     read_arguments,
 )
+from shards.recipe.engines import AUTO, engine_problems
 from shards.recipe.learning_rate import schedule_problems
 from shards.recipe.optimizers import OPTIMIZERS, argument_problems, belongs_to
 from shards.schedule import minimum_epochs
@@ -404,11 +405,11 @@ class TrainingSettings:
     """How the learning rate changes, such as ``{ kind = "cosine", warmup = 0.05 }``; see ``Schedule``. Default: it is
     constant."""
     augment: str | None = None
-    """``module:callable``: called with the features of each batch and a generator, it returns features of the same
-    shape to learn from."""
+    """``module:callable``: from the features of each batch and a generator, features of the same shape to learn from."""
     step: str | None = None
-    """``module:callable`` in place of ``loss``: called with the model, a batch's features, its labels and a generator,
-    it returns the loss."""
+    """``module:callable`` in place of ``loss``: from model, features of a batch, labels and a generator, the loss."""
+    engine: str = AUTO
+    """How the steps of torch are carried out, which changes no result: see ``shards.recipe.engines``."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -424,7 +425,7 @@ class TrainingSettings:
         problems += self._loss_problems()
         if self.gradient_clip is not None and not (math.isfinite(self.gradient_clip) and self.gradient_clip > 0):
             problems.append(f"gradient_clip must be above 0, got {self.gradient_clip}")
-        problems += schedule_problems(self.schedule)
+        problems += schedule_problems(self.schedule) + engine_problems(self.engine)
         refuse_settings("training", problems)
 
     def _optimizer_problems(self) -> list[str]:
@@ -485,12 +486,12 @@ class TrainingSettings:
 
     def record(self, target: Target) -> dict[str, Any]:
         """Return the settings as a record has them: those that 0.1 did not know only where they are set (E16)."""
-        values = asdict(self)
+        values = {name: value for name, value in asdict(self).items() if name != "engine"}  # which changes no result
         if self.loss == target.losses[0]:
             values["loss"] = None
         for item in fields(self)[_KNOWN_TO_0_1:]:
             usual = item.default if item.default_factory is MISSING else item.default_factory()
-            if values[item.name] == usual:
+            if values.get(item.name) == usual:
                 del values[item.name]
         return values | {"weight_decay": self.effective_weight_decay}
 

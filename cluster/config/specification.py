@@ -16,6 +16,7 @@ from coordinator.settings import AggregationSettings, ErasureSettings, ReceiptSe
 from shards.learner_kinds.kinds import LEARNERS, TORCH
 from shards.learner_kinds.scikit import check_estimator
 from shards.learner_kinds.summation import CooccurrenceArguments
+from shards.recipe.engines import REPLAY
 from shards.specification import (
     DataSettings,
     ModelSettings,
@@ -318,6 +319,9 @@ def _check_together(tables: Mapping[str, Any], problems: Problems) -> None:
         if training is None or tables[other] is None:
             continue  # their own problems are noted
         _note(problems, "training", setting, partial(check, training, tables[other]))
+    if None not in (training, tables["cluster"]) and training.engine == REPLAY and tables["cluster"].gpus_per_worker:
+        fact = 'engine = "replay" is for CPUs, and [cluster] gpus_per_worker is above 0: leave one of them out'
+        problems.add("training", "engine", fact)
 
 
 def _note(problems: Problems, table: str, setting: str, check: Callable[[], None]) -> None:

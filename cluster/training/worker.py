@@ -36,6 +36,7 @@ from shards.learners.torch.user_modules import UserModules
 from shards.learners.trainer import ConstituentTrainer, TrainingEvent, TrainTask
 from shards.lineage import Configuration, in_force
 from shards.measures import Measures
+from shards.recipe.engines import EAGER
 from shards.specification import ModelSettings, ShardId, SliceIndex, TrainingSettings
 from storage.digests import Sha256
 from storage.objects import ObjectStore, new_name
@@ -87,7 +88,7 @@ class Worker:
         self._setup = setup
         self._profile = fix_numerics(setup.model, setup.threads, setup.device, probed=True)
         self._modules = modules
-        self._learners: dict[int, Learner[Any]] = {}
+        self._learners: dict[tuple[int, str], Learner[Any]] = {}
         self._manifests: dict[int, CodeManifest | None] = {}
 
     def configuration(self, width: int, stored: Configuration | None = None) -> Configuration:
@@ -172,8 +173,9 @@ class Worker:
         manifest = self._manifests.get(task.width) or recorded_manifest(task.width, promised, self._setup.store)
         if self._modules is not None and manifest is not None:
             self._modules.allow_only(manifest.modules)
+        # A proof is not to repeat what training did, so it takes each step by itself.
         return ConstituentTrainer(
-            learner=self._learner(task.width),
+            learner=self._learner(task.width, EAGER if task.token is None else None),
             store=self._setup.store,
             new_name=new_name,
             seconds=time.monotonic,
@@ -188,11 +190,15 @@ class Worker:
         check_configuration(task.configuration, self.configuration(task.width, task.configuration))
         return measure(task, self._learner(task.width), self._setup.store)
 
-    def _learner(self, width: int) -> Learner[Any]:
-        if width not in self._learners:
+    def _learner(self, width: int, engine: str | None = None) -> Learner[Any]:
+        """Return the learner of ``width`` features; ``engine``: another one than the setting."""
+        training = self._setup.training
+        training = training if engine is None else replace(training, engine=engine)
+        known = (width, training.engine)
+        if known not in self._learners:
             learner = open_learner(
                 model=self._setup.model,
-                training=self._setup.training,
+                training=training,
                 inputs=width,
                 classes=self._setup.classes,
                 slices=self._setup.slices,
@@ -202,8 +208,8 @@ class Worker:
             )
             if self._setup.model.recorded_learner is None:  # others run no code of the user's
                 learner = ConfinedLearner(learner, self._confinement)
-            self._learners[width] = learner
-        return self._learners[width]
+            self._learners[known] = learner
+        return self._learners[known]
 
     @cached_property
     def _confinement(self) -> Confinement:

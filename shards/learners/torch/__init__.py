@@ -1,6 +1,7 @@
 """Networks: constituents that are torch modules, trained by gradient steps.
 
 learner            initial state, steps, predictions
+engines/           how steps are carried out: one after another, or recorded and repeated
 recipe             optimizer, loss, augmentation and the user's own step
 factory            the user's model: imported, built, checked
 model_code         the user's source files, and the digest over them

@@ -27,8 +27,9 @@ _OPTIMIZER: Final = "optimizer/"
 _BASE: Final = "base/"
 _SMALL_BYTES: Final = 1024
 """Tensors up to this size are always stored: a reference would save nothing."""
-_ON_THE_CPU: Final = frozenset({"step", "mu_product"})
-"""Entries that optimizers keep on the CPU, regardless of the device: the count of steps, and what NAdam derives."""
+COUNTS: Final = frozenset({"step", "mu_product"})
+"""Entries that optimizers keep on the CPU, regardless of the device, and that are one number for each parameter, the
+same for all: the count of steps, and what NAdam derives from it."""
 
 
 def model_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -72,18 +73,17 @@ def encode_checkpoint(
             tensors[_BASE + name] = torch.tensor(list(bytes.fromhex(digest)), dtype=torch.uint8)
         else:
             tensors[_MODEL + name] = tensor
-    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
-    for parameter, entries in optimizer.state.items():
-        for entry, value in entries.items():
-            if value is None:  # sgd without momentum
-                continue
-            if not isinstance(value, torch.Tensor):
-                raise InvariantBroken("the optimizer keeps state that is not a tensor", entry=entry)
-            tensors[f"{_OPTIMIZER}{names[parameter]}/{entry}"] = value
+    tensors |= _optimizer_tensors(model, optimizer)
     # Cloned: safetensors refuses tensors that share memory, and a view would include its whole storage.
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
     # One metadata entry only: safetensors does not fix the order of several.
     return save(plain, metadata={"lineage": canonical_json(lineage.record()).decode()})
+
+
+def state_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, torch.Tensor]:
+    """Return all tensors of a constituent by the names that a checkpoint gives them, as ``put_tensors`` takes them."""
+    of_model = {_MODEL + name: tensor for name, tensor in model_tensors(model).items()}
+    return of_model | _optimizer_tensors(model, optimizer)
 
 
 def decode_checkpoint(payload: bytes) -> dict[str, torch.Tensor]:
@@ -130,8 +130,21 @@ def put_tensors(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, to
             if parameter_name not in parameters:
                 raise Corrupt("a checkpoint's optimizer state is not this model's", "Run 'sisa train' to rebuild it.")
             parameter = parameters[parameter_name]
-            device = "cpu" if entry in _ON_THE_CPU else parameter.device
+            device = "cpu" if entry in COUNTS else parameter.device
             optimizer.state[parameter][entry] = tensor.clone().to(device)
+
+
+def _optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, torch.Tensor]:
+    names: dict[torch.Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    tensors: dict[str, torch.Tensor] = {}
+    for parameter, entries in optimizer.state.items():
+        for entry, value in entries.items():
+            if value is None:  # sgd without momentum
+                continue
+            if not isinstance(value, torch.Tensor):
+                raise InvariantBroken("the optimizer keeps state that is not a tensor", entry=entry)
+            tensors[f"{_OPTIMIZER}{names[parameter]}/{entry}"] = value
+    return tensors
 
 
 def _kinds(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:

@@ -6,7 +6,7 @@ Shape legend: N points, F features, C classes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -29,13 +29,17 @@ from shards.learners.torch.checkpoint import (
     encode_checkpoint,
     model_tensors,
     put_tensors,
+    state_tensors,
 )
+from shards.learners.torch.engines.recording import Recording, record_step
+from shards.learners.torch.engines.replay import Replay, StepBatch, StepEngine, Trial, recording_of, wants_trial
 from shards.learners.torch.factory import build_model, in_shape, received_shape
 from shards.learners.torch.recipe import Recipe, check_finite, check_learns, optimizer_of
 from shards.learners.torch.seeding import Device, generator_of, seed_all
 from shards.lineage import Lineage
 from shards.ordering import AUGMENT, INITIAL_WEIGHTS, NOISE, SHUFFLE, STEP, epoch_order, stream
 from shards.points import ShardPoints
+from shards.recipe.engines import EAGER
 from shards.recipe.learning_rate import Schedule, progress_at
 from shards.schedule import batch_bounds, slice_epochs
 from shards.specification import ModelSettings, ShardId, SliceIndex, TrainingSettings
@@ -44,6 +48,8 @@ from storage.digests import Sha256
 from storage.errors import Invalid
 
 _PREDICTION_POINTS = 4096
+_TRIED_SHARES: Final = (1.0, 0.5, 0.25, 0.75, 1.0)
+"""Shares of the learning rate in the steps of a trial: it may not be part of what is replayed."""
 _ACTIVATIONS: Final[Mapping[str, Callable[[torch.Tensor], torch.Tensor]]] = {
     Class.kind: partial(functional.softmax, dim=1),
     Number.kind: lambda outputs: outputs,
@@ -82,6 +88,7 @@ class _Epoch:
     """Of its slice."""
     augmenting: torch.Generator | None
     stepping: torch.Generator | None
+    engine: StepEngine
 
 
 class TorchLearner:
@@ -112,6 +119,7 @@ class TorchLearner:
         self._device = torch.device(device)
         self._resident: _Resident | None = None
         self._loss: float | None = None
+        self._engine_asked = training.engine
 
     def initial(self, shard: ShardId) -> TorchState:
         """Return the state before slice 1: weights drawn from (seed, shard)."""
@@ -134,6 +142,7 @@ class TorchLearner:
         state.model.train()
         described = _described(state.model)
         bounds = batch_bounds(end, self._training.batch_size)
+        engine = self._engine(state, self._resident_points(points), end, shard, slice_)
         losses: list[torch.Tensor] = []
         done = sum(self._epochs[: slice_ - 1])
         for number in range(self.epochs(slice_)):
@@ -147,10 +156,12 @@ class TorchLearner:
                 is_first=number == 0,
                 augmenting=None if self._training.augment is None else generator_of(augment, self._device),
                 stepping=None if self._training.step is None else generator_of(step, self._device),
+                engine=engine,
             )
             is_last = number + 1 == self.epochs(slice_)
             self._learn_epoch(state, self._resident_points(points), epoch, losses if is_last else None)
             yield number + 1
+        engine.release()
         self._loss = _mean(losses, bounds)
         if state.recipe.is_users:
             check_finite(self._loss, self._training)
@@ -201,34 +212,96 @@ class TorchLearner:
         self, state: TorchState, data: _Resident, epoch: _Epoch, losses: list[torch.Tensor] | None
     ) -> None:
         # Measured: this loop is the whole cost of training. Nothing in it runs per point, and nothing is logged.
-        model, optimizer, recipe = state.model, state.optimizer, state.recipe
-        clip = self._training.gradient_clip
-        parameters = optimizer.param_groups[0]["params"]
-        for batch, (start, stop) in enumerate(epoch.bounds):
-            chosen = epoch.order_N[start:stop]
-            # Copied into new tensors: the bits depend on the alignment of a view (E7).
-            features, labels = data.features_NF.index_select(0, chosen), data.labels_N.index_select(0, chosen)
-            features = in_shape(features, self._inputs)
-            if recipe.augment is not None:
-                features = recipe.augment(features, epoch.augmenting)
-            optimizer.zero_grad(set_to_none=True)
-            if stop - start == 1:
-                with _frozen_statistics(model):
-                    loss = recipe.step(model, features, labels, epoch.stepping)
-                    loss.backward()
+        engine, size = epoch.engine, self._training.batch_size
+        for number, (start, stop) in enumerate(epoch.bounds):
+            chosen, rate = epoch.order_N[start:stop], self._rate(epoch, number)
+            if engine.replay is not None and stop - start == size:
+                loss = self._replay(engine.replay, state.recipe, data, chosen, epoch, rate)
             else:
-                loss = recipe.step(model, features, labels, epoch.stepping)
-                loss.backward()
-            if recipe.is_users and epoch.is_first and batch == 0:
-                check_learns(optimizer)
-            if clip is not None:
-                clip_grad_norm_(parameters, clip)
-            if self._schedule is not None:
-                progress = progress_at(epoch.done, batch, len(epoch.bounds), sum(self._epochs))
-                optimizer.param_groups[0]["lr"] = self._training.learning_rate * self._schedule.share(progress)
-            optimizer.step()
+                batch = self._batch(state.recipe, data, chosen, epoch, rate)
+                loss = engine.eagerly(partial(self._take, state, batch, epoch.stepping))
+                if state.recipe.is_users and epoch.is_first and number == 0:
+                    check_learns(state.optimizer)
+                if stop - start == size:
+                    engine.start(state, batch)
             if losses is not None:  # last epoch only, and kept on the device: reading it would wait for the step
-                losses.append(loss.detach())
+                losses.append(loss.clone())
+
+    def _batch(self, recipe: Recipe, data: _Resident, chosen: torch.Tensor, epoch: _Epoch, rate: float) -> StepBatch:
+        # Copied into new tensors: the bits depend on the alignment of a view (E7).
+        features, labels = data.features_NF.index_select(0, chosen), data.labels_N.index_select(0, chosen)
+        features = in_shape(features, self._inputs)
+        if recipe.augment is not None:
+            features = recipe.augment(features, epoch.augmenting)
+        return StepBatch(features, labels, rate)
+
+    def _replay(
+        self, replay: Replay, recipe: Recipe, data: _Resident, chosen: torch.Tensor, epoch: _Epoch, rate: float
+    ) -> torch.Tensor:
+        if recipe.augment is None and len(self._inputs.shape) == 1 and not self._inputs.ids:
+            replay.select(data.features_NF, data.labels_N, chosen)
+        else:
+            batch = self._batch(recipe, data, chosen, epoch, rate)
+            replay.put(batch.features, batch.labels)
+        return replay.step(rate, epoch.stepping)
+
+    def _rate(self, epoch: _Epoch, batch: int) -> float:
+        if self._schedule is None:
+            return self._training.learning_rate
+        progress = progress_at(epoch.done, batch, len(epoch.bounds), sum(self._epochs))
+        return self._training.learning_rate * self._schedule.share(progress)
+
+    def _take(self, state: TorchState, batch: StepBatch, generator: torch.Generator | None) -> torch.Tensor:
+        """Take a step eagerly, and return the loss."""
+        optimizer = state.optimizer
+        optimizer.zero_grad(set_to_none=True)
+        with _frozen_statistics(state.model) if len(batch.labels) == 1 else nullcontext():
+            loss = state.recipe.step(state.model, batch.features, batch.labels, generator)
+            loss.backward()
+        if self._training.gradient_clip is not None:
+            clip_grad_norm_(optimizer.param_groups[0]["params"], self._training.gradient_clip)
+        optimizer.param_groups[0]["lr"] = batch.rate
+        optimizer.step()
+        return loss.detach()
+
+    def _record(self, state: TorchState, batch: StepBatch, generator: torch.Generator | None) -> Recording:
+        """Take a step up to the optimizer's, and return its recording."""
+        clip = self._training.gradient_clip
+        return record_step(state.recipe.step, state.model, batch.features, batch.labels, generator, clip)
+
+    def _engine(self, state: TorchState, data: _Resident, end: int, shard: ShardId, slice_: SliceIndex) -> StepEngine:
+        """Return what carries out the steps of a slice, after a trial of what it would replay."""
+        size, bounds = self._training.batch_size, batch_bounds(end, self._training.batch_size)
+        steps = self.epochs(slice_) * sum(stop - start == size for start, stop in bounds)
+        if self._device.type != "cpu" or not wants_trial(
+            self._engine_asked, state.model, steps, is_users=state.recipe.is_users
+        ):
+            return StepEngine()
+
+        def batch(start: int, points: int, share: float) -> StepBatch:
+            chosen = torch.arange(start, start + points) % end
+            features = in_shape(data.features_NF.index_select(0, chosen), self._inputs)
+            return StepBatch(features, data.labels_N.index_select(0, chosen), self._training.learning_rate * share)
+
+        def twin() -> TorchState:
+            made = self.initial(shard)
+            put_tensors(made.model, made.optimizer, state_tensors(state.model, state.optimizer))
+            made.model.train()
+            return made
+
+        odd = bounds[-1][1] - bounds[-1][0]
+        trial: Trial[TorchState] = Trial(
+            twin=twin,
+            take=self._take,
+            record=self._record,
+            full=[batch(number * size, size, share) for number, share in enumerate(_TRIED_SHARES)],
+            odd=batch(0, odd, 0.5) if odd != size else None,
+            stream=stream(self._training.seed, shard, slice_, 0, NOISE),
+        )
+        recording = recording_of(self._engine_asked, trial)
+        if recording is None:
+            self._engine_asked = EAGER  # the model is built alike for all shards
+        return StepEngine(recording)
 
     def _resident_points(self, points: ShardPoints) -> _Resident:
         if self._resident is None or self._resident.points is not points:

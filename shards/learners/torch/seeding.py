@@ -26,6 +26,12 @@ def seed_all(number: int) -> None:
     random.seed(number)
 
 
+def global_state() -> str:
+    """Return the state of the generators on the CPU that ``seed_all`` seeds, as text."""
+    own = (torch.default_generator, np.random.mtrand._rand)  # noqa: SLF001  NumPy's own
+    return repr([*map(generator_state, own), random.getstate()])
+
+
 def generator_of(number: int, device: torch.device) -> torch.Generator:
     """Return a generator of its own for the stream ``number``."""
     return torch.Generator(device).manual_seed(number)

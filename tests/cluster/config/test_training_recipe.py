@@ -49,6 +49,14 @@ MISTAKES = [
     ),
     # the recipe
     (
+        changed("0.05", '0.05\nengine = "fast"'),
+        "line 15: [training] engine must be one of auto, eager, replay, got 'fast'",
+    ),
+    (
+        changed("0.05", '0.05\nengine = "replay"') + "[cluster]\ngpus_per_worker = 1\n",
+        'line 15: [training] engine = "replay" is for CPUs, and [cluster] gpus_per_worker is above 0: leave',
+    ),
+    (
         changed("0.05", '0.05\noptimizer = "lion"'),
         "line 15: [training] optimizer must be one of sgd, adam, adamw, rmsprop",
     ),

@@ -11,8 +11,9 @@ import pytest
 from cluster.runtime.learners import learner_of
 from cluster.training.worker import Worker, WorkerSetup
 from coordinator.engine.tasks import Revisions, train_task
+from shards.learners.torch.learner import TorchLearner
 from shards.learners.trainer import ConstituentTrainer, SliceLearned, TrainTask
-from shards.specification import ModelSettings, ShardId
+from shards.specification import ModelSettings, ShardId, TrainingSettings
 from storage.digests import sha256
 from storage.stores.memory import MemoryStore
 from tests.doubles.federation import SmallFederation, specification_of, survivors
@@ -121,3 +122,42 @@ def test_a_learner_without_code_of_the_user_s_imports_nothing_from_their_folder(
     )
     assert Worker(setup).configuration(3).learner == "ridge"
     assert str(tmp_path) not in sys.path
+
+
+@pytest.mark.parametrize(("token", "engine"), [(1, "replay"), (None, "eager")])
+def test_a_proof_trains_step_by_step(
+    token: int | None, engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``sisa verify`` trains a constituent again eagerly, regardless of the engine that has trained it."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    training = TrainingSettings(epochs=4, batch_size=3, learning_rate=0.1, engine="replay")
+    specification = specification_of(shards=1, slices=2, training=training)
+    federation = federation_of(specification)
+    federation.train(make_points(1, 30))
+    asked: list[str] = []
+    whole = TorchLearner._engine
+
+    def noting(self: TorchLearner, *arguments: Any) -> Any:
+        asked.append(self._engine_asked)
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(TorchLearner, "_engine", noting)
+    task = train_task(federation.state, ShardId(0), done=0, token=token)
+    promised = task.lineages[0].configuration
+    setup = WorkerSetup(
+        store=federation.store,
+        settings=promised.settings,
+        model=specification.model,
+        training=training,
+        classes=2,
+        slices=2,
+        threads=1,
+        device="cpu",
+        target="class",
+        import_folder=tmp_path,
+    )
+    worker = Worker(setup)
+    monkeypatch.setattr(worker, "configuration", lambda *_: promised)
+    found = [event.digest for event in worker.train(task) if isinstance(event, SliceLearned)]
+    assert found == [each.digest for each in federation.state.shards[0].chain]
+    assert asked == [engine] * 2

@@ -31,6 +31,17 @@ class Net(layers.nn.Linear):
         return super().forward(features)
 """
 
+_COUNTING = """
+from torch import nn
+
+class Net(nn.Linear):
+    calls = 0
+
+    def forward(self, features):
+        self.calls += 1
+        return super().forward(features) * (1 + 0.01 * self.calls)
+"""
+
 _REQUEST = RehearsalRequest(
     model=ModelSettings(factory="odd_net:Net"),
     # Each step multiplies the weights by 100,000, or by 100.
@@ -61,3 +72,16 @@ def test_all_modules_that_were_loaded_are_named(tmp_path: Path, modules: UserMod
     assert result.modules == {
         name: sha256((tmp_path / f"{name}.py").read_bytes()) for name in ("odd_late", "odd_layers", "odd_net")
     }
+
+
+def test_an_engine_that_would_change_the_result_is_refused(tmp_path: Path, modules: UserModules) -> None:
+    """A rehearsal makes the trial of ``replay``, on made-up data, before anything real is trained."""
+    (tmp_path / "odd_counting.py").write_text(_COUNTING, encoding="utf-8")
+    training = TrainingSettings(epochs=3, batch_size=4, learning_rate=0.1)
+    request = replace(_REQUEST, model=ModelSettings(factory="odd_counting:Net"), training=training)
+    assert rehearse_here(request, modules).failure == []
+    kind, fact, remedy = rehearse_here(replace(request, training=replace(training, engine="replay")), modules).failure
+    assert kind == "invalid"
+    assert fact.startswith('[training] engine = "replay" would not give the result of training step by step: repeated')
+    assert "attribute calls" in fact
+    assert remedy == 'Set engine to "auto" or "eager", or leave it out: all of them train the same constituents.'

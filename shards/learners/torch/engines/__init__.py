@@ -1,0 +1,7 @@
+"""Engines: how the steps of training are carried out. They change no bits, only the time that a step takes.
+
+recording  one step, recorded as calls of operators
+program    the recorded calls, bound to memory that stays, and repeated
+flat       parameters, gradients and optimizer state in one stretch of memory, and the optimizer's step on it
+replay     the engine that repeats a recorded step, and the trial that it has to pass before
+"""

@@ -1,0 +1,1 @@
+"""Every engine trains the same constituents, to the bit, or is not used."""
