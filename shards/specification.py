@@ -405,7 +405,7 @@ class TrainingSettings:
     """How the learning rate changes, such as ``{ kind = "cosine", warmup = 0.05 }``; see ``Schedule``. Default: it is
     constant."""
     augment: str | None = None
-    """``module:callable``: from the features of each batch and a generator, features of the same shape to learn from."""
+    """``module:callable``: from a batch's features and a generator, features of the same shape to learn from."""
     step: str | None = None
     """``module:callable`` in place of ``loss``: from model, features of a batch, labels and a generator, the loss."""
     engine: str = AUTO

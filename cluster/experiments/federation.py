@@ -52,7 +52,7 @@ def key_of_round(number: int) -> PartitionKey:
     return PartitionKey(b"the laboratory's key, round %04d" % number)
 
 
-def places_of(names: Iterable[str], partition: PartitionSettings, key: PartitionKey) -> list[tuple[int, int]]:
+def places_by_name(names: Iterable[str], partition: PartitionSettings, key: PartitionKey) -> list[tuple[int, int]]:
     """Return the shard (from 0) and slice (from 1) in which each person's data points are."""
     found = (slice_of(subject_digest(key, name, NAMING), partition.shards, partition.slices, NAMING) for name in names)
     return [(each.shard, each.slice) for each in found]
@@ -156,7 +156,7 @@ class OwnFederation:
 
     def places(self, rows: Sequence[int]) -> list[tuple[int, int]]:
         """Return the shard (from 0) and slice (from 1) of each data point."""
-        return places_of([str(row) for row in rows], self.specification.partition, self._key)
+        return places_by_name([str(row) for row in rows], self.specification.partition, self._key)
 
     @property
     def state(self) -> FederationState:

@@ -19,6 +19,10 @@ MODULES: Final = sorted(
 
 SAME_MEANING: Final = {
     "main": "the entry point of a program",
+    "cells": "Experiment.cells of an experiment",
+    "report": "Experiment.report of an experiment",
+    "rows_of_cell": "Experiment.run of an experiment",
+    "settings": "Experiment.settings of an experiment",
 }
 """Public functions that several modules define, and what all of them are."""
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from cluster.experiments.datasets import load
 from cluster.experiments.experiment import Cell, Row, Settings
-from cluster.experiments.federation import OwnFederation, Spent, key_of_round, places_of
+from cluster.experiments.federation import OwnFederation, Spent, key_of_round, places_by_name
 from shards.cost import batch_fraction, erasure_cost_epochs, plan_point_epochs, training_point_epochs
 from shards.learners.approximate.models import uniform_numbers
 from shards.schedule import slice_epochs
@@ -104,7 +104,7 @@ def cells(settings: Settings) -> list[Cell]:
     return found
 
 
-def run(cell: Cell, settings: Settings, data_folder: Path | None) -> list[Row]:
+def rows_of_cell(cell: Cell, settings: Settings, data_folder: Path | None) -> list[Row]:
     """Return the rows of a cell."""
     partition = settings["partitions"][cell.arguments["partition"]]
     if cell.arguments["means"] == "engine":
@@ -182,7 +182,7 @@ def _by_plan(settings: Settings, partition: Mapping[str, Any], turn: int) -> Ite
     """Price random draws under one key, without training."""
     shards, slices = partition["shards"], partition["slices"]
     names = [str(row) for row in range(settings["points"])]
-    places = places_of(names, PartitionSettings(shards=shards, slices=slices), key_of_round(turn))
+    places = places_by_name(names, PartitionSettings(shards=shards, slices=slices), key_of_round(turn))
     start = _Layout(places, partition)
     about = _about(settings, partition, turn)
     for size in partition["plan"]:
@@ -221,7 +221,7 @@ def _accounts(partition: Mapping[str, Any], turn: int, settings: Settings) -> Ro
     given = PartitionSettings(shards=shards, slices=partition["slices"])
     key, found = key_of_round(turn), set()
     for number in count(1):
-        ((shard, slice_),) = places_of([f"account-{number}"], given, key)
+        ((shard, slice_),) = places_by_name([f"account-{number}"], given, key)
         if slice_ == 1:
             found.add(shard)
         if len(found) == shards:

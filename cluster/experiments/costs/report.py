@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from cluster.experiments.costs.grid import COLUMNS, cells, closed_form, run, settings
+from cluster.experiments.costs.grid import COLUMNS, cells, closed_form, rows_of_cell, settings
 from cluster.experiments.experiment import (
     Check,
     Experiment,
@@ -26,7 +26,7 @@ from cluster.experiments.experiment import (
 )
 
 _ERRORS: Final = 3.5
-"""Standard errors within which a mean counts as equal: of 20 keys it leaves these by chance once in 400 times."""
+"""Standard errors within which a mean counts as equal: of 20 keys it leaves these at random once in 400 times."""
 
 _TABLE: Final = {(5, 5, 1): 0.147, (20, 1, 8): 0.337, (20, 50, 8): 0.236, (20, 50, 18): 0.447, (10, 10, 10): 0.500,
                  (20, 1, 39): 0.865, (20, 50, 39): 0.704}  # fmt: skip
@@ -444,7 +444,7 @@ SISA_COSTS: Final = Experiment(
     columns=COLUMNS,
     settings=settings,
     cells=cells,
-    run=run,
+    run=rows_of_cell,
     report=report,
     datasets=_datasets,
 )

@@ -14,7 +14,7 @@ from cluster.experiments.section_vi.pictures import figures_of
 from cluster.experiments.section_vi.removal import IID, SKEWED
 from cluster.experiments.section_vi.summary import (
     Measurements,
-    Value,
+    RowValue,
     break_even,
     column,
     crossing,
@@ -298,7 +298,7 @@ def _notes(rows: Sequence[Row]) -> Iterator[Section]:
         yield Section(title="Notes", table=Table(columns=list(columns), rows=lines))
 
 
-def _against_ratio(shown: Sequence[tuple[str, Measurements]], value: Value, digits: int | None) -> Table:
+def _against_ratio(shown: Sequence[tuple[str, Measurements]], value: RowValue, digits: int | None) -> Table:
     """Return a table with a line for each scenario and removed share, and a column for each of those shown."""
     lines = []
     for scenario in (IID, SKEWED):
@@ -309,7 +309,7 @@ def _against_ratio(shown: Sequence[tuple[str, Measurements]], value: Value, digi
     return Table(columns=["scenario", "removed", *(name for name, _ in shown)], rows=lines)
 
 
-def _with_spread(rows: Measurements, value: Value, digits: int | None) -> str:
+def _with_spread(rows: Measurements, value: RowValue, digits: int | None) -> str:
     spread = rows.spread(value)
     mean = _number(rows.mean(value), digits)
     return f"{mean} ± {_number(spread, digits)}" if spread else mean

@@ -11,7 +11,7 @@ from cluster.experiments.section_vi.grid import CAREFUL, FOREST, NET, OFTEN, SOF
 from cluster.experiments.section_vi.removal import IID, SKEWED
 from cluster.experiments.section_vi.summary import (
     Measurements,
-    Value,
+    RowValue,
     column,
     explicit_share,
     law,
@@ -166,7 +166,7 @@ _MODELS: Final = {SOFTMAX: "softmax", NET: "network", FOREST: "forest"}
 _COUNTS: Final = (1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 500, 2000, 10_000, 30_000)
 
 
-def _line(name: str, rows: Measurements, value: Value) -> Series:
+def _line(name: str, rows: Measurements, value: RowValue) -> Series:
     """Return the means by removed share, with standard deviations over rounds."""
     ratios = [ratio for ratio in rows.distinct("ratio") if ratio > 0 and rows.where(ratio=ratio).values(value)]
     chosen = [rows.where(ratio=ratio) for ratio in ratios]

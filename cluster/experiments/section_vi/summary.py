@@ -9,7 +9,7 @@ from typing import Any
 
 from cluster.experiments.experiment import Row
 
-Value = Callable[[Row], float | None]
+RowValue = Callable[[Row], float | None]
 """Reads a number of a row; None: it has none."""
 
 
@@ -23,15 +23,15 @@ class Measurements:
         """Return those with these values."""
         return Measurements([row for row in self.all if all(row.get(name) == value for name, value in equal.items())])
 
-    def values(self, value: Value) -> list[float]:
+    def values(self, value: RowValue) -> list[float]:
         """Return the numbers of the rows that have one."""
         return [found for row in self.all if (found := value(row)) is not None]
 
-    def mean(self, value: Value) -> float | None:
+    def mean(self, value: RowValue) -> float | None:
         """Return the mean; None: no row has one."""
         return mean(self.values(value)) if self.values(value) else None
 
-    def spread(self, value: Value) -> float:
+    def spread(self, value: RowValue) -> float:
         """Return the standard deviation over the rounds; 0 for a single one."""
         found = self.values(value)
         return stdev(found) if len(found) > 1 else 0.0
@@ -44,12 +44,12 @@ class Measurements:
         return len(self.all)
 
 
-def column(name: str) -> Value:
+def column(name: str) -> RowValue:
     """Return what reads a column."""
     return lambda row: row.get(name)
 
 
-def of_class(name: str) -> Value:
+def of_class(name: str) -> RowValue:
     """Return what reads the accuracy of a class."""
     return lambda row: (row.get("per_class") or {}).get(name)
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.experiments.measured import timed, total_bytes
-from cluster.experiments.table_i.trial import FIRST, Measured, Trial
+from cluster.experiments.table_i.trial import FIRST, Measured, Repetition
 from shards.learner_kinds.guarantees import Approximate, Guarantee
 from shards.learners.approximate.descent import FullRetrain, Learned
 from shards.learners.approximate.protocol import ApproximateLearner
@@ -18,7 +18,7 @@ from shards.points import ShardPoints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Outcome:
+class Unlearned:
     """What a learner arrived at."""
 
     learner: Any
@@ -39,21 +39,21 @@ class Alone:
     name: str
     kind: str
     proves: str
-    make: Callable[[Trial], ApproximateLearner[Any]]
-    yardstick: Callable[[Trial], ApproximateLearner[Any]] | None = None
+    make: Callable[[Repetition], ApproximateLearner[Any]]
+    yardstick: Callable[[Repetition], ApproximateLearner[Any]] | None = None
     """What learns the retrain; None: the same as what learned at first, with the same random numbers."""
-    nats: Callable[[Outcome], float] | None = None
+    nats: Callable[[Unlearned], float] | None = None
     """Returns the divergence of what is published from the same of a retrain."""
-    remark: Callable[[Outcome], str] = lambda _: ""
+    remark: Callable[[Unlearned], str] = lambda _: ""
     """Returns a note."""
     is_exact: bool = False
     is_for_two: bool = False
 
-    def guarantee(self, trial: Trial) -> str:
+    def guarantee(self, trial: Repetition) -> str:
         """See ``Method``."""
         return str(self.make(trial).guarantee)
 
-    def measure(self, trial: Trial) -> Measured:
+    def measure(self, trial: Repetition) -> Measured:
         """See ``Method``. Raises what the learner raises."""
         learner = self.make(trial)
         gone, left = trial.points(0, trial.erased), trial.points(trial.erased)
@@ -64,7 +64,7 @@ class Alone:
         yardstick = (self.yardstick or self.make)(trial)
         retrained, retrain_seconds = timed(lambda: yardstick.learn(left))
         goal_P = yardstick.parameters(retrained)
-        outcome = Outcome(learner=learner, before=state, after=after, retrained=retrained, left=left)
+        outcome = Unlearned(learner=learner, before=state, after=after, retrained=retrained, left=left)
 
         def answer_before(features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
             return learner.probabilities(state, features_NF)

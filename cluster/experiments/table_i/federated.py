@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from cluster.experiments.federation import OwnFederation
 from cluster.experiments.membership import log_odds
-from cluster.experiments.table_i.trial import FIRST, Measured, Scores, Trial
+from cluster.experiments.table_i.trial import FIRST, Measured, Repetition, Scores
 from shards.learner_kinds.guarantees import Exact
 from shards.learner_kinds.kinds import LEARNERS, TORCH, read_arguments
 
@@ -38,12 +38,12 @@ class Federated:
         """See ``Method``."""
         return isinstance(self._promise(), Exact)
 
-    def guarantee(self, trial: Trial) -> str:
+    def guarantee(self, trial: Repetition) -> str:
         """See ``Method``."""
         del trial
         return str(self._promise())
 
-    def measure(self, trial: Trial) -> Measured:
+    def measure(self, trial: Repetition) -> Measured:
         """See ``Method``."""
         with _federation(trial, self.tables, 0) as federation:
             federation.train()
@@ -83,7 +83,7 @@ class Federated:
         return LEARNERS[learner].promise(arguments)
 
 
-def _federation(trial: Trial, tables: Mapping[str, Mapping[str, Any]], first: int) -> OwnFederation:
+def _federation(trial: Repetition, tables: Mapping[str, Mapping[str, Any]], first: int) -> OwnFederation:
     """Return a federation of the data points from the row ``first`` on, each with the name that it has among all."""
     return OwnFederation(
         trial.train_NF[first:],
@@ -94,7 +94,7 @@ def _federation(trial: Trial, tables: Mapping[str, Mapping[str, Any]], first: in
     )
 
 
-def _scores(federation: OwnFederation, trial: Trial) -> Scores:
+def _scores(federation: OwnFederation, trial: Repetition) -> Scores:
     """Return the scores by the constituents: those who were never seen have the names that come after all others."""
     learned = len(trial.train_labels_N)
     return Scores(

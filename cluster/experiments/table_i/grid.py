@@ -10,7 +10,7 @@ from cluster.experiments.experiment import Cell, Experiment, Row, Settings
 from cluster.experiments.membership import attack_auc, chance_interval
 from cluster.experiments.table_i.methods import METHODS
 from cluster.experiments.table_i.report import report
-from cluster.experiments.table_i.trial import Measured, Method, Scores, Trial, trial_of
+from cluster.experiments.table_i.trial import Measured, Method, Repetition, Scores, trial_of
 from storage.errors import SisaError
 
 COLUMNS: Final = (
@@ -90,7 +90,7 @@ def cells(given: Settings) -> list[Cell]:
     ]
 
 
-def run(cell: Cell, given: Settings, data_folder: Path | None) -> list[Row]:
+def rows_of_cell(cell: Cell, given: Settings, data_folder: Path | None) -> list[Row]:
     """Return the row of a method in a round; where it fails, the note says how."""
     dataset, method = cell.arguments["dataset"], METHODS[cell.arguments["method"]]
     trial = trial_of(dataset, given["data"][dataset], cell.arguments["round"], data_folder)
@@ -104,7 +104,7 @@ def run(cell: Cell, given: Settings, data_folder: Path | None) -> list[Row]:
     return [row]
 
 
-def _measured(method: Method, trial: Trial) -> Row:
+def _measured(method: Method, trial: Repetition) -> Row:
     found: Measured = method.measure(trial)
     before, after = _auc(found.before), _auc(found.after)
     low, high = chance_interval(len(found.before.erased_N), len(found.before.never_N))
@@ -147,7 +147,7 @@ TABLE_I: Final = Experiment(
     columns=COLUMNS,
     settings=settings,
     cells=cells,
-    run=run,
+    run=rows_of_cell,
     report=report,
     datasets=datasets,
 )

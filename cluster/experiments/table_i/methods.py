@@ -12,9 +12,9 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from cluster.experiments.table_i.alone import Alone, DoNothing, Outcome
+from cluster.experiments.table_i.alone import Alone, DoNothing, Unlearned
 from cluster.experiments.table_i.federated import Federated
-from cluster.experiments.table_i.trial import Method, Trial
+from cluster.experiments.table_i.trial import Method, Repetition
 from shards.learner_kinds.certified import CertifiedLinearArguments
 from shards.learners.approximate.ascent import GradientAscent
 from shards.learners.approximate.deltagrad import DeltaGrad
@@ -43,36 +43,36 @@ _STEPS: Final[Mapping[str, Any]] = {"epochs": 20, "batch_size": 16, "learning_ra
 _SAME_BYTES: Final = "Constituents have the bytes of a training that never saw the erased; digests are compared."
 
 
-def _retrain(trial: Trial) -> FullRetrain:
+def _retrain(trial: Repetition) -> FullRetrain:
     return FullRetrain(_softmax(trial), _RECIPE)
 
 
-def _softmax(trial: Trial) -> Softmax:
+def _softmax(trial: Repetition) -> Softmax:
     return Softmax(inputs=trial.train_NF.shape[1], classes=trial.classes)
 
 
-def _keyed(trial: Trial) -> Callable[[int], bytes]:
+def _keyed(trial: Repetition) -> Callable[[int], bytes]:
     """Return a source of noise: the same in every run, and the same for the first training and for the retrain."""
     return keyed_bytes(f"{trial.stream}/noise")
 
 
-def _learned_again(found: Outcome) -> str:
+def _learned_again(found: Unlearned) -> str:
     """Return a note where the budget was not enough: the noise is another one then."""
     is_same = np.array_equal(found.before.noise_DW, found.after.noise_DW)
     return "" if is_same else "the budget was used up: learned again, with new noise"
 
 
-def _fisher_nats(found: Outcome) -> float:
+def _fisher_nats(found: Unlearned) -> float:
     scrubbing: FisherScrubbing = found.learner
     variances_P = scrubbing.variances(found.before, found.left)
     return residual_nats(scrubbing.parameters(found.before), scrubbing.parameters(found.retrained), variances_P)
 
 
-def _posterior_nats(found: Outcome) -> float:
+def _posterior_nats(found: Unlearned) -> float:
     return kl_to(found.after, found.retrained)
 
 
-def _variational(trial: Trial, objective: Literal["eubo", "rkl"], reach: float) -> Variational:
+def _variational(trial: Repetition, objective: Literal["eubo", "rkl"], reach: float) -> Variational:
     """Return the learner; ``reach`` says how far down the posterior is trusted, in nats for each coefficient.
 
     A posterior of D coefficients is about D / 2 nats below its peak at a typical place.

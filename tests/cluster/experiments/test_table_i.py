@@ -14,10 +14,10 @@ import pytest
 from cluster.experiments.catalog import find_experiment
 from cluster.experiments.experiment import Cell, Row
 from cluster.experiments.runner import run_experiment
-from cluster.experiments.table_i.grid import COLUMNS, TABLE_I, cells, run, settings
+from cluster.experiments.table_i.grid import COLUMNS, TABLE_I, cells, rows_of_cell, settings
 from cluster.experiments.table_i.methods import METHODS
 from cluster.experiments.table_i.report import report
-from cluster.experiments.table_i.trial import Measured, Trial, trial_of
+from cluster.experiments.table_i.trial import Measured, Repetition, trial_of
 from shards.learners.approximate.protocol import Diverged
 from tests.cluster.experiments.crew import NearCrew
 from tests.doubles.time_and_names import VirtualClock
@@ -107,11 +107,11 @@ class _Fails:
     name, kind, proves, is_exact = "fails", "floor", "Nothing.", False
     is_for_two = False
 
-    def guarantee(self, trial: Trial) -> str:
+    def guarantee(self, trial: Repetition) -> str:
         del trial
         return "approximate"
 
-    def measure(self, trial: Trial) -> Measured:
+    def measure(self, trial: Repetition) -> Measured:
         del trial
         raise Diverged("the parameters are beyond all bounds", "Take a lower learning rate.")
 
@@ -121,7 +121,7 @@ def test_a_method_that_fails_gives_a_row_that_says_so(monkeypatch: pytest.Monkey
     assert isinstance(METHODS, dict)
     monkeypatch.setitem(METHODS, "fails", _Fails())
     given = small("fails", "naive-bayes")
-    rows = [row for cell in cells(given) for row in run(cell, given, None)]
+    rows = [row for cell in cells(given) for row in rows_of_cell(cell, given, None)]
     assert rows[0]["note"] == "failed: the parameters are beyond all bounds. Take a lower learning rate."
     assert rows[0]["guarantee"] == "approximate"
     assert rows[0]["accuracy_after"] is rows[0]["distance"] is rows[0]["auc_after"] is None

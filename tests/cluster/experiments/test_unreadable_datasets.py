@@ -14,9 +14,7 @@ FIRST = "train-images-idx3-ubyte"
 
 def test_a_folder_that_cannot_be_looked_into_is_named() -> None:
     """Such as one whose name no file system has."""
-    with pytest.raises(
-        Invalid, match=r"data set cannot be read: File name too long \[file=/x+/mnist/train"
-    ):
+    with pytest.raises(Invalid, match=r"data set cannot be read: File name too long \[file=/x+/mnist/train"):
         check_available(("mnist",), Path("/" + "x" * 300))
 
 
