@@ -30,6 +30,8 @@ from storage.stores.lock import held
 _SETTINGS: Final = "settings.json"
 _CELLS: Final = "cells"
 KEPT: Final = "The cells that are done are kept: the same command goes on from there."
+_ANOTHER_FOLDER: Final = "Name another folder with --out, or remove this one."
+_AGAIN: Final = "Remove it: it is computed again."
 _BESIDE: Final = "Beside earlier figures"
 _ANCHOR: Final = "#beside-earlier-figures"
 _LIBRARIES: Final = ("numpy", "ray", "scikit-learn", "torch")
@@ -73,7 +75,7 @@ class ResultFolder:
                 )
             _write(file, json.dumps(self._settings, indent=1) + "\n")
             return
-        found = _read(file)
+        found = _read(file, _ANOTHER_FOLDER)
         differing = sorted(
             name for name in found.keys() | self._settings.keys() if found.get(name) != self._settings.get(name)
         )
@@ -82,7 +84,7 @@ class ResultFolder:
             raise Conflict(
                 f"the folder has results of other settings: {name} is {found.get(name)!r} there, and"
                 f" {self._settings.get(name)!r} here",
-                "Name another folder with --out, or remove this one.",
+                _ANOTHER_FOLDER,
                 folder=str(self.path),
             )
 
@@ -91,10 +93,10 @@ class ResultFolder:
         file = self._file(cell)
         if not file.exists():
             return None
-        found = _read(file)
+        found = _read(file, _AGAIN)
         rows: list[Row] = found.get("rows", [])
         if found.get("cell") != cell.name or not isinstance(rows, list):
-            raise _unreadable(file)
+            raise _unreadable(file, _AGAIN)
         return rows
 
     def keep(self, cell: Cell, rows: Sequence[Row]) -> None:
@@ -260,18 +262,18 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read(file: Path, remedy: str) -> dict[str, Any]:
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise _unreadable(file) from error
+        raise _unreadable(file, remedy) from error
     if not isinstance(found, dict):
-        raise _unreadable(file)
+        raise _unreadable(file, remedy)
     return found
 
 
-def _unreadable(file: Path) -> Corrupt:
-    return Corrupt("a file of results cannot be read", "Remove it: it is computed again.", file=str(file))
+def _unreadable(file: Path, remedy: str) -> Corrupt:
+    return Corrupt("a file of results cannot be read", remedy, file=str(file))
 
 
 def _write(file: Path, text: str) -> None:

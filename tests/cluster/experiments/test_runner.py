@@ -106,6 +106,14 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
         run(tmp_path)
 
 
+def test_damaged_settings_are_not_to_be_removed_alone(tmp_path: Path) -> None:
+    """Rows without settings would be refused: what helps is another folder."""
+    run(tmp_path)
+    (tmp_path / "settings.json").write_text("")
+    with pytest.raises(Corrupt, match=r"settings.json\]. Name another folder with --out, or remove this one"):
+        run(tmp_path)
+
+
 def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     """A file stands where the folder is to be."""
     (tmp_path / "file").write_text("")
