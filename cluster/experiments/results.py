@@ -33,7 +33,6 @@ KEPT: Final = "The cells that are done are kept: the same command goes on from t
 _ANOTHER_FOLDER: Final = "Name another folder with --out, or remove this one."
 _AGAIN: Final = "Remove it: it is computed again."
 _BESIDE: Final = "Beside earlier figures"
-_ANCHOR: Final = "#beside-earlier-figures"
 _LIBRARIES: Final = ("numpy", "ray", "scikit-learn", "torch")
 
 
@@ -280,7 +279,10 @@ def _write(file: Path, text: str) -> None:
     unfinished = file.with_name(f"{file.name}.partial")
     with recorded_in(file.parent):
         try:
-            unfinished.write_text(text, encoding="utf-8")
+            with unfinished.open("w", encoding="utf-8") as out:
+                out.write(text)
+                out.flush()
+                os.fsync(out.fileno())  # else a power cut may leave the name, and nothing of the content
             unfinished.replace(file)
         except OSError:
             unfinished.unlink(missing_ok=True)

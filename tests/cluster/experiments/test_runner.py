@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,28 @@ def test_a_full_disk_is_named_and_the_cells_are_kept(tmp_path: Path) -> None:
     assert not unfinished.is_symlink()
     run(tmp_path)
     assert COMPUTED == ["size-3", "size-2", "size-1"]
+
+
+def test_content_is_on_the_disk_before_a_name_points_to_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a power cut leaves empty files, and hours of work are refused as damaged."""
+    synced: list[str] = []
+    renamed: list[str] = []
+    sync, replace_file = os.fsync, Path.replace
+
+    def note_sync(descriptor: int) -> None:
+        assert os.fstat(descriptor).st_size > 0
+        synced.append(os.path.realpath(f"/proc/self/fd/{descriptor}"))
+        sync(descriptor)
+
+    def note_replace(source: Path, target: Path) -> Path:
+        renamed.append(str(source))
+        assert synced == renamed
+        return replace_file(source, target)
+
+    monkeypatch.setattr("os.fsync", note_sync)
+    monkeypatch.setattr(Path, "replace", note_replace)
+    run(tmp_path.resolve())
+    assert len(renamed) == 8  # settings, four cells, results in three forms
 
 
 def test_a_cell_that_fails_is_named(tmp_path: Path) -> None:
