@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import signal
@@ -17,7 +18,7 @@ from tests.cluster.experiments.crew import NearCrew
 from tests.cluster.experiments.toy import COMPUTED, TOY, settings
 from tests.doubles.time_and_names import VirtualClock
 from tests.multinode.patience import until
-from tests.ray.commands import ROOT
+from tests.ray.commands import ROOT, command
 
 pytestmark = pytest.mark.ray
 
@@ -67,6 +68,18 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
     found = run_experiment(TOY, settings(False), out, clock=VirtualClock(), crew=lambda *_: NearCrew())
     assert COMPUTED == ["size-2", "size-1"]
     assert [row["size"] for row in found.rows] == [1, 2, 3, 4]
+
+
+def test_the_survey_s_experiment_needs_no_mnist(tmp_path: Path) -> None:
+    """``section-vi --quick`` has rows of every method, draws its figures, and no figure differs."""
+    said = command("experiment", "section-vi", "--quick", "--json", folder=tmp_path)
+    assert said.returncode == 0, said.stderr
+    data = json.loads(said.stdout)["data"]
+    assert {row["method"] for row in data["rows"]} == {"trained", "full-retrain", "deltagrad", "sisa", "forest"}
+    assert {row["dataset"] for row in data["rows"]} == {"digits"}
+    assert not [check for check in data["checks"] if check["holds"] is False]
+    assert {figure["name"] for figure in data["figures"]} == {"accuracy", "classes", "time", "distance"}
+    assert all((tmp_path / figure[kind]).stat().st_size for figure in data["figures"] for kind in ("png", "svg"))
 
 
 def _processes_with(mark: str) -> list[str]:

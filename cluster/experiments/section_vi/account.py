@@ -13,7 +13,7 @@ from cluster.experiments.section_vi.grid import CAREFUL, NET, OFTEN, SOFTMAX, ST
 from cluster.experiments.section_vi.pictures import figures_of
 from cluster.experiments.section_vi.removal import IID, SKEWED
 from cluster.experiments.section_vi.summary import (
-    Measurements,
+    RowSet,
     RowValue,
     break_even,
     column,
@@ -72,13 +72,13 @@ points gives. SISA and forests are trained by this product's engine, and each er
 digest.
 * **DeltaGrad** is approximate and proves nothing about a single model. Its authors bound its error for strongly \
 convex losses, by terms that vanish faster than the removed share. A network is not convex. Its cache depends on the \
-erased data points until it is replaced by the new one.
+erased data points; the one that replaces it was made with estimates from it, and is not free of them.
 * Accuracy does not show for any method that something was erased."""
 
 
 def report_of(settings: Settings, rows: Sequence[Row]) -> Report:
     """Return the report."""
-    main = Measurements(list(rows)).where(dataset=settings["main"])
+    main = RowSet(list(rows)).where(dataset=settings["main"])
     survey = main.where(recipe=recipe_name(SURVEY_RECIPE))
     softmax = survey.where(model=SOFTMAX)
     net = main.where(model=NET, recipe=recipe_name(STOPPED_RECIPE))
@@ -90,7 +90,7 @@ def report_of(settings: Settings, rows: Sequence[Row]) -> Report:
         Section(title="Time", text=f"{_TIMES}\n\n{_crossings(softmax)}", table=_times(softmax, net), figure="time"),
         Section(title="SISA and forests", table=_federations(main)),
         Section(title="Distance", text=_DISTANCES, table=_distances(softmax, net), figure="distance"),
-        *_others(Measurements(list(rows)), settings),
+        *_others(RowSet(list(rows)), settings),
         Section(title="What each method proves", text=_PROVES),
         *_notes(rows),
     ]
@@ -117,7 +117,7 @@ def _studies(settings: Settings) -> Table:
     )
 
 
-def _models(softmax: Measurements, net: Measurements) -> Table:
+def _models(softmax: RowSet, net: RowSet) -> Table:
     named = [("softmax, 80 steps", softmax), ("network, stopped after 42 steps", net)]
     lines = [["survey", "0.8735", "0.7921", "0.829", "0.883"]]
     for name, rows in named:
@@ -135,7 +135,7 @@ def _models(softmax: Measurements, net: Measurements) -> Table:
     return Table(columns=["model", "accuracy before", "retrained, non-iid 0.3", "class 9 before", "after"], rows=lines)
 
 
-def _accuracies(softmax: Measurements, net: Measurements) -> Table:
+def _accuracies(softmax: RowSet, net: RowSet) -> Table:
     shown = [
         ("softmax, retrain", softmax.where(method="full-retrain")),
         ("softmax, DeltaGrad", softmax.where(method="deltagrad", variant=variant_name(OFTEN))),
@@ -145,7 +145,7 @@ def _accuracies(softmax: Measurements, net: Measurements) -> Table:
     return _against_ratio(shown, column("accuracy"), 4)
 
 
-def _by_class(main: Measurements, settings: Settings) -> Table:
+def _by_class(main: RowSet, settings: Settings) -> Table:
     softmax = main.where(model=SOFTMAX, recipe=recipe_name(SURVEY_RECIPE))
     net = main.where(model=NET, recipe=recipe_name(STOPPED_RECIPE))
     at = {"scenario": SKEWED, "ratio": 0.3}
@@ -160,7 +160,7 @@ def _by_class(main: Measurements, settings: Settings) -> Table:
         ("network, before", net.where(method="trained")),
         ("network, retrain", net.where(method="full-retrain", **at)),
         ("network, DeltaGrad T0=2", net.where(method="deltagrad", variant=variant_name(CAREFUL), **at)),
-        *((name, Measurements(rows)) for name, rows in named.items()),
+        *((name, RowSet(rows)) for name, rows in named.items()),
     ]
     classes = sorted({name for row in main.all for name in row.get("per_class") or {}})
     lines = [
@@ -172,7 +172,7 @@ def _by_class(main: Measurements, settings: Settings) -> Table:
     return Table(columns=["", "all", *(f"**{each}**" if each == lost else each for each in classes)], rows=lines)
 
 
-def _crossings(softmax: Measurements) -> str:
+def _crossings(softmax: RowSet) -> str:
     found = softmax.where(method="deltagrad", scenario=IID, variant=variant_name(OFTEN))
     ratios = found.distinct("ratio")
     measured = crossing(ratios, [found.where(ratio=ratio).mean(time_share) for ratio in ratios])
@@ -184,7 +184,7 @@ def _crossings(softmax: Measurements) -> str:
     )
 
 
-def _times(softmax: Measurements, net: Measurements) -> Table:
+def _times(softmax: RowSet, net: RowSet) -> Table:
     deltagrad = softmax.where(method="deltagrad", scenario=IID, variant=variant_name(OFTEN))
     explicit = explicit_share(SURVEY_RECIPE["epochs"], OFTEN[0], OFTEN[1])
     network = net.where(method="deltagrad", scenario=IID, variant=variant_name(CAREFUL))
@@ -208,7 +208,7 @@ def _times(softmax: Measurements, net: Measurements) -> Table:
     return Table(columns=[*columns, f"network, {variant_name(CAREFUL)}", "law"], rows=lines)
 
 
-def _federations(main: Measurements) -> Table:
+def _federations(main: RowSet) -> Table:
     lines = []
     for method in ("sisa", "forest"):
         rows = main.where(method=method)
@@ -231,7 +231,7 @@ def _federations(main: Measurements) -> Table:
     return Table(columns=[*columns, "share of work", "closed form", "bytes equal"], rows=lines)
 
 
-def _federation(rows: Measurements) -> list[str]:
+def _federation(rows: RowSet) -> list[str]:
     row = rows.all[0]
     exact = rows.values(lambda each: None if each.get("exact") is None else float(each["exact"]))
     return [
@@ -250,7 +250,7 @@ def _federation(rows: Measurements) -> list[str]:
     ]
 
 
-def _distances(softmax: Measurements, net: Measurements) -> Table:
+def _distances(softmax: RowSet, net: RowSet) -> Table:
     shown = []
     for name, rows in (("softmax", softmax), ("network", net)):
         shown.append((f"{name}, before to retrain", rows.where(method="full-retrain")))
@@ -262,7 +262,7 @@ def _distances(softmax: Measurements, net: Measurements) -> Table:
     return _against_ratio(shown, column("distance"), None)
 
 
-def _others(rows: Measurements, settings: Settings) -> Iterator[Section]:
+def _others(rows: RowSet, settings: Settings) -> Iterator[Section]:
     """Yield what is not in the tables before."""
     shown = {recipe_name(SURVEY_RECIPE), recipe_name(STOPPED_RECIPE)}
     lines = []
@@ -298,7 +298,7 @@ def _notes(rows: Sequence[Row]) -> Iterator[Section]:
         yield Section(title="Notes", table=Table(columns=list(columns), rows=lines))
 
 
-def _against_ratio(shown: Sequence[tuple[str, Measurements]], value: RowValue, digits: int | None) -> Table:
+def _against_ratio(shown: Sequence[tuple[str, RowSet]], value: RowValue, digits: int | None) -> Table:
     """Return a table with a line for each scenario and removed share, and a column for each of those shown."""
     lines = []
     for scenario in (IID, SKEWED):
@@ -309,7 +309,7 @@ def _against_ratio(shown: Sequence[tuple[str, Measurements]], value: RowValue, d
     return Table(columns=["scenario", "removed", *(name for name, _ in shown)], rows=lines)
 
 
-def _with_spread(rows: Measurements, value: RowValue, digits: int | None) -> str:
+def _with_spread(rows: RowSet, value: RowValue, digits: int | None) -> str:
     spread = rows.spread(value)
     mean = _number(rows.mean(value), digits)
     return f"{mean} ± {_number(spread, digits)}" if spread else mean

@@ -10,7 +10,7 @@ from cluster.experiments.section_vi.descents import recipe_name, variant_name
 from cluster.experiments.section_vi.grid import CAREFUL, FOREST, NET, OFTEN, SOFTMAX, STOPPED_RECIPE, SURVEY_RECIPE
 from cluster.experiments.section_vi.removal import IID, SKEWED
 from cluster.experiments.section_vi.summary import (
-    Measurements,
+    RowSet,
     RowValue,
     column,
     explicit_share,
@@ -28,7 +28,7 @@ _SURVEY_TIMES: Final = ((0.001, 12.53 / 42.19), (0.3, 21.22 / 29.15))
 
 def figures_of(settings: Settings, rows: list[Row]) -> list[Figure]:
     """Return the figures."""
-    main = Measurements(rows).where(dataset=settings["main"])
+    main = RowSet(rows).where(dataset=settings["main"])
     drawn, lost = Drawn(main), settings["skewed_class"]
     return [
         Figure(
@@ -57,7 +57,7 @@ def figures_of(settings: Settings, rows: list[Row]) -> list[Figure]:
 class Drawn:
     """Panels of one data set's rows."""
 
-    def __init__(self, rows: Measurements) -> None:
+    def __init__(self, rows: RowSet) -> None:
         self._sisa = rows.where(method="sisa")
         self._forest = rows.where(method="forest")
         self._softmax = rows.where(model=SOFTMAX, recipe=recipe_name(SURVEY_RECIPE))
@@ -155,7 +155,7 @@ class Drawn:
                 series.append(_line(name, chosen, column("distance")))
         return Panel(title=model, x=_REMOVED, y="distance", series=_drawn(series), log_x=True, log_y=True)
 
-    def _federations(self, rows: Measurements) -> Iterator[tuple[str, str, Measurements]]:
+    def _federations(self, rows: RowSet) -> Iterator[tuple[str, str, RowSet]]:
         """Yield the federations' models, variants and rows."""
         for model in (SOFTMAX, NET, FOREST):
             for variant in rows.where(model=model).distinct("variant"):
@@ -166,7 +166,7 @@ _MODELS: Final = {SOFTMAX: "softmax", NET: "network", FOREST: "forest"}
 _COUNTS: Final = (1, 2, 3, 5, 8, 12, 20, 30, 50, 80, 120, 200, 500, 2000, 10_000, 30_000)
 
 
-def _line(name: str, rows: Measurements, value: RowValue) -> Series:
+def _line(name: str, rows: RowSet, value: RowValue) -> Series:
     """Return the means by removed share, with standard deviations over rounds."""
     ratios = [ratio for ratio in rows.distinct("ratio") if ratio > 0 and rows.where(ratio=ratio).values(value)]
     chosen = [rows.where(ratio=ratio) for ratio in ratios]

@@ -13,15 +13,15 @@ RowValue = Callable[[Row], float | None]
 """Reads a number of a row; None: it has none."""
 
 
-class Measurements:
+class RowSet:
     """Rows that have something in common."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.all = rows
 
-    def where(self, **equal: Any) -> Measurements:
+    def where(self, **equal: Any) -> RowSet:
         """Return those with these values."""
-        return Measurements([row for row in self.all if all(row.get(name) == value for name, value in equal.items())])
+        return RowSet([row for row in self.all if all(row.get(name) == value for name, value in equal.items())])
 
     def values(self, value: RowValue) -> list[float]:
         """Return the numbers of the rows that have one."""
