@@ -32,7 +32,7 @@ from shards.learners.torch.checkpoint import (
     state_tensors,
 )
 from shards.learners.torch.engines.recording import Recording, record_step
-from shards.learners.torch.engines.replay import Replay, StepBatch, StepEngine, Trial, recording_of, wants_trial
+from shards.learners.torch.engines.replay import Replay, StepBatch, StepEngine, StepTrial, recording_of, wants_trial
 from shards.learners.torch.factory import build_model, in_shape, received_shape
 from shards.learners.torch.recipe import Recipe, check_finite, check_learns, optimizer_of
 from shards.learners.torch.seeding import Device, generator_of, seed_all
@@ -290,7 +290,7 @@ class TorchLearner:
             return made
 
         odd = bounds[-1][1] - bounds[-1][0]
-        trial: Trial[TorchState] = Trial(
+        trial: StepTrial[TorchState] = StepTrial(
             twin=twin,
             take=self._take,
             record=self._record,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Final
+from typing import Final, cast
 
 import torch
 from torch import nn
@@ -48,8 +48,7 @@ class Flat:
         (group,) = optimizer.param_groups
         whole = nn.Parameter(self._values)
         whole.grad = gradients
-        kind: Callable[..., Optimizer] = type(optimizer)
-        self._whole = kind([{**group, "params": [whole]}])
+        self._whole = cast("Callable[..., Optimizer]", type(optimizer))([{**group, "params": [whole]}])
         self._state = self._whole.state[whole]
         self._counts: list[str] = []
         self._gather()

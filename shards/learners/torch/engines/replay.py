@@ -118,7 +118,7 @@ class StepEngine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Trial(Generic[Twin]):
+class StepTrial(Generic[Twin]):
     """What a trial needs of the learner."""
 
     twin: Callable[[], Twin]
@@ -216,7 +216,7 @@ def wants_trial(engine: str, model: nn.Module, steps: int, *, is_users: bool) ->
     return steps >= _PAYS_FROM_STEPS and not is_users and is_of_torch(model)
 
 
-def recording_of(engine: str, trial: Trial[Twin]) -> Recording | None:
+def recording_of(engine: str, trial: StepTrial[Twin]) -> Recording | None:
     """Return the recording of a trial; None where ``auto`` goes on eagerly.
 
     Raises ``Invalid`` where ``replay`` is asked for and would change the result.
