@@ -14,7 +14,7 @@ from cluster.experiments.table_i.methods import EXPLICIT_SHARE, METHODS
 _FLOOR: Final = 1e-6
 """Where 0, and what is smaller, is drawn on an axis of powers of ten."""
 _MEANS_WITHIN: Final = 3.0
-_LAW_WITHIN: Final = 0.4
+_LAW_WITHIN: Final = 0.15
 _LAW_FROM: Final = 2000
 """Data points from which on gradients take most of DeltaGrad's time."""
 
@@ -76,6 +76,9 @@ def _reading(settings: Settings) -> str:
         f" point's shard, which the product shows to nobody. At random it is in 95 % of the cases {intervals}. Where it"
         " is not above this *before* the erasure, the test has no power, and what it finds after the erasure says"
         " nothing. A test with power that finds nothing proves nothing either: only the guarantee does."
+        " The number of steps of softmax regression, and the penalties, noise, strengths and trust of the methods"
+        " without a federation and of sisa-certified, were chosen among a few values each on the data of the first"
+        " round, which is among the rounds here: other data may suit them less."
     )
 
 
@@ -275,6 +278,7 @@ def _law_checks(dataset: str, erased: int, points: int, rows: Sequence[Row]) -> 
             tolerance=f"within {_LAW_WITHIN:.0%}",
             holds=None if ours is None else abs(ours / expected - 1) <= _LAW_WITHIN,
             source="(f + (1 - f) r) / (1 - r), with the share f of explicit steps and the share r of the erased",
-            remark="With few data points, what a step costs beside its gradients counts, too.",
+            remark="With few data points, what a step costs beside its gradients counts, too: with 8,000 of ten classes"
+            " it was 0.27 (one run, apart from these rows).",
         )
     ]

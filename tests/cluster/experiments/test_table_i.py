@@ -161,7 +161,7 @@ def test_checks_of_exact_methods(rows: list[Row], expected: list[bool | None]) -
     assert [check.holds for check in report(small(*FEW), rows).checks] == expected
 
 
-@pytest.mark.parametrize(("ratio", "holds"), [(0.25, True), (0.33, False)])
+@pytest.mark.parametrize(("ratio", "holds"), [(0.25, True), (0.27, False)])
 def test_the_time_of_deltagrad_is_beside_its_law(ratio: float, holds: bool) -> None:
     """With 600 steps of which 128 are explicit, and 1 % erased, it is 0.23 of a retrain's; few points show nothing."""
     given = {**small("deltagrad"), "data": {"small": {**DATA, "points": 2000}}}
