@@ -85,21 +85,23 @@ class Drawn:
 
     def classes(self, scenario: str) -> Panel:
         """Return the accuracy of each class after the largest deletion of the survey."""
-        at = {"scenario": scenario, "ratio": 0.3}
         shown = [
             ("softmax, before", self._softmax.where(method="trained")),
             ("softmax, retrain", self._softmax.where(method="full-retrain")),
             ("softmax, DeltaGrad", self._softmax.where(method="deltagrad", variant=variant_name(OFTEN))),
-            ("network, retrain", self._net.where(method="full-retrain")),
             *((f"{model}, SISA {variant}", rows) for model, variant, rows in self._federations(self._sisa)),
             *((f"forest, {variant}", rows) for _, variant, rows in self._federations(self._forest)),
         ]
         series = []
         for name, rows in shown:
-            found = rows if name.endswith("before") else rows.where(**at)
-            names = sorted({each for row in found.all for each in row.get("per_class") or {}})
-            if names:
-                series.append(Series(name=name, x=names, y=[found.mean(of_class(each)) for each in names]))
+            if rows.where(scenario=IID, ratio=0.3).all and rows.where(scenario=SKEWED, ratio=0.3).all:
+                found = rows.where(scenario=scenario, ratio=0.3)
+            elif name.endswith("before"):
+                found = rows
+            else:
+                continue  # a colour would have two meanings in the figure
+            names = sorted({each for row in found.all for each in row["per_class"] or {}})
+            series.append(Series(name=name, x=names, y=[found.mean(of_class(each)) for each in names]))
         return Panel(title=scenario, x="class", y="accuracy on its test data", series=series, kind="bars")
 
     def times(self) -> Panel:
