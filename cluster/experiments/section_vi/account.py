@@ -111,7 +111,7 @@ def _studies(settings: Settings) -> Table:
         ratios = [", ".join(map(str, study["cases"].get(scenario, ()))) or "–" for scenario in (IID, SKEWED)]
         if study.get("counts"):
             ratios[0] += f"; {', '.join(map(str, study['counts']))} data points"
-        lines.append([study["dataset"], study["model"], recipe, methods, *ratios, str(study["rounds"])])
+        lines.append([study["dataset"], study["model"], recipe, methods, *ratios, str(len(study["rounds"]))])
     return Table(
         columns=["data", "model", "recipe", "methods", "removed, iid", "removed, non-iid", "rounds"], rows=lines
     )

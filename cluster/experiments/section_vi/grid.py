@@ -1,7 +1,7 @@
 """The grid of the survey's experiment: what is run on which data, and the cells in which it is computed.
 
-A study is a part of the grid with one data set, one model and one recipe. All of it is JSON, so that it can be compared
-with the settings of a folder of results.
+A study is a part of the grid with one data set, one model and one recipe; the number of each of its rounds is the seed.
+All of it is JSON, so that it can be compared with the settings of a folder of results.
 """
 
 from __future__ import annotations
@@ -58,19 +58,19 @@ def settings_of(quick: bool) -> Settings:  # noqa: FBT001  experiments are asked
 def _descents() -> Iterator[dict[str, Any]]:
     main = {IID: [*RATIOS, *TIMED_RATIOS], SKEWED: list(RATIOS)}
     few = {IID: [0.01, 0.3], SKEWED: [0.3]}
-    yield _descent("mnist", SOFTMAX, SURVEY_RECIPE, rounds=3, cases=main, variants=[OFTEN], explicit=0.01)
+    yield _descent("mnist", SOFTMAX, SURVEY_RECIPE, rounds=range(3), cases=main, variants=[OFTEN], explicit=0.01)
     yield _descent("mnist", NET, STOPPED_RECIPE, cases={IID: [0.001], SKEWED: [0.3]}, variants=[CAREFUL])
     batched = {IID: [0.001, 0.01, 0.05, 0.1, 0.2]}
     many = [EXPLICIT, (2, 10, 2), OFTEN, (10, 10, 2)]
     yield _descent("mnist", SOFTMAX, BATCH_RECIPE, cases=batched, variants=many)
     yield _descent("mnist", SOFTMAX, FULL_BATCH_RECIPE, cases={IID: []}, variants=[])
     yield _descent("fashion-mnist", SOFTMAX, SURVEY_RECIPE, cases=few, variants=[OFTEN])
-    yield _descent("digits", SOFTMAX, SURVEY_RECIPE, rounds=5, cases=few, variants=[OFTEN])
+    yield _descent("digits", SOFTMAX, SURVEY_RECIPE, rounds=range(5), cases=few, variants=[OFTEN])
 
 
 def _quick_descents() -> Iterator[dict[str, Any]]:
     main = {IID: [*RATIOS, *TIMED_RATIOS], SKEWED: list(RATIOS)}
-    yield _descent("digits", SOFTMAX, SURVEY_RECIPE, rounds=3, cases=main, variants=[OFTEN], explicit=0.01)
+    yield _descent("digits", SOFTMAX, SURVEY_RECIPE, rounds=range(3), cases=main, variants=[OFTEN], explicit=0.01)
     few = {IID: [0.3], SKEWED: [0.3]}
     yield _descent("digits", NET, STOPPED_RECIPE, cases=few, variants=[CAREFUL], explicit=0.3)
 
@@ -82,7 +82,7 @@ def _descent(
     *,
     cases: Mapping[str, list[float]],
     variants: Sequence[tuple[int, ...]],
-    rounds: int = 1,
+    rounds: Sequence[int] = (0,),
     explicit: float | None = None,
 ) -> dict[str, Any]:
     """Return a study of gradient descent; ``explicit`` is the ratio at which every step is explicit as well."""
@@ -90,7 +90,7 @@ def _descent(
         "dataset": dataset,
         "model": model,
         "recipe": dict(recipe),
-        "rounds": rounds,
+        "rounds": list(rounds),
         "cases": {name: list(ratios) for name, ratios in cases.items()},
         "variants": [list(variant) for variant in variants],
         "explicit": explicit,
@@ -100,7 +100,7 @@ def _descent(
 def _federations() -> Iterator[dict[str, Any]]:
     batch = {"epochs": 5, "batch_size": 32, "learning_rate": 0.05}
     ends = {IID: [0.001, 0.3], SKEWED: [0.3]}
-    yield _sisa("mnist", SOFTMAX, batch, 5, rounds=3, counts=[1, 6], cases=ends)
+    yield _sisa("mnist", SOFTMAX, batch, 5, rounds=range(3), counts=[1, 6], cases=ends)
     yield _sisa("mnist", SOFTMAX, batch, 50, counts=[1, 6, 20], cases={IID: [0.001, 0.01, 0.3]})
     yield _sisa("mnist", NET, batch, 5, counts=[1], cases={SKEWED: [0.3]})
     yield _forest("mnist", trees=5, counts=[1], cases=ends)
@@ -120,14 +120,14 @@ def _sisa(
     *,
     counts: list[int],
     cases: Mapping[str, list[float]],
-    rounds: int = 1,
+    rounds: Sequence[int] = (0,),
 ) -> dict[str, Any]:
     """Return a study of SISA; ``counts`` are numbers of data points that leave, beside the ratios."""
     network = {"factory": "shards.models:mlp", "arguments": {"hidden": [300], "activation": "relu"}}
     return {
         "dataset": dataset,
         "model": model,
-        "rounds": rounds,
+        "rounds": list(rounds),
         "counts": counts,
         "cases": {name: list(ratios) for name, ratios in cases.items()},
         "tables": {
@@ -143,7 +143,7 @@ def _forest(dataset: str, *, trees: int, counts: list[int], cases: Mapping[str, 
     return {
         "dataset": dataset,
         "model": FOREST,
-        "rounds": 1,
+        "rounds": [0],
         "counts": counts,
         "cases": {name: list(ratios) for name, ratios in cases.items()},
         "tables": {
@@ -169,7 +169,7 @@ def cells_of(settings: Settings) -> list[Cell]:
                     arguments={"kind": kind, "study": study, "round": attempt},
                     weight=_weight(kind, study),
                 )
-                for attempt in range(study["rounds"])
+                for attempt in study["rounds"]
             ]
     return cells
 

@@ -31,7 +31,7 @@ def small() -> dict[str, Any]:
     """Return the quick grid with fewer steps, epochs, ratios and rounds."""
     settings: dict[str, Any] = json.loads(json.dumps(settings_of(True)))
     softmax, net = settings["descents"]
-    softmax |= {"rounds": 2, "cases": {IID: [0.01, 0.3, 0.5], SKEWED: [0.01, 0.3]}}
+    softmax |= {"rounds": [0, 1], "cases": {IID: [0.01, 0.3, 0.5], SKEWED: [0.01, 0.3]}}
     net["recipe"] |= {"epochs": 2, "first_epochs": 1}
     sisa, forest = settings["federations"]
     sisa |= {"counts": [1], "cases": {IID: [0.3], SKEWED: [0.3]}}
@@ -140,7 +140,7 @@ def test_a_descent_that_diverges_is_a_row(tmp_path: Path) -> None:
     """In training, and in DeltaGrad alone; the report says so, and has no number for it."""
     settings = small()
     softmax = settings["descents"][0]
-    softmax |= {"rounds": 1, "cases": {IID: [0.3]}, "recipe": softmax["recipe"] | {"rate": 1e40}}
+    softmax |= {"rounds": [0], "cases": {IID: [0.3]}, "recipe": softmax["recipe"] | {"rate": 1e40}}
     found = run(settings | {"descents": [softmax], "federations": []}, tmp_path)
     (row,) = found.rows
     assert (row["method"], row["accuracy"], row["distance"]) == ("trained", None, None)
