@@ -8,11 +8,12 @@ from typing import Final
 
 from cluster.experiments.costs.report import SISA_COSTS
 from cluster.experiments.experiment import Experiment
+from cluster.experiments.harm.report import HARM
 from cluster.experiments.section_vi.definition import SECTION_VI
 from cluster.experiments.table_i.grid import TABLE_I
 from storage.errors import Invalid
 
-EXPERIMENTS: Final[Mapping[str, Experiment]] = {each.name: each for each in (SECTION_VI, SISA_COSTS, TABLE_I)}
+EXPERIMENTS: Final[Mapping[str, Experiment]] = {each.name: each for each in (HARM, SECTION_VI, SISA_COSTS, TABLE_I)}
 
 
 def find_experiment(name: str) -> Experiment:

@@ -59,7 +59,7 @@ def _partitions() -> list[dict[str, Any]]:
     s5 = [1, 2, 5, 10, 25]
     return [
         {"shards": 20, "slices": 50, "epochs": 26, "rounds": 2, "batches": [1, 8, 18, 39], "singly": 20, "plan": s20},
-        {"shards": 20, "slices": 1, "epochs": 6, "rounds": 3, "batches": [1, 8, 18, 39], "singly": 40, "plan": s20},
+        {"shards": 20, "slices": 1, "epochs": 6, "rounds": 1, "batches": [1, 8, 18, 39], "singly": 40, "plan": s20},
         {
             "shards": 10,
             "slices": 10,
@@ -69,8 +69,8 @@ def _partitions() -> list[dict[str, Any]]:
             "singly": 10,
             "plan": [1, 10, 20],
         },
-        {"shards": 5, "slices": 5, "epochs": 6, "rounds": 4, "batches": s5, "singly": 25, "plan": s5},
-        {"shards": 5, "slices": 1, "epochs": 6, "rounds": 3, "batches": s5, "singly": 25, "plan": s5},
+        {"shards": 5, "slices": 5, "epochs": 6, "rounds": 2, "batches": s5, "singly": 25, "plan": s5},
+        {"shards": 5, "slices": 1, "epochs": 6, "rounds": 1, "batches": s5, "singly": 25, "plan": s5},
     ]
 
 
@@ -290,8 +290,8 @@ class _Layout:
         for row in rows:
             shard, slice_ = self.places.pop(row)
             self.points[ShardId(shard)][slice_ - 1] -= 1
-            earliest = from_slices.get(ShardId(shard), self._slices)
-            from_slices[ShardId(shard)] = SliceIndex(min(earliest, slice_))
+            earliest = from_slices.get(ShardId(shard), SliceIndex(self._slices))
+            from_slices[ShardId(shard)] = min(earliest, SliceIndex(slice_))
         return plan_point_epochs(from_slices, self.points, self._epochs)
 
 

@@ -200,7 +200,7 @@ def _figures(rows: Sequence[Row], partitions: Sequence[_Place]) -> list[Figure]:
         ),
         Figure(
             name="aimed",
-            title="Requests aimed at slice 1 of every shard cost at most one training in a batch, K / S one by one",
+            title="Requests aimed at slice 1 of every shard cost at most one training in a batch, K / S of one singly",
             panels=[_aimed_panel(rows, *place) for place in sliced],
         ),
         Figure(

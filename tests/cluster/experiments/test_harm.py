@@ -1,0 +1,114 @@
+"""Harm by erasures: of whom so many are erased, what is recognised of them then, and when the average hides it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cluster.experiments.catalog import find_experiment
+from cluster.experiments.datasets import load
+from cluster.experiments.harm.grid import alarms_of, removed
+from cluster.experiments.harm.groups import GROUPS, groups_of, slant
+from cluster.experiments.harm.report import HARM
+from cluster.experiments.runner import Finished, run_experiment
+from tests.cluster.experiments.crew import NearCrew
+from tests.doubles.time_and_names import VirtualClock
+
+SMALL: Mapping[str, Any] = {
+    **HARM.settings(True),
+    "targets": [
+        {"dataset": "digits", "points": 200, "kind": "class", "target": "4", "rounds": 1},
+        {"dataset": "digits", "points": 200, "kind": "group", "target": "leans left", "rounds": 1},
+    ],
+    "ratios": [0.1, 0.3],
+    "skews": [None, 1.0],
+    "methods": ["full retrain", "DeltaGrad", "ascent, rate 0.02", "one network"],
+    "network_epochs": 3,
+    "hidden": 4,
+}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """All rows of a small grid."""
+    folder = tmp_path_factory.mktemp("harm")
+    return run_experiment(HARM, SMALL, folder, clock=VirtualClock(), crew=lambda *_: NearCrew())
+
+
+def test_so_many_are_erased_of_the_target() -> None:
+    """As many as asked for, or all there are; more of the same with a higher ratio, at random without a skew."""
+    member_N = np.arange(100) < 20
+    for ratio, skew, members in ((0.1, 0.3, 3), (0.1, 1.0, 10), (0.3, 0.6, 18), (0.3, 1.0, 20)):
+        rows = removed(member_N, ratio, skew, "test")
+        assert len(set(rows.tolist())) == len(rows) == round(100 * ratio)
+        assert member_N[rows].sum() == members
+    for each in (None, 0.3, 1.0):
+        assert set(removed(member_N, 0.1, each, "test")) < set(removed(member_N, 0.3, each, "test"))
+    drawn = [member_N[removed(member_N, 0.5, None, f"test/{number}")].sum() for number in range(40)]
+    assert np.mean(drawn) == pytest.approx(10, abs=1)
+
+
+def test_a_group_is_how_far_a_picture_leans() -> None:
+    """Of each picture alone, by thresholds that are constants."""
+    strokes = np.zeros((3, 8, 8))
+    for down in range(8):
+        strokes[0, down, down] = strokes[1, down, 3] = strokes[2, down, 7 - down] = 1
+    pictures_NF = strokes.reshape(3, 64)
+    assert slant(pictures_NF).round(6).tolist() == [-1.0, 0.0, 1.0]
+    assert [GROUPS[number] for number in groups_of(pictures_NF)] == ["leans left", "upright", "leans right"]
+    data_NF = load("digits").train_NF[:50]
+    assert groups_of(data_NF).tolist() == [groups_of(each[None])[0] for each in data_NF]
+
+
+def test_the_alarm_is_that_of_a_federation() -> None:
+    """For each class that fell by more than the margin, also where the average rose."""
+    before = {"class": {"a": 0.9, "b": 0.5, "c": None}}
+    assert alarms_of(before, {"class": {"a": 0.84, "b": 0.9, "c": None}}) == ["a"]
+    assert alarms_of(before, {"class": {"a": 0.86, "b": 0.46, "c": 0.1}}) == []
+
+
+def test_an_exact_method_does_not_recognise_a_class_that_was_erased(found: Finished) -> None:
+    """And ascent may still do: in the larger erasure its mean loss is mostly that of others."""
+    whole = [row for row in found.rows if row["kind"] == "class" and row["target_left"] == 0]
+    left = {(row["method"], row["target_after"]) for row in whole if row["method"] != "ascent, rate 0.02"}
+    assert left == {("full retrain", 0), ("DeltaGrad", 0), ("one network", 0)}
+    assert max(row["target_after"] for row in whole if row["method"] == "ascent, rate 0.02") > 0.1
+
+
+def test_rows_compare_with_the_same_model_before(found: Finished) -> None:
+    """The average over classes weighs each by its test points, and so do groups."""
+    labels_N = load("digits").test_labels_N
+    shares = np.bincount(labels_N) / len(labels_N)
+    for row in found.rows:
+        assert row["note"] == ""
+        assert row["accuracy_after"] == pytest.approx(shares @ list(row["per_class_after"].values()))
+        assert row["fall"] == pytest.approx(row["accuracy_before"] - row["accuracy_after"])
+        assert row["target_before"] in {*row["per_class_before"].values(), *row["per_group_before"].values()}
+        assert row["hidden"] == (bool(row["alarms"]) and row["fall"] <= 0.05)
+
+
+def test_the_report_says_when_the_average_hides_a_fall(found: Finished) -> None:
+    """With a line for each method, a table for each target, and figures."""
+    assert find_experiment("harm") is HARM
+    sections = {section.title: section for section in found.report.sections}
+    table = sections["When the average hides it"].table
+    assert table is not None
+    assert [line[:2] for line in table.rows] == [[method, "4"] for method in SMALL["methods"]]
+    hidden = sum(row["hidden"] for row in found.rows if row["skew"] is not None)
+    assert sum(int(line[3]) for line in table.rows) == hidden
+    assert f"in {hidden} of these the average fell by no more" in sections["What was learned"].text
+    assert {"Erased: class 4", "Erased: the group that leans left"} < set(sections)
+    assert [figure.name for figure in found.report.figures] == ["per-class", "against-skew"]
+    assert len(found.report.figures[1].panels) == 4
+    checks = {check.what: check.holds for check in found.report.checks}
+    assert checks["largest difference of an accuracy between DeltaGrad and the full retrain"] is True
+
+
+@pytest.mark.parametrize("quick", [True, False])
+def test_every_cell_has_a_name_of_its_own(quick: bool) -> None:
+    """In both grids."""
+    names = [cell.name for cell in HARM.cells(HARM.settings(quick))]
+    assert len(set(names)) == len(names)
