@@ -39,7 +39,7 @@ def report(settings: Settings, rows: Sequence[Row]) -> Report:
     targets: list[Target] = list(dict.fromkeys((row["dataset"], row["kind"], row["target"]) for row in rows))
     tables = [
         Section(
-            title=f"Erased: {_words(target)}",
+            title=f"Erased: {_words(target)} of {target[0]}",
             text="Falls of accuracy: of all test points / of the target's. The columns are the ratio of the data points"
             " that is erased, and the share of the erased that are the target's.",
             table=_falls(settings, rows, target),
@@ -91,9 +91,9 @@ def _learned(rows: Sequence[Row]) -> str:
     chance = ", ".join(f"{count} of {among} on {name}" for name, (count, among) in false.items())
     hiding = (
         f"Of {len(skewed)} erasures that were skewed, {len(loud)} lowered some class by more than {MARGIN}; in"
-        f" {len(hidden)} of these the average fell by no more than that, so it hides them. Exact methods are not an"
-        " exception: the model is that of a training without the erased, and such a model knows less of their class or"
-        " group. The damage is in the data that are left, not in the method."
+        f" {len(hidden)} of these the average fell by no more than that, so it hides them. Exact methods are not"
+        " an exception: the model is that of a training without the erased, and such a model knows less of their"
+        " class or group. The damage is in the data that are left, not in the method."
     )
     telling = (
         "A federation tells this by itself: with hold-out points (`[data] holdout`), `sisa status` and the request's"
@@ -102,9 +102,10 @@ def _learned(rows: Sequence[Row]) -> str:
         f" {MARGIN} and no class did in {len(quiet)} erasures here. For groups, evaluate a file of each."
     )
     chances = (
-        f"The alarm needs enough hold-out points: erasures at random, without a target, raised it in {chance}. With"
-        f" about 35 test points of a class, {MARGIN} is two of them; with about 1,000, as of MNIST, it is about five"
-        " standard errors."
+        f"Erasures at random, without a target, raised the alarm in {chance}. With about 35 test points of a"
+        f" class, as of the digits, {MARGIN} is two of them: have more hold-out points, or a larger margin. With"
+        " about 1,000, as of MNIST, it is about five standard errors: there a class did fall, since a model of"
+        " other data points trades one class for another even when nobody is singled out."
     )
     parts = [hiding, telling, chances]
     gone = [row for row in done if row["kind"] == "class" and row["target_left"] == 0]
@@ -115,9 +116,9 @@ def _learned(rows: Sequence[Row]) -> str:
         }
         known = ", ".join(f"{method} {share:.2f}" for method, share in left.items() if share > 0)
         parts.append(
-            "Where all of a class was erased, what is still recognised of it shows what a method has not taken out:"
-            f" {known or 'nothing'}; all others 0. Ascent has no step at which it is right: slow, it leaves the erased"
-            " class in; fast, it takes other classes along."
+            "Where all of a class was erased, what is still recognised of it shows what a method has not taken"
+            f" out: {known or 'nothing'}; all others 0. Ascent has no step at which it is right: slow, it leaves"
+            " the erased class in; fast, it takes other classes along."
         )
     return "\n\n".join(parts)
 

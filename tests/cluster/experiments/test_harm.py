@@ -100,7 +100,7 @@ def test_the_report_says_when_the_average_hides_a_fall(found: Finished) -> None:
     hidden = sum(row["hidden"] for row in found.rows if row["skew"] is not None)
     assert sum(int(line[3]) for line in table.rows) == hidden
     assert f"in {hidden} of these the average fell by no more" in sections["What was learned"].text
-    assert {"Erased: class 4", "Erased: the group that leans left"} < set(sections)
+    assert {"Erased: class 4 of digits", "Erased: the group that leans left of digits"} < set(sections)
     assert [figure.name for figure in found.report.figures] == ["per-class", "against-skew"]
     assert len(found.report.figures[1].panels) == 4
     checks = {check.what: check.holds for check in found.report.checks}
