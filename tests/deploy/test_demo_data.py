@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from deploy import demo_data
-from deploy.demo_data import write_digits, write_fashion_mnist, write_without
+from cluster.experiments.datasets import FASHION_MNIST, content_of
+from deploy.demo_data import fetched, write_digits, write_fashion_mnist, write_without
 from deploy.initialise import draft_specification
 from storage.errors import Corrupt, Invalid, Unavailable
 
@@ -65,30 +65,33 @@ def test_digits_can_be_drafted(tmp_path: Path) -> None:
 
 def test_a_folder_without_the_files_is_reported(tmp_path: Path) -> None:
     """A given folder must hold all four files; nothing is downloaded behind the user's back."""
-    with pytest.raises(Invalid, match="the folder lacks a file of Fashion-MNIST"):
+    with pytest.raises(
+        Invalid, match=r"the data set fashion-mnist is not on this machine: .* is missing.*--data-folder"
+    ):
         write_fashion_mnist(tmp_path / "out", tmp_path)
 
 
 def test_no_network_is_reported(tmp_path: Path) -> None:
     """Where nothing is installed and there is no network, package and option are named."""
     with pytest.raises(Unavailable, match=r"cannot be downloaded .*apt install dataset-fashion-mnist.*--data-folder"):
-        demo_data._fashion_file(NAME, None, tmp_path, no_network)
+        content_of(FASHION_MNIST, NAME, [tmp_path], lambda file: fetched(file, no_network))
 
 
 def test_another_file_of_the_same_name_is_refused(tmp_path: Path) -> None:
     """A file whose content is not the published one is refused by its digest."""
     (tmp_path / f"{NAME}.gz").write_bytes(gzip.compress(b"something else"))
     with pytest.raises(
-        Corrupt, match=r"not the published one: expected sha256:0402a96d.*, got sha256:.*Install it again with"
+        Corrupt,
+        match=r"not the published one: expected sha256:0402a96d.*, got sha256:.*apt install dataset-fashion-mnist",
     ):
-        demo_data._fashion_file(NAME, tmp_path, tmp_path, no_network)
+        content_of(FASHION_MNIST, NAME, [tmp_path], lambda file: fetched(file, no_network))
 
 
 @pytest.mark.parametrize("payload", [b"", b"<html>", gzip.compress(b"labels" * 99, mtime=0)[:30]])
 def test_a_broken_download_is_refused(tmp_path: Path, payload: bytes) -> None:
     """What is not a complete gzip file is refused as such, or by its digest when it is empty."""
     with pytest.raises(Corrupt, match=r"not a complete gzip file|not the published one"):
-        demo_data._fashion_file(NAME, None, tmp_path, lambda _: payload)
+        content_of(FASHION_MNIST, NAME, [tmp_path], lambda _: payload)
 
 
 @pytest.mark.fashion

