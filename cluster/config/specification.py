@@ -319,7 +319,8 @@ def _check_together(tables: Mapping[str, Any], problems: Problems) -> None:
         if training is None or tables[other] is None:
             continue  # their own problems are noted
         _note(problems, "training", setting, partial(check, training, tables[other]))
-    if None not in (training, tables["cluster"]) and training.engine == REPLAY and tables["cluster"].gpus_per_worker:
+    is_replayed = training is not None and training.engine == REPLAY
+    if is_replayed and tables["cluster"] is not None and tables["cluster"].gpus_per_worker:
         fact = 'engine = "replay" is for CPUs, and [cluster] gpus_per_worker is above 0: leave one of them out'
         problems.add("training", "engine", fact)
 

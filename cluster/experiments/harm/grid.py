@@ -82,7 +82,7 @@ def cells(settings: Settings) -> list[Cell]:
     ]
 
 
-def run(cell: Cell, settings: Settings, data_folder: Path | None) -> list[Row]:
+def rows_of_cell(cell: Cell, settings: Settings, data_folder: Path | None) -> list[Row]:
     """Return the rows of a cell: for each skew, erasures that grow."""
     target, method = settings["targets"][cell.arguments["target"]], cell.arguments["method"]
     setup = _Setup(settings, target, cell.arguments["round"], load(target["dataset"], data_folder))

@@ -19,7 +19,7 @@ from cluster.experiments.experiment import (
     Settings,
     Table,
 )
-from cluster.experiments.harm.grid import COLUMNS, MARGIN, cells, run, settings
+from cluster.experiments.harm.grid import COLUMNS, MARGIN, cells, rows_of_cell, settings
 
 _AS_SURVEY: Final = (0.3, 0.3)
 """Ratio and skew of the survey's hardest erasure."""
@@ -316,7 +316,7 @@ HARM: Final = Experiment(
     columns=COLUMNS,
     settings=settings,
     cells=cells,
-    run=run,
+    run=rows_of_cell,
     report=report,
     datasets=_datasets,
 )
