@@ -303,13 +303,15 @@ def _table_checks(rows: Sequence[Row]) -> list[Check]:
     for (shards, slices, size), expected in _TABLE.items():
         plan = _of(rows, shards, slices, size, means="plan", batched=True)
         what = f"fraction of a batch of K = {size}, S = {shards}, R = {slices}"
-        found.append(_check(what, [row["fraction"] for row in plan], expected, "closed form, SISA section IV"))
+        source = "closed form, SISA section IV"
+        found.append(_check(what, [row["fraction"] for row in plan], expected, source, _rounded(slices)))
     for shards, slices in ((20, 50), (5, 5)):
         for size, batched in ((shards * times, batched) for times in (1, 2, 5) for batched in (True, False)):
             plan = _of(rows, shards, slices, size, means="plan", batched=batched)
             what = f"K = {size} at random {'in a batch' if batched else 'one by one'}, S = {shards}, R = {slices}"
             expected = closed_form(shards, slices, size, aimed=False, batched=batched)
-            found.append(_check(what, [row["fraction"] for row in plan], expected, "closed form"))
+            fractions = [row["fraction"] for row in plan]
+            found.append(_check(what, fractions, expected, "closed form", _rounded(slices)))
     for (shards, slices, size), (name, published) in _HEADLINES.items():
         plan = _of(rows, shards, slices, size, means="plan", batched=True)
         ours = 1 / _mean(plan) if plan else None
@@ -388,6 +390,12 @@ def _check(what: str, values: Sequence[float], expected: float, source: str, rem
         source=source,
         remark=remark,
     )
+
+
+def _rounded(slices: int) -> str:
+    """Return why the mean differs a little from the closed form."""
+    many = 50
+    return "whole epochs of slices, and their real sizes, take about 0.001 off" if slices == many else ""
 
 
 def _accounts(shards: int, slices: int) -> float:
