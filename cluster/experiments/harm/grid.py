@@ -39,7 +39,7 @@ MARGIN: Final = ErasureSettings().alarm_margin
 
 ASCENT_RATES: Final = {"ascent, rate 0.02": 0.02, "ascent, rate 0.1": 0.1}
 
-Answers = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]
+AnswersOfMethod = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]
 
 
 def settings(quick: bool) -> Settings:  # noqa: FBT001
@@ -106,7 +106,7 @@ class _Setup:
         """Return who is erased; those of a higher ratio include those of a lower one."""
         return [int(row) for row in removed(self._member_N, ratio, skew, f"harm/{self.turn}")]
 
-    def measured(self, answer: Answers) -> dict[str, Any]:
+    def measured(self, answer: AnswersOfMethod) -> dict[str, Any]:
         """Return the accuracies on the test data: overall, per class, per group."""
         scores_NC, labels_N = answer(self.data.test_NF), self.data.test_labels_N
         return {

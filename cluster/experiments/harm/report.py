@@ -30,13 +30,13 @@ _SAME: Final = 0.02
 _GONE: Final = 0.1
 """Accuracy of a class that counts as no longer recognised."""
 
-Target = tuple[str, str, str]
+HarmedTarget = tuple[str, str, str]
 """Data set, kind and name."""
 
 
 def report(settings: Settings, rows: Sequence[Row]) -> Report:
     """Return tables, figures and checks."""
-    targets: list[Target] = list(dict.fromkeys((row["dataset"], row["kind"], row["target"]) for row in rows))
+    targets: list[HarmedTarget] = list(dict.fromkeys((row["dataset"], row["kind"], row["target"]) for row in rows))
     tables = [
         Section(
             title=f"Erased: {_words(target)} of {target[0]}",
@@ -128,7 +128,7 @@ def _group_fell(row: Row) -> bool:
     return any(share - after[name] > MARGIN for name, share in row["per_group_before"].items())
 
 
-def _falls(settings: Settings, rows: Sequence[Row], target: Target) -> Table:
+def _falls(settings: Settings, rows: Sequence[Row], target: HarmedTarget) -> Table:
     pairs = [(ratio, skew) for ratio in settings["ratios"] for skew in settings["skews"]]
     lines = []
     for method in settings["methods"]:
@@ -172,7 +172,7 @@ def _hidden(settings: Settings, rows: Sequence[Row]) -> Table:
     )  # fmt: skip
 
 
-def _by_class(settings: Settings, rows: Sequence[Row], target: Target) -> Figure:
+def _by_class(settings: Settings, rows: Sequence[Row], target: HarmedTarget) -> Figure:
     ratio, skew = _AS_SURVEY
     series = []
     for method in settings["methods"]:
@@ -194,7 +194,7 @@ def _by_class(settings: Settings, rows: Sequence[Row], target: Target) -> Figure
     )
 
 
-def _against_skew(settings: Settings, rows: Sequence[Row], targets: Sequence[Target]) -> Figure:
+def _against_skew(settings: Settings, rows: Sequence[Row], targets: Sequence[HarmedTarget]) -> Figure:
     ratio = min(settings["ratios"])
     shown = [
         *[each for each in targets if each[1] == "class"][:1],
@@ -216,7 +216,9 @@ def _against_skew(settings: Settings, rows: Sequence[Row], targets: Sequence[Tar
     )
 
 
-def _line(settings: Settings, rows: Sequence[Row], target: Target, method: str, ratio: float, column: str) -> Series:
+def _line(
+    settings: Settings, rows: Sequence[Row], target: HarmedTarget, method: str, ratio: float, column: str
+) -> Series:
     own = [row for row in rows if _is_of(row, target) and (row["method"], row["ratio"]) == (method, ratio)]
     values: list[float | None] = []
     for skew in settings["skews"]:
@@ -287,11 +289,11 @@ def _what(row: Row) -> tuple[Any, ...]:
     return row["dataset"], row["kind"], row["target"], row["ratio"], row["skew"], row["round"]
 
 
-def _is_of(row: Row, target: Target) -> bool:
+def _is_of(row: Row, target: HarmedTarget) -> bool:
     return (row["dataset"], row["kind"], row["target"]) == target
 
 
-def _words(target: Target) -> str:
+def _words(target: HarmedTarget) -> str:
     return f"class {target[2]}" if target[1] == "class" else f"the group that {target[2]}"
 
 
