@@ -8,7 +8,7 @@ from typing import Final
 from cluster.experiments.experiment import Figure, Panel, Row, Series, Settings
 from cluster.experiments.section_vi.descents import recipe_name, variant_name
 from cluster.experiments.section_vi.grid import CAREFUL, FOREST, NET, OFTEN, SOFTMAX, STOPPED_RECIPE, SURVEY_RECIPE
-from cluster.experiments.section_vi.removal import IID, SKEWED
+from cluster.experiments.section_vi.removal import IID, SCENARIOS, SKEWED
 from cluster.experiments.section_vi.summary import (
     RowSet,
     RowValue,
@@ -74,7 +74,11 @@ class Drawn:
             *((f"{model}, SISA {variant}", rows) for model, variant, rows in self._federations(self._sisa)),
             *((f"forest, {variant}", rows) for _, variant, rows in self._federations(self._forest)),
         ]
-        series = [_line(name, rows.where(scenario=scenario), column("accuracy")) for name, rows in shown]
+        series = [
+            _line(name, rows.where(scenario=scenario), column("accuracy"))
+            for name, rows in shown
+            if all(len(rows.where(scenario=each)) for each in SCENARIOS)  # else a colour would have two meanings
+        ]
         return Panel(
             title=scenario,
             x=_REMOVED,
