@@ -30,6 +30,12 @@ _SAME: Final = 0.02
 _GONE: Final = 0.1
 """Accuracy of a class that counts as no longer recognised."""
 
+_HIDING: Final = (
+    f"Each erasure counts once. *A class fell*: some class by more than {MARGIN}. *Beyond the average*: the mean of how"
+    " much more the target fell than all test points did. After ± is the standard deviation over erasures at random,"
+    " which differ in data set, ratio and round."
+)
+
 HarmedTarget = tuple[str, str, str]
 """Data set, kind and name."""
 
@@ -52,7 +58,7 @@ def report(settings: Settings, rows: Sequence[Row]) -> Report:
         sections=[
             Section(title="What was measured", text=_measured(settings)),
             Section(title="What was learned", text=_learned(rows)),
-            Section(title="When the average hides it", table=_hidden(settings, rows), figure="per-class"),
+            Section(title="When the average hides it", text=_HIDING, table=_hidden(settings, rows), figure="per-class"),
             *tables,
         ],
         figures=figures,
@@ -66,7 +72,8 @@ def _measured(settings: Settings) -> str:
         "Data points are erased at random among those of a target and among the others, so that a given share of"
         " the erased is the target's: a class, or a declared group. Groups are how far the writing leans, by"
         " constant thresholds of each picture's own slant. Where a target has not as many data points, all of"
-        " them go. Accuracies are those of all test points, of each class and of each group, before and"
+        " them go; the columns of larger shares then show one erasure more than once. Accuracies are those of all"
+        " test points, of each class and of each group, before and"
         " after.\n\nFull retrain, DeltaGrad and gradient ascent are softmax regression by full-batch descent"
         f" ({settings['steps']} steps at {rate}, then {later}; penalty {settings['penalty']}); ascent takes"
         f" {settings['ascent_steps']} steps. One network and SISA are the same network of {settings['hidden']}"
@@ -77,7 +84,7 @@ def _measured(settings: Settings) -> str:
 
 
 def _learned(rows: Sequence[Row]) -> str:
-    done = [row for row in rows if not row["note"]]
+    done = _distinct([row for row in rows if not row["note"]])
     skewed = [row for row in done if row["skew"] is not None]
     loud = [row for row in skewed if row["alarms"]]
     hidden = [row for row in loud if row["hidden"]]
@@ -87,13 +94,18 @@ def _learned(rows: Sequence[Row]) -> str:
                sum(row["dataset"] == name for row in alike))
         for name in dict.fromkeys(row["dataset"] for row in alike)
     }  # fmt: skip
+    alarmed = "; ".join(
+        f"{method}: {count}"
+        for method in dict.fromkeys(row["method"] for row in alike)
+        if (count := sum(bool(row["alarms"]) for row in alike if row["method"] == method))
+    )
     quiet = [row for row in done if not row["alarms"] and _group_fell(row)]
     chance = ", ".join(f"{count} of {among} on {name}" for name, (count, among) in false.items())
     hiding = (
-        f"Of {len(skewed)} erasures that were skewed, {len(loud)} lowered some class by more than {MARGIN}; in"
-        f" {len(hidden)} of these the average fell by no more than that, so it hides them. Exact methods are not"
+        f"Of {len(skewed)} different erasures that were skewed, {len(loud)} lowered some class by more than {MARGIN};"
+        f" in {len(hidden)} of these the average fell by no more than that, so it hides them. Exact methods are not"
         " an exception: the model is that of a training without the erased, and such a model knows less of their"
-        " class or group. The damage is in the data that are left, not in the method."
+        " class or group. How much less depends on the method, too: see the table."
     )
     telling = (
         "A federation tells this by itself: with hold-out points (`[data] holdout`), `sisa status` and the request's"
@@ -102,10 +114,12 @@ def _learned(rows: Sequence[Row]) -> str:
         f" {MARGIN} and no class did in {len(quiet)} erasures here. For groups, evaluate a file of each."
     )
     chances = (
-        f"Erasures at random, without a target, raised the alarm in {chance}. With about 35 test points of a"
+        f"Erasures at random, without a target, raised the alarm in {chance}"
+        f"{f' ({alarmed})' if alarmed else ''}. With about 35 test points of a"
         f" class, as of the digits, {MARGIN} is two of them: have more hold-out points, or a larger margin. With"
         " about 1,000, as of MNIST, it is about five standard errors: there a class did fall, since a model of"
-        " other data points trades one class for another even when nobody is singled out."
+        " other data points trades one class for another even when nobody is singled out, and one that learned few"
+        " data points, as each of 20 shards, does so more."
     )
     parts = [hiding, telling, chances]
     gone = [row for row in done if row["kind"] == "class" and row["target_left"] == 0]
@@ -114,13 +128,26 @@ def _learned(rows: Sequence[Row]) -> str:
             method: float(np.mean([row["target_after"] for row in gone if row["method"] == method]))
             for method in dict.fromkeys(row["method"] for row in gone)
         }
-        known = ", ".join(f"{method} {share:.2f}" for method, share in left.items() if share > 0)
+        known = "; ".join(f"{method}: {share:.2f}" for method, share in left.items() if share > 0)
         parts.append(
             "Where all of a class was erased, what is still recognised of it shows what a method has not taken"
             f" out: {known or 'nothing'}; all others 0. Ascent has no step at which it is right: slow, it leaves"
             " the erased class in; fast, it takes other classes along."
         )
     return "\n\n".join(parts)
+
+
+def _distinct(rows: Sequence[Row]) -> list[Row]:
+    """Return each erasure once.
+
+    Where all of a target are gone, a higher skew erases the same data points; and erasures at random are the same for
+    every target of a data set.
+    """
+    found: dict[tuple[Any, ...], Row] = {}
+    for row in rows:
+        target = None if row["skew"] is None else (row["kind"], row["target"], row["target_left"])
+        found.setdefault((row["dataset"], row["method"], row["ratio"], row["round"], row["erased"], target), row)
+    return list(found.values())
 
 
 def _group_fell(row: Row) -> bool:
@@ -151,7 +178,8 @@ def _hidden(settings: Settings, rows: Sequence[Row]) -> Table:
     lines = []
     for method in settings["methods"]:
         own = [row for row in rows if row["method"] == method and not row["note"]]
-        skewed, alike = ([row for row in own if (row["skew"] is None) == is_alike] for is_alike in (False, True))
+        skewed = _distinct([row for row in own if row["skew"] is not None])
+        alike = [row for row in own if row["skew"] is None]
         loud = [row for row in skewed if row["alarms"]]
         lines.append(
             [
@@ -161,7 +189,7 @@ def _hidden(settings: Settings, rows: Sequence[Row]) -> Table:
                 str(sum(row["hidden"] for row in loud)),
                 str(sum(_group_fell(row) for row in skewed)),
                 _mean(skewed, "excess_fall"),
-                _with_spread([row["fall"] for row in alike]),
+                _with_spread([row["fall"] for row in _distinct(alike)]),
                 _with_spread([row["target_fall"] for row in alike]),
             ]
         )
@@ -309,7 +337,9 @@ def _with_spread(values: Sequence[float]) -> str:
     """Return mean and standard deviation."""
     if not values:
         return "–"
-    return f"{np.mean(values):.3f} ± {np.std(values):.3f}"
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
 
 
 def _datasets(settings: Settings) -> Sequence[str]:

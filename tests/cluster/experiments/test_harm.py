@@ -112,3 +112,12 @@ def test_every_cell_has_a_name_of_its_own(quick: bool) -> None:
     """In both grids."""
     names = [cell.name for cell in HARM.cells(HARM.settings(quick))]
     assert len(set(names)) == len(names)
+
+
+def test_an_erasure_counts_once(found: Finished) -> None:
+    """Where all of a target are gone, a higher skew erases the same data points; the counts do not grow by that."""
+    again = [{**row, "skew": 2.0} for row in found.rows if row["skew"] == 1.0]
+    doubled = HARM.report(SMALL, [*found.rows, *again])
+    titles = ("What was learned", "When the average hides it")
+    once, twice = ([each for each in report.sections if each.title in titles] for report in (found.report, doubled))
+    assert once == twice
