@@ -94,7 +94,12 @@ def report_of(settings: Settings, rows: Sequence[Row]) -> Report:
         ),
         Section(title="Time", text=f"{_TIMES}\n\n{_crossings(softmax)}", table=_times(softmax, net), figure="time"),
         Section(title="SISA and forests", table=_federations(main)),
-        Section(title="Distance", text=_DISTANCES, table=_distances(softmax, net), figure="distance"),
+        Section(
+            title="Distance",
+            text=" ".join([_DISTANCES, *_failures(RowSet(list(rows)))]),
+            table=_distances(softmax, net),
+            figure="distance",
+        ),
         *_others(RowSet(list(rows)), settings),
         Section(title="What each method proves", text=_PROVES),
         *_notes(rows),
@@ -308,7 +313,7 @@ def _others(rows: RowSet, settings: Settings) -> Iterator[Section]:
         )
     if lines:
         table = Table(columns=[*_PLACE, "accuracy", "distance", "share of time"], rows=lines)
-        yield Section(title="Other data sets and recipes", text=" ".join([_OTHERS, *_failures(rows)]), table=table)
+        yield Section(title="Other data sets and recipes", text=_OTHERS, table=table)
 
 
 def _failures(rows: RowSet) -> Iterator[str]:

@@ -129,6 +129,26 @@ def test_the_report_has_its_figures(finished: tuple[Finished, Path]) -> None:
     assert "NaN" not in (folder / "results.json").read_text()
 
 
+def test_the_report_names_where_deltagrad_harms(finished: tuple[Finished, Path]) -> None:
+    """Where it ends farther from the retrain than it began, and which class loses by its error."""
+    found, _ = finished
+    at = {"scenario": SKEWED, "ratio": 0.3, "method": "deltagrad"}
+    worse = [
+        {**row, "distance": 99.0, "per_class": {**row["per_class"], "7": 0.0}}
+        if all(row.get(name) == value for name, value in at.items())
+        else row
+        for row in found.rows
+    ]
+    before, after = (
+        {section.title: section.text for section in report_of(found.settings, rows).sections}
+        for rows in (found.rows, worse)
+    )
+    assert "worse than doing nothing: it ends at a distance of 99 from the retrain" in after["Distance"]
+    assert "distance of 99" not in before["Distance"]
+    assert "DeltaGrad's error harms class 7 of softmax regression: 0.000" in after["Which class is gone"]
+    assert "harms class 7" not in before["Which class is gone"]
+
+
 def test_a_folder_of_other_settings_is_refused(finished: tuple[Finished, Path]) -> None:
     """Its rows stay."""
     _, folder = finished
