@@ -216,14 +216,14 @@ class TorchLearner:
         for number, (start, stop) in enumerate(epoch.bounds):
             chosen, rate = epoch.order_N[start:stop], self._rate(epoch, number)
             if engine.replay is not None and stop - start == size:
-                loss = self._replay(engine.replay, state.recipe, data, chosen, epoch, rate)
+                loss = self._replay(engine.replay, state, data, chosen, epoch, rate)
             else:
                 batch = self._batch(state.recipe, data, chosen, epoch, rate)
                 loss = engine.eagerly(partial(self._take, state, batch, epoch.stepping))
                 if state.recipe.is_users and epoch.is_first and number == 0:
                     check_learns(state.optimizer)
                 if stop - start == size:
-                    engine.start(state, batch)
+                    engine.start(state)
             if losses is not None:  # last epoch only, and kept on the device: reading it would wait for the step
                 losses.append(loss.clone())
 
@@ -236,12 +236,14 @@ class TorchLearner:
         return StepBatch(features, labels, rate)
 
     def _replay(
-        self, replay: Replay, recipe: Recipe, data: _Resident, chosen: torch.Tensor, epoch: _Epoch, rate: float
+        self, replay: Replay, state: TorchState, data: _Resident, chosen: torch.Tensor, epoch: _Epoch, rate: float
     ) -> torch.Tensor:
-        if recipe.augment is None and len(self._inputs.shape) == 1 and not self._inputs.ids:
+        if state.recipe.augment is None and len(self._inputs.shape) == 1 and not self._inputs.ids:
             replay.select(data.features_NF, data.labels_N, chosen)
         else:
-            batch = self._batch(recipe, data, chosen, epoch, rate)
+            batch = self._batch(state.recipe, data, chosen, epoch, rate)
+            if not replay.fits(batch.features):
+                return replay.eagerly(partial(self._take, state, batch, epoch.stepping))
             replay.put(batch.features, batch.labels)
         return replay.step(rate, epoch.stepping)
 

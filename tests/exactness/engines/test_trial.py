@@ -85,6 +85,28 @@ def cumulative(inputs: int, classes: int) -> nn.Module:
     return nn.Sequential(nn.Linear(inputs, 5), nn.BatchNorm1d(5, momentum=None), nn.Linear(5, classes))
 
 
+def normalized(inputs: int, classes: int) -> nn.Module:
+    """Return a model of torch's own modules, the first of which sums in the order of the memory."""
+    return nn.Sequential(nn.BatchNorm1d(inputs), nn.Linear(inputs, 5), nn.ReLU(), nn.Linear(5, classes))
+
+
+def moved(features: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+    """Return features moved by up to one place: as they are, or a part of larger memory."""
+    start = int(torch.randint(3, (1,), generator=generator))
+    return features if start == 1 else nn.functional.pad(features, [1, 1])[:, start : start + features.shape[1]]
+
+
+def turned(features: torch.Tensor, _: torch.Generator | None) -> torch.Tensor:
+    """Return the same features in another order of the memory."""
+    return features.t().contiguous().t()
+
+
+def mapped(features: torch.Tensor, _: torch.Generator | None) -> torch.Tensor:
+    """Return features with a gradient, as a module gives them."""
+    scale = nn.Parameter(torch.full((features.shape[1],), 1.5))
+    return features * scale
+
+
 def _zoo(name: str) -> ModelSettings:
     return ModelSettings(factory=f"tests.exactness.{'odd_zoo' if name in ODD else 'zoo'}:{name}")
 
@@ -129,6 +151,18 @@ def test_auto_replays_what_is_made_of_torch_alone(
     points, model = made_points((11, 19)), ModelSettings(factory=factory)
     assert learned(model, training, points, "auto") == learned(model, training, points, "eager")
     assert bool(replayed) == is_replayed
+
+
+@pytest.mark.parametrize(("augment", "is_replayed"), [("moved", True), ("turned", False), ("mapped", False)])
+def test_augmented_features_that_lie_otherwise_are_learned_step_by_step(
+    augment: str, is_replayed: bool, replayed: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial has features as they are stored, and results depend on how they lie in memory (E7)."""
+    monkeypatch.setattr(engine, "_PAYS_FROM_STEPS", 1)
+    training = TrainingSettings(epochs=3, batch_size=16, learning_rate=0.05, seed=3, augment=f"{_HERE}:{augment}")
+    points, model = made_points((70,), width=37), ModelSettings(factory=f"{_HERE}:normalized")
+    assert learned(model, training, points, "auto") == learned(model, training, points, "eager")
+    assert (len(replayed) > 3) == is_replayed  # more than those of the trial
 
 
 @pytest.mark.parametrize(("limit", "value"), [("_PAYS_FROM_STEPS", 13), ("_PAYS_UP_TO_ELEMENTS", 10)])

@@ -18,7 +18,7 @@ from shards.learners.torch.attributes import kept_in_attributes
 from shards.learners.torch.checkpoint import digest_tensors, state_tensors
 from shards.learners.torch.engines.flat import Flat
 from shards.learners.torch.engines.program import Program
-from shards.learners.torch.engines.recording import Recording, Unrepeatable, inputs_of
+from shards.learners.torch.engines.recording import FEATURES, LABELS, Recording, Unrepeatable, inputs_of
 from shards.learners.torch.seeding import generator_of, generator_state, global_state, seed_all
 from shards.recipe.engines import AUTO, REPLAY
 from storage.digests import Sha256, sha256
@@ -30,6 +30,9 @@ _PAYS_FROM_STEPS: Final = 200
 """Steps of a slice from which ``auto`` makes a trial, which costs as much as about 30 of them."""
 _PAYS_UP_TO_ELEMENTS: Final = 2**22
 """Numbers that a step computes up to which ``auto`` replays: above, what replaying saves is lost among them."""
+
+_ALIGNED_BYTES: Final = 64
+"""Where torch lets a new tensor begin."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,12 +58,9 @@ Twin = TypeVar("Twin", bound=Trainee)
 class Replay:
     """Repeats a recorded step on one constituent, whose memory it rearranges until ``release``."""
 
-    def __init__(self, recording: Recording, trainee: Trainee, batch: StepBatch) -> None:
-        """``trainee`` has taken a step; ``batch`` has the size of those to replay.
-
-        Raises ``Unrepeatable`` when the recording does not fit.
-        """
-        self._features, self._labels = batch.features.clone(), batch.labels.clone()
+    def __init__(self, recording: Recording, trainee: Trainee) -> None:
+        """``trainee`` has taken a step. Raises ``Unrepeatable`` when the recording does not fit."""
+        self._features, self._labels = (recording.inputs[name].clone() for name in (FEATURES, LABELS))
         self._flat = Flat(trainee.model, trainee.optimizer, list(recording.gradients))
         inputs = inputs_of(trainee.model, self._features, self._labels)
         self._program = Program(recording, inputs, self._flat.gradients)
@@ -69,6 +69,19 @@ class Replay:
         """Make these data points the next batch."""
         torch.index_select(features, 0, chosen, out=self._features)
         torch.index_select(labels, 0, chosen, out=self._labels)
+
+    def fits(self, features: torch.Tensor) -> bool:
+        """Return whether features, of the recorded shape and type, lie in memory as the recorded ones did (E7).
+
+        Those of an augmentation may be a view, such as a part of padded images, or lie in another order.
+        """
+        return (
+            type(features) is torch.Tensor
+            and features.layout == torch.strided
+            and features.stride() == self._features.stride()
+            and features.data_ptr() % _ALIGNED_BYTES == 0
+            and not features.requires_grad
+        )
 
     def put(self, features: torch.Tensor, labels: torch.Tensor) -> None:
         """Make these features and labels the next batch."""
@@ -100,10 +113,10 @@ class StepEngine:
         self.replay: Replay | None = None
         self._recording = recording
 
-    def start(self, trainee: Trainee, batch: StepBatch) -> None:
-        """Replay from now on, if there is a recording. ``trainee`` has just taken a step on ``batch``."""
+    def start(self, trainee: Trainee) -> None:
+        """Replay from now on, if there is a recording. ``trainee`` has just taken a step."""
         if self._recording is not None:
-            self.replay = Replay(self._recording, trainee, batch)
+            self.replay = Replay(self._recording, trainee)
             self._recording = None
 
     def eagerly(self, step: Callable[[], torch.Tensor]) -> torch.Tensor:
@@ -169,7 +182,7 @@ class StepTrial(Generic[Twin]):
         losses.append(recording.loss.detach())
         twin.optimizer.param_groups[0]["lr"] = second.rate
         twin.optimizer.step()
-        replay = Replay(recording, twin, second)
+        replay = Replay(recording, twin)
         for batch in more:
             if batch is self.odd:
                 losses.append(replay.eagerly(partial(self.take, twin, batch, generator)))
