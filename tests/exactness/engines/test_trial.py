@@ -90,6 +90,20 @@ def normalized(inputs: int, classes: int) -> nn.Module:
     return nn.Sequential(nn.BatchNorm1d(inputs), nn.Linear(inputs, 5), nn.ReLU(), nn.Linear(5, classes))
 
 
+class Summed(nn.Module):
+    """Two parameters that get the same tensor as gradient."""
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__()
+        self.scale, self.more = nn.Parameter(torch.zeros(inputs)), nn.Parameter(torch.ones(inputs))
+        self.layer = nn.Linear(inputs, classes)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Return logits."""
+        logits: torch.Tensor = self.layer(features * (self.scale + self.more))
+        return logits
+
+
 def moved(features: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
     """Return features moved by up to one place: as they are, or a part of larger memory."""
     start = int(torch.randint(3, (1,), generator=generator))
@@ -118,6 +132,13 @@ def test_what_cannot_be_repeated_is_refused(name: str) -> None:
     with pytest.raises(Invalid, match=REFUSED.get(name) or ODD[name]) as refusal:
         learned(_zoo(name), _TRAINING, points, "replay", classes=2)
     assert refusal.value.remedy.startswith('Set engine to "auto" or "eager", or leave it out')
+
+
+def test_clipping_of_gradients_that_share_memory_is_refused() -> None:
+    """Even if no step of the trial is clipped: later ones may be."""
+    training = TrainingSettings(epochs=3, batch_size=4, learning_rate=0.05, gradient_clip=1000.0)
+    with pytest.raises(Invalid, match="gradients that are clipped share memory"):
+        learned(ModelSettings(factory=f"{_HERE}:Summed"), training, made_points((16,)), "replay")
 
 
 @pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")

@@ -92,7 +92,23 @@ def record_step(
     if any(now is not held.get(name) for name, now in model_tensors(model).items()):
         raise Unrepeatable("the model puts another tensor in the place of a parameter or buffer")
     gradients = {name: each for name, each in zip(learning, found, strict=True) if each is not None}
+    if clip is not None and not _are_apart([(learning[name], each) for name, each in gradients.items()]):
+        raise Unrepeatable("gradients that are clipped share memory, or lie in another order than their parameters")
     return Recording(tuple(recorder.calls), inputs, loss, gradients, generator, recorder.addresses)
+
+
+def _are_apart(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> bool:
+    """Return whether each parameter's gradient is what ``backward`` keeps: otherwise it keeps a copy.
+
+    A trial that does not clip would miss that: clipping sums in the order of memory, and scales what is shared twice.
+    """
+    is_alike = all(
+        mine == its
+        for parameter, gradient in pairs
+        for size, mine, its in zip(parameter.shape, parameter.stride(), gradient.stride(), strict=True)
+        if size > 1
+    )
+    return is_alike and len({address_of(gradient) for _, gradient in pairs}) == len(pairs)
 
 
 def inputs_of(model: nn.Module, features: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
