@@ -31,7 +31,7 @@ from shards.learners.torch.checkpoint import (
     put_tensors,
     state_tensors,
 )
-from shards.learners.torch.engines.recording import Recording, record_step
+from shards.learners.torch.engines.recording import Recording, Unrepeatable, address_of, record_step
 from shards.learners.torch.engines.replay import Replay, StepBatch, StepEngine, StepTrial, recording_of, wants_trial
 from shards.learners.torch.factory import build_model, in_shape, received_shape
 from shards.learners.torch.recipe import Recipe, check_finite, check_learns, optimizer_of
@@ -285,9 +285,14 @@ class TorchLearner:
             features = in_shape(data.features_NF.index_select(0, chosen), self._inputs)
             return StepBatch(features, data.labels_N.index_select(0, chosen), self._training.learning_rate * share)
 
+        held = {name: each.detach().clone() for name, each in state_tensors(state.model, state.optimizer).items()}
+
         def twin() -> TorchState:
             made = self.initial(shard)
-            put_tensors(made.model, made.optimizer, state_tensors(state.model, state.optimizer))
+            if not _addresses(made.model).isdisjoint(_addresses(state.model)):
+                put_tensors(state.model, state.optimizer, held)
+                raise Unrepeatable("the factory returns a model that shares memory with the one before")
+            put_tensors(made.model, made.optimizer, held)
             made.model.train()
             return made
 
@@ -313,6 +318,10 @@ class TorchLearner:
                 torch.from_numpy(points.labels_N).to(self._device),
             )
         return self._resident
+
+
+def _addresses(model: nn.Module) -> set[int]:
+    return {address_of(each) for each in model_tensors(model).values()}
 
 
 def _described(model: nn.Module) -> dict[str, tuple[torch.Size, torch.dtype]]:

@@ -90,6 +90,15 @@ def normalized(inputs: int, classes: int) -> nn.Module:
     return nn.Sequential(nn.BatchNorm1d(inputs), nn.Linear(inputs, 5), nn.ReLU(), nn.Linear(5, classes))
 
 
+_KEPT = nn.Linear(6, 5)
+
+
+def around_one_layer(inputs: int, classes: int) -> nn.Module:
+    """Return a model with a layer that all models have in common, reset."""
+    _KEPT.reset_parameters()
+    return nn.Sequential(_KEPT, nn.ReLU(), nn.Linear(inputs - 1, classes))
+
+
 class Summed(nn.Module):
     """Two parameters that get the same tensor as gradient."""
 
@@ -158,6 +167,7 @@ def test_models_of_many_kinds_are_repeated_to_the_bit(name: str, replayed: list[
         ("shards.models:mlp", {}, True),
         (f"{_HERE}:of_torch", {}, True),
         (f"{_HERE}:Hooked", {}, False),
+        (f"{_HERE}:around_one_layer", {}, False),
         (f"{_HERE}:with_hook", {}, False),
         (f"{_HERE}:cumulative", {}, False),
         ("shards.models:mlp", {"loss": "tests.exactness.user_models:focal"}, False),
