@@ -211,6 +211,15 @@ def test_auto_does_not_replay_what_does_not_pay(
     assert replayed == []
 
 
+def test_auto_builds_no_twins_of_a_large_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would be two more of it in memory, for a trial whose end is known."""
+    large, small = (nn.Linear(width, 2) for width in (50, 49))
+    monkeypatch.setattr(engine, "_PAYS_UP_TO_ELEMENTS", 100)
+    assert not engine.wants_trial("auto", large, 1000, is_users=False)
+    assert engine.wants_trial("auto", small, 1000, is_users=False)
+    assert engine.wants_trial("replay", large, 1, is_users=False)
+
+
 def test_a_shard_without_a_whole_batch_has_nothing_to_replay(replayed: list[float]) -> None:
     """It is trained step by step, regardless of the engine."""
     training, points = TrainingSettings(epochs=3, batch_size=64, learning_rate=0.05), made_points((16,))

@@ -226,7 +226,8 @@ def wants_trial(engine: str, model: nn.Module, steps: int, *, is_users: bool) ->
     """Return whether a trial is made for ``steps`` steps of one size. ``is_users``: the loss is of the user's code."""
     if engine != AUTO:
         return engine == REPLAY and steps > 0
-    return steps >= _PAYS_FROM_STEPS and not is_users and is_of_torch(model)
+    learned = sum(each.numel() for each in model.parameters() if each.requires_grad)  # each step computes as many
+    return steps >= _PAYS_FROM_STEPS and learned <= _PAYS_UP_TO_ELEMENTS and not is_users and is_of_torch(model)
 
 
 def recording_of(engine: str, trial: StepTrial[Twin]) -> Recording | None:
