@@ -51,7 +51,8 @@ def test_a_killed_training_goes_on(home_without_ray: UserFolder) -> None:
     before = checkpoint_files(home.store)
     status = home.json("status").data
     assert (status["generation"], status["serving"]) == (0, 0)
-    assert home.refused("evaluate", "train.parquet").error["kind"] == "invalid"
+    refused = home.json("evaluate", "train.parquet")  # a worker of the killed command may still write meanwhile
+    assert (refused.code, refused.error["kind"]) == (2, "invalid")
     rest = _finish(home)
     assert sorted(reported + rest) == EVERYTHING
     assert len(before & checkpoint_files(home.store)) == len(reported)
