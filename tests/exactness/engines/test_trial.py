@@ -188,7 +188,7 @@ def test_auto_replays_what_is_made_of_torch_alone(
 def test_augmented_features_that_lie_otherwise_are_learned_step_by_step(
     augment: str, is_replayed: bool, replayed: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The trial has features as they are stored, and results depend on how they lie in memory (E7)."""
+    """The trial has features as they are stored, and results depend on their order and alignment in memory (E7)."""
     monkeypatch.setattr(engine, "_PAYS_FROM_STEPS", 1)
     training = TrainingSettings(epochs=3, batch_size=16, learning_rate=0.05, seed=3, augment=f"{_HERE}:{augment}")
     points, model = made_points((70,), width=37), ModelSettings(factory=f"{_HERE}:normalized")

@@ -93,7 +93,7 @@ def record_step(
         raise Unrepeatable("the model puts another tensor in the place of a parameter or buffer")
     gradients = {name: each for name, each in zip(learning, found, strict=True) if each is not None}
     if clip is not None and not _are_apart([(learning[name], each) for name, each in gradients.items()]):
-        raise Unrepeatable("gradients that are clipped share memory, or lie in another order than their parameters")
+        raise Unrepeatable("gradients that are clipped share memory, or are in another order than their parameters")
     return Recording(tuple(recorder.calls), inputs, loss, gradients, generator, recorder.addresses)
 
 
