@@ -73,7 +73,7 @@ class Replay:
     def fits(self, features: torch.Tensor) -> bool:
         """Return whether features, of the recorded shape and type, lie in memory as the recorded ones did (E7).
 
-        Those of an augmentation may be a view, such as a part of padded images, or lie in another order.
+        Those of an augmentation may be a view, such as a part of padded images, or be in another order.
         """
         return (
             type(features) is torch.Tensor
