@@ -71,7 +71,7 @@ class Replay:
         torch.index_select(labels, 0, chosen, out=self._labels)
 
     def fits(self, features: torch.Tensor) -> bool:
-        """Return whether features, of the recorded shape and type, are ordered and aligned in memory as the recorded ones were (E7).
+        """Return whether features of the recorded shape and type are in memory as the recorded ones were (E7).
 
         Those of an augmentation may be a view, such as a part of padded images, or be in another order.
         """
