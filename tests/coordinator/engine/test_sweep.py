@@ -12,6 +12,7 @@ import pytest
 from coordinator.engine.codec import decode_state
 from coordinator.engine.ledger import Ledger
 from coordinator.engine.sweep import Drafts, left_over, sweep
+from coordinator.ports import Notice, RequestMoved
 from coordinator.requests import RequestState
 from storage.errors import Unavailable
 from storage.objects import ObjectKey, object_key
@@ -106,11 +107,13 @@ def test_a_purge_is_recorded_in_the_manifest_of_its_sweep() -> None:
     """An erasure takes one sweep before its receipt and one after it: no third one for manifests with purged names."""
     store = MemoryStore(f"swept-{next(_NUMBERS)}")
     specification = specification_of(shards=2, slices=2)
+    notices: list[Notice] = []
     small: SmallFederation[HashState] = SmallFederation(
         specification=specification,
         store=store,
         learners=lambda _: HashLearner(slices=2),
         conditions=lambda _: plain_conditions(specification),
+        listener=notices.append,
     )
     small.train(POINTS)
     before = small.register.latest()
@@ -122,3 +125,6 @@ def test_a_purge_is_recorded_in_the_manifest_of_its_sweep() -> None:
     assert after.number == before.number + 2
     assert decode_state(after.body).condemned == ()
     assert small.engine.journal_entries == 0
+    # What the sweep records is announced, too.
+    moved = [notice.request.shown for notice in notices if isinstance(notice, RequestMoved)]
+    assert moved[-2:] == [RequestState.PURGED, RequestState.COMPLETE]
