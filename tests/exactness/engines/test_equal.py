@@ -62,3 +62,16 @@ def test_many_steps_keep_the_bits(recipe: dict[str, Any]) -> None:
     training = TrainingSettings(epochs=25, batch_size=4, learning_rate=0.01, **recipe)
     points = made_points((42,))
     assert learned(model, training, points, "replay") == learned(model, training, points, "eager")
+
+
+@pytest.mark.parametrize("model", sorted(MODELS))
+def test_weights_of_classes_reach_replayed_steps(model: str, replayed: list[float]) -> None:
+    """They are constants of the loss, as label smoothing is."""
+    factory, arguments, _ = MODELS[model]
+    settings = ModelSettings(factory=factory, arguments=arguments)
+    training = TrainingSettings(
+        epochs=3, batch_size=4, learning_rate=0.1, class_weights=(0.5, 1.0, 4.0), label_smoothing=0.1
+    )
+    points = made_points((9, 14))
+    assert learned(settings, training, points, "replay") == learned(settings, training, points, "eager")
+    assert len(replayed) > 2 * _TRIED
