@@ -1,6 +1,7 @@
 """Bearer tokens: who may do what over HTTP, kept as digests.
 
-    control/tokens    compare-and-swap; of every token ever made its id, role, times and the digest of its secret
+    control/tokens         compare-and-swap; of every token ever made its id, role, times and the digest of its secret
+    control/sign-in-key    created once; under it the console's cookies hold tokens, encrypted
 
 A token is 256 random bits, shown once when it is made. Its SHA-256 is enough to recognise it: nobody can try 2**256
 secrets, so that a slow hash would only slow the answers. To replace a token, make a new one and revoke the old one.
@@ -20,6 +21,8 @@ from coordinator.ports import Clock
 from storage.digests import Json, Sha256, sha256
 from storage.errors import Invalid
 from storage.objects import ObjectStore, object_key
+from storage.records import decode_record, encode_record
+from storage.registers.create_once import create_or_read
 from storage.registers.record import RecordRegister
 
 Role = Literal["predict", "erase", "audit", "officer", "federate"]
@@ -30,6 +33,7 @@ submitted itself, with their receipts. ``audit``: reads all requests, receipts a
 status, the site's standing, its withdrawal, and where weights may leave its checkpoints."""
 
 TOKENS_KEY: Final = object_key("control/tokens")
+SIGN_IN_KEY: Final = object_key("control/sign-in-key")
 
 _SECRET_BYTES: Final = 32
 _TOKEN = re.compile(r"sisa_([0-9a-f]{12})_([0-9a-f]{64})")
@@ -137,6 +141,13 @@ def known_token(records: Sequence[TokenRecord], text: str) -> TokenRecord | None
     found = next((each for each in records if each.token_id == token_id), None)
     is_right = hmac.compare_digest(_digest(secret), found.digest if found else _digest(token_id))
     return found if is_right else None
+
+
+def sign_in_key(store: ObjectStore) -> bytes:
+    """Return the key under which cookies of the console hold tokens: drawn once, the same for every replica."""
+    made = encode_record({"key": secrets.token_hex(_SECRET_BYTES)})
+    kept: Any = decode_record(create_or_read(store, SIGN_IN_KEY, made), SIGN_IN_KEY, frozenset({"key"}))
+    return bytes.fromhex(kept["key"])
 
 
 def _digest(secret: str) -> Sha256:

@@ -1,6 +1,6 @@
 """Serving: a federation's ensemble over HTTP, on Ray Serve.
 
-May touch: fastapi and starlette (nobody else does), ray.serve, the rooms to the left.
+May touch: fastapi and starlette (nobody else does), ray.serve, Jinja2 (in one module), the rooms to the left.
 Must not know: the command line.
 Promises: no answer leaves a replica that was not confirmed against the store after it was computed (E10); what cannot
 be confirmed is answered with 503.
@@ -21,4 +21,5 @@ be confirmed is answered with 503.
     auth               tokens, roles and rate limits
     http_errors        statuses and the body of every error
     access_log         a request's id, and one line in the log
+    console/           pages for people
 """

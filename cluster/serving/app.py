@@ -14,6 +14,7 @@ from cluster.coordinator_actor.log_lines import LogLines
 from cluster.results.federation import SubjectsFound
 from cluster.serving.access_log import note
 from cluster.serving.bodies import JSON, BodyReader, answer_body, answer_type_of, media_type_of
+from cluster.serving.console.console import add_console
 from cluster.serving.endpoints import (
     COMMON,
     TOKEN,
@@ -59,8 +60,9 @@ _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 def build_app(service: Service, lines: LogLines, *, names_requests: bool = True) -> FastAPI:
     """Return the API over ``service``; each request is a line in ``lines``; ``names_requests``: see ``Recorder``."""
-    return assembled(
-        _Endpoints(service),
+    endpoints = _Endpoints(service)
+    app = assembled(
+        endpoints,
         service,
         lines,
         data=service.specification.data,
@@ -68,6 +70,8 @@ def build_app(service: Service, lines: LogLines, *, names_requests: bool = True)
         description="Predictions that never use what was erased, and erasure requests. See docs/serving.md.",
         names_requests=names_requests,
     )
+    add_console(app, endpoints, service)
+    return app
 
 
 class _Endpoints(Endpoints):

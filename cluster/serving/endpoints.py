@@ -30,6 +30,7 @@ from coordinator.receipts.issuer import Registrar
 from shards.data.messages import ARROW_STREAM
 from shards.specification import DataSettings
 from storage.errors import Invalid, SisaError
+from storage.objects import ObjectStore
 from storage.transparency.check import LogGrowth
 
 _Result = TypeVar("_Result")
@@ -80,6 +81,11 @@ class Behind(Protocol):
         """The settings that limit one caller."""
         ...
 
+    @property
+    def store(self) -> ObjectStore:
+        """The store that holds its tokens."""
+        ...
+
     def check(self) -> None:
         """Raise ``Unavailable`` when it cannot answer now, ``InvariantBroken`` when it never will."""
         ...
@@ -109,6 +115,8 @@ class Endpoints:
         self.predictions = Lane("predictions", PREDICTIONS, behind.serve)
         self.changes = Lane("requests that change or look up something", CHANGES, behind.serve)
         self._reads = Lane("questions", READS, behind.serve)
+        self.lanes = {_PREDICTIONS: self.predictions}
+        """The classes of requests to single paths; all others are questions or changes, by their method."""
         self._gates = ThreadPoolExecutor(_GATES_AT_ONCE, "sisa-gates")
         self._calls = ThreadPoolExecutor(_CALLS_AT_ONCE, "sisa-calls")
         self._submissions = ThreadPoolExecutor(_SUBMISSIONS_AT_ONCE, "sisa-submissions")
@@ -158,10 +166,18 @@ class Endpoints:
 
     async def admit(self, request: Request, *roles: Role) -> TokenRecord:
         """Return the caller's token. Raises as ``Gate.admit`` does, and ``Refused`` with 400 for repeated headers."""
+        return await self.admit_by(request, request.headers, *roles)
+
+    async def admit_by(self, request: Request, headers: Mapping[str, str], *roles: Role) -> TokenRecord:
+        """Return the token in ``headers``, which need not be the request's own; see ``admit``."""
         _refuse_repeated(request)
-        record = await self._on(self._gates, lambda: self._behind.gate.admit(request.headers, *roles))
+        record = await self.at_gate(lambda: self._behind.gate.admit(headers, *roles))
         note(request.scope, token_id=record.token_id, role=record.role)
         return record
+
+    async def at_gate(self, act: Callable[[], _Result]) -> _Result:
+        """Call ``act``, which checks who asks, on a thread."""
+        return await self._on(self._gates, act)
 
     async def call(self, act: Callable[[], _Result]) -> _Result:
         """Call ``act``, which waits for the store or the coordinator, on a thread."""
@@ -178,7 +194,7 @@ class Endpoints:
             yield
             return
         others = self._reads if request.method == "GET" else self.changes
-        with (self.predictions if path == _PREDICTIONS else others).entered():
+        with self.lanes.get(path, others).entered():
             yield
 
     async def _on(self, threads: ThreadPoolExecutor, act: Callable[[], _Result]) -> _Result:

@@ -17,6 +17,7 @@ from cluster.tokens import TokenRegister
 from cluster.writer.writer import writer_setup
 from coordinator.ports import Clock, ignore_notice
 from coordinator.receipts.issuer import Registrar
+from storage.objects import ObjectStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,7 @@ class Service:
     telling: Telling
     gate: Gate
     registrar: Registrar
+    store: ObjectStore
 
     @property
     def serve(self) -> ServeSettings:
@@ -76,4 +78,5 @@ def open_service(
         telling=Telling(specification, standing, setup.store, site),
         gate=gate,
         registrar=setup.registrar,
+        store=setup.store,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any, Final
@@ -86,10 +87,10 @@ class _Endpoints(Endpoints):
         await asyncio.to_thread(self._service.check)  # not among the calls that wait for sites
         return json_answer({"status": "ok"})
 
-    async def admit(self, request: Request, *roles: Role) -> TokenRecord:
-        """See ``Endpoints.admit``."""
+    async def admit_by(self, request: Request, headers: Mapping[str, str], *roles: Role) -> TokenRecord:
+        """See ``Endpoints.admit_by``."""
         await self.call(self._service.refresh)
-        return await super().admit(request, *roles)
+        return await super().admit_by(request, headers, *roles)
 
     async def predict(self, request: Request) -> Response:
         """Answer data points by the sites that take part, as JSON or an Arrow IPC stream.

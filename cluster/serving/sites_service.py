@@ -25,7 +25,7 @@ from coordinator.ports import Clock
 from coordinator.receipts.issuer import Registrar
 from coordinator.status import RequestStatus, for_the_public
 from storage.errors import Invalid, ObjectMissing, SisaError, Unavailable
-from storage.objects import new_name
+from storage.objects import ObjectStore, new_name
 
 
 class SitesService:
@@ -34,6 +34,8 @@ class SitesService:
     def __init__(self, specification: SitesSpecification, clock: Clock, federation: SiteFederation) -> None:
         """Ask no site yet."""
         store = open_own_store(specification)
+        self.store: ObjectStore = store
+        """The federation's own: its tokens, and what the console keeps."""
         self.specification = specification
         self.federation = federation
         self.gate = Gate(

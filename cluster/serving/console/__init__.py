@@ -1,0 +1,14 @@
+"""The console: pages for people, in a browser, over the same objects as the API.
+
+May touch: Jinja2 (in ``pages`` alone), the rest of ``cluster.serving``.
+Must not know: Ray, the command line.
+Promises: a page shows a token's holder no more than the API does; names of people are in the bodies of requests and of
+the answers to them, never in an address, a title, a log, a cookie or a cache; no page loads anything from elsewhere.
+
+    console           the pages of each kind of server, and their routes
+    pages             what all pages share: who is signed in, forms, templates
+    sign_in           the cookie that keeps somebody signed in
+    entrance          signing in and out, and the files that pages load
+    wording           how moments, numbers and sizes are shown
+    request_pages     Requests
+"""

@@ -1,0 +1,46 @@
+"""The console's pages of each kind of server, and their routes: one table of paths and the roles that may see them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from fastapi import FastAPI
+from starlette.responses import HTMLResponse
+
+from cluster.serving.console.entrance import Entrance, StaticFiles
+from cluster.serving.console.pages import PREFIX, Entry, OpenPage, Page, Pages
+from cluster.serving.console.request_pages import RequestPages
+from cluster.serving.endpoints import Endpoints
+from cluster.serving.service import Service
+
+_MENU: Final = (Entry(path="/requests", label="Requests", roles=("officer", "audit")),)
+
+
+def add_console(app: FastAPI, endpoints: Endpoints, service: Service) -> tuple[Page | OpenPage, ...]:
+    """Put a federation's console into ``app``, and return its routes."""
+    files = StaticFiles()
+    pages = Pages(endpoints, service, service.specification.name, _MENU, files.version)
+    entrance = Entrance(pages, files)
+    routes = (*entrance.routes, *RequestPages(pages, service).routes, entrance.elsewhere)
+    return _added(app, endpoints, pages, routes)
+
+
+def _added(
+    app: FastAPI, endpoints: Endpoints, pages: Pages, routes: Iterable[Page | OpenPage]
+) -> tuple[Page | OpenPage, ...]:
+    added = tuple(routes)
+    for page in added:
+        path = f"{PREFIX}{page.path}"
+        if page.lane is not None:
+            endpoints.lanes[path] = page.lane
+        app.add_api_route(
+            path,
+            pages.guarded(page),
+            methods=[page.method],
+            name=f"console {page.method} {page.path}",
+            response_class=HTMLResponse,
+            response_model=None,
+            include_in_schema=False,
+        )
+    return added
