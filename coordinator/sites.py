@@ -42,9 +42,9 @@ class SiteStanding:
     requests: int
     """Number of erasure requests that it ever accepted."""
     history: Sha256
-    """``history_of`` all of them."""
+    """Digest of the history of all of them."""
     history_then: Sha256
-    """``history_of`` the first ones, as many as the caller knows."""
+    """Digest of the history of the first ones, as many as the caller knows."""
     shards: int
     features: tuple[str, ...]
     """Names of the feature columns, in order."""
@@ -74,7 +74,7 @@ class TookPart:
     """How many of them answered, of ``shards``."""
     shards: int
     guarantee: str = str(EXACT)
-    """See ``AnsweredBy.guarantee``."""
+    """What its learner promises about erased data points."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -40,10 +40,11 @@ class ConstituentStatus:
     """One shard and its constituent."""
 
     shard: ShardId
+    """Its number, from 0."""
     slices: int
     """R."""
     points: int | None
-    """None: withheld, see ``for_the_public``."""
+    """None: withheld, because a token with the role to predict asks."""
     digest: Sha256 | None
     """Digest of parameters and buffers after the last slice; None while it is not trained, or withheld."""
     slice_digests: tuple[Sha256, ...] | None
@@ -64,6 +65,7 @@ class RequestStatus:
     """One erasure request, or one request to correct data points."""
 
     request_id: str
+    """Its id: the ``Idempotency-Key`` or ``--request-id`` it was submitted with, or one that was drawn."""
     kind: str = "erasure"
     """``erasure`` or ``rectification``."""
     state: str
@@ -71,14 +73,18 @@ class RequestStatus:
     stage: str
     """The stage that it has reached, even while it waits."""
     subjects: int
+    """How many people it names; names themselves are not stored."""
     ids: int
+    """How many single data points it names."""
     points: int
+    """Data points that it removes; 0 until they are found."""
     held_out: int = 0
     """Those of the points that were hold-out points."""
     effect: ErasureEffect | None = None
     """Measures on hold-out points before and after it; None: there are none, or they are not for the asker."""
     alarms: tuple[str, ...] = ()
-    """See ``ErasureEffect.alarms``."""
+    """The classes or labels whose share of recognised points fell by more than ``[erasure] alarm_margin``; for targets
+    without classes the measures that grew worse by it."""
     unknown: int
     """Named subjects and ids that have no data point here."""
     include_similar: bool = False
@@ -86,7 +92,9 @@ class RequestStatus:
     similar: Similar = NONE_SIMILAR
     """Data points that stay, of subjects whose names differ only in spelling."""
     shards: tuple[ShardId, ...]
+    """Shards in which its data points are; their constituents are retrained."""
     received_at: str
+    """UTC, ISO 8601, as all times here."""
     due_at: str
     """Includes extensions and pauses."""
     overdue: bool
@@ -94,9 +102,11 @@ class RequestStatus:
     reason: str
     """Why it was refused or cancelled, or why the last attempt failed and what to do."""
     times: dict[str, str]
+    """When it reached each stage."""
     held: str
     """Why it is paused; empty: it is not."""
     held_at: str
+    """Since when it is paused; empty: it is not."""
     holds: tuple[EndedPause, ...]
     """Pauses that are over."""
     extensions: tuple[Extension, ...]
@@ -129,9 +139,13 @@ class FederationStatus:
     """The whole federation."""
 
     name: str
+    """Of the federation."""
     store: str
+    """Where its objects are; empty: withheld."""
     shards: int
+    """S: disjoint parts of the data, with one constituent each."""
     slices: int
+    """R: parts of a shard, learned one after the other."""
     points: int
     """Data points in the shards, without hold-out points."""
     held_out: int | None = None
@@ -141,7 +155,9 @@ class FederationStatus:
     is_measured: bool = False
     """Whether it is that of the present generation on the present hold-out points."""
     generation: int
+    """Number of the ensemble that answers: it grows with every publication."""
     floor: int
+    """Erasure floor: no generation below it may answer, because it has seen what was erased."""
     serving: int
     """Constituents that answer, of ``shards``."""
     tombstoned_at_ingest: int
@@ -159,6 +175,7 @@ class FederationStatus:
     similar_subjects: int | None = None
     """Subjects whose names differ from another subject's only in spelling; None: unknown in this federation."""
     constituents: tuple[ConstituentStatus, ...]
+    """One for each shard, in order."""
     requests: tuple[RequestStatus, ...]
     """The open requests, and the last ended ones."""
     ended_before: int = 0

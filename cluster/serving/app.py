@@ -67,7 +67,8 @@ def build_app(service: Service, lines: LogLines, *, names_requests: bool = True)
         lines,
         data=service.specification.data,
         title=f"sisa-ray: {service.specification.name}",
-        description="Predictions that never use what was erased, and erasure requests. See docs/serving.md.",
+        description="Predictions that never use what was erased, and erasure requests. Every call but the health check"
+        " needs a token: press Authorize and enter it.",
         names_requests=names_requests,
     )
     add_console(app, endpoints, service)

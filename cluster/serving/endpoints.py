@@ -19,10 +19,11 @@ from cluster.coordinator_actor.log_lines import LogLines
 from cluster.serving.access_log import Recorder, note
 from cluster.serving.auth import Gate
 from cluster.serving.bodies import JSON, media_type_of, parsed_body
+from cluster.serving.description.document import openapi_of
+from cluster.serving.description.page import ASSETS, POLICY, asset, page
 from cluster.serving.erasures import checked_names
 from cluster.serving.http_errors import HttpProblem, Refused, problem_of, too_large, unreadable
 from cluster.serving.intake import CHANGES, PREDICTIONS, READS, Lane
-from cluster.serving.openapi import POLICY, openapi_of, page
 from cluster.serving.schemas import ASKED, EARLIER, KEY, KEYS_TEXT, Health, responses
 from cluster.tokens import Role, TokenRecord
 from coordinator.ports import Clock
@@ -46,7 +47,7 @@ _SUBMISSIONS_AT_ONCE: Final = 16
 """Threads for submissions, which wait during a coordinator's restart; separate from other calls, which do not."""
 
 _PREDICTIONS: Final = "/v1/predictions"
-_WITHOUT_LANE: Final = frozenset({"/healthz", "/docs"})
+_WITHOUT_LANE: Final = frozenset({"/healthz", "/docs", "/docs/{name}"})
 
 _KEY = re.compile(KEY["schema"]["pattern"])  # type: ignore[index]
 
@@ -139,6 +140,7 @@ class Endpoints:
             openapi_extra=TOKEN,
         )
         app.add_api_route("/docs", self.docs, response_class=HTMLResponse, include_in_schema=False)
+        app.add_api_route("/docs/{name}", self.docs_asset, response_class=Response, include_in_schema=False)
 
     async def health(self, request: Request) -> Response:
         """Return whether this replica can answer. Needs no token."""
@@ -161,8 +163,14 @@ class Endpoints:
         return PlainTextResponse(await self.call(self._behind.registrar.published))
 
     async def docs(self, request: Request) -> Response:
-        """Show this document to people."""
-        return HTMLResponse(page(request.app.openapi()), headers=POLICY)
+        """Show this document to people. Needs no token."""
+        return HTMLResponse(page(request.app.title), headers=POLICY)
+
+    async def docs_asset(self, name: str) -> Response:
+        """Return a file that the page of this document loads. Needs no token."""
+        if name not in ASSETS:
+            raise HTTPException(404)
+        return asset(name)
 
     async def admit(self, request: Request, *roles: Role) -> TokenRecord:
         """Return the caller's token. Raises as ``Gate.admit`` does, and ``Refused`` with 400 for repeated headers."""

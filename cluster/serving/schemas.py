@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cluster.results.federation import ErasureAnswer
 from cluster.serving.bodies import JSON
+from cluster.serving.description.errors import ERRORS
 from coordinator.sites import SiteStanding
 from coordinator.status import FederationStatus, RequestStatus
 from shards.data.messages import ARROW_STREAM
@@ -210,28 +211,17 @@ class Errors(_Shape):
     error: Error
 
 
-ERRORS: Final[dict[int, str]] = {
-    400: "The body cannot be read, or a key in the body, a header or a parameter is repeated.",
-    401: "The token is missing, unknown, expired or revoked.",
-    403: "The token's role may not do this, or the site does not give this away.",
-    404: "There is no such thing.",
-    406: "None of the accepted formats can be written.",
-    408: "The body does not arrive: its sender is too slow, or has stopped.",
-    409: "The request id was used for something else, or it is too late for this.",
-    413: "The body, or what it names, is larger than this server takes.",
-    415: "The body's media type is not supported.",
-    422: "What the body says is not acceptable.",
-    429: "This token asks too often, or for too much at once.",
-    500: "A bug of this server.",
-    503: "The store, the coordinator or a trained ensemble is not available now, or this server is too busy: try again"
-    " later.",
-}
-
-
 def responses(*statuses: int, **further: Any) -> dict[int | str, dict[str, Any]]:
     """Return the documentation of the errors that an endpoint may answer with, and of its ``further`` answers."""
     own: dict[int | str, dict[str, Any]] = {int(name.removeprefix("of_")): value for name, value in further.items()}
-    return {**own, **{status: {"model": Errors, "description": ERRORS[status]} for status in statuses}}
+    return own | {
+        status: {
+            "model": Errors,
+            "description": ERRORS[status].meaning,
+            "content": {JSON: {"examples": ERRORS[status].named}},
+        }
+        for status in statuses
+    }
 
 
 ASKED: Final = {

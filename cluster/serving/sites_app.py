@@ -44,7 +44,8 @@ def build_sites_app(service: SitesService, lines: LogLines, *, names_requests: b
         lines,
         data=service.specification.sites[0].specification.data,
         title=f"sisa-ray: {service.specification.name}, a federation of sites",
-        description="Predictions by the sites that take part; each erases for itself. See docs/sites.md.",
+        description="Predictions by the sites that take part; each erases for itself. Every call but the health check"
+        " needs a token: press Authorize and enter it.",
         names_requests=names_requests,
     )
 

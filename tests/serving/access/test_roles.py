@@ -71,7 +71,9 @@ def ask(world: World, route: Route, caller: str, request_id: str = "er-own") -> 
     if path == "/v1/erasures":
         headers = headers | {"Idempotency-Key": request_id}
     shard = world.resident.state().shards[0]
-    filled = path.format(request_id=request_id, shard=0, sha256=shard.chain[-1].sha256 if "{shard}" in path else "")
+    filled = path.format(
+        request_id=request_id, shard=0, sha256=shard.chain[-1].sha256 if "{shard}" in path else "", name="start.js"
+    )
     return world.client.request(method, filled, json=BODIES.get(route), headers=headers)
 
 

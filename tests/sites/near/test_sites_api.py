@@ -298,7 +298,7 @@ def test_the_table_is_true(still: SitesServer, route: Route, caller: str) -> Non
     method, path = route
     known: dict[str, dict[str, str]] = {NO_TOKEN: {}, UNKNOWN_TOKEN: UNKNOWN}
     headers = known[caller] if caller in known else still.headers(caller)  # type: ignore[arg-type]
-    answer = still.client.request(method, path.format(request_id="er-1"), headers=headers)
+    answer = still.client.request(method, path.format(request_id="er-1", name="start.js"), headers=headers)
     if TABLE[route][caller] == "yes":
         assert answer.status_code not in (401, 403)
     else:
