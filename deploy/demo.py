@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from shutil import which
 from typing import Any, Final
 
 import cluster
-from cluster.config.specification import FederationSpecification
+from cluster.config.serve import ServeSettings
+from cluster.config.specification import FederationSpecification, read_specification
 from cluster.federation import Federation
 from cluster.results.federation import Verification
+from cluster.runtime.system import SystemClock
+from cluster.tokens import TokenRegister
 from cluster.writer.identity import partition_key
 from cluster.writer.stores import open_objects
 from coordinator.status import FederationStatus
@@ -23,7 +28,7 @@ from deploy.views.output import ExitCode, Outcome, Problem
 from deploy.views.progress import listening
 from deploy.views.receipts import check_receipt
 from deploy.views.text import erasure_text, plan_text, status_text, verification_text
-from storage.errors import Invalid
+from storage.errors import Invalid, Unavailable
 
 _SPECIFICATION: Final = """\
 # Written by 'sisa demo'. One federation: its data, its model, and how both are split.
@@ -61,6 +66,11 @@ _MODELS: Final[Mapping[str, Mapping[str, object]]] = {
 }
 _ERASED_PERSON: Final = "person-0017"
 _KEYS: Final = "operator.keys"
+_CONSOLE_ROLES: Final[Mapping[str, str]] = {
+    "officer": "everything",
+    "audit": "looks at requests, receipts and the federation",
+    "predict": "tries predictions",
+}
 _SOUND: Final = "unaltered, signed, and in the log"
 
 
@@ -96,8 +106,11 @@ class _Story:
         )
 
 
-def run_demo(dataset: str, folder: Path, data_folder: Path | None, *, quiet: bool) -> Outcome:
-    """Run the demo in ``folder``, or the first free one beside it, print each step, and return the results."""
+def run_demo(dataset: str, folder: Path, data_folder: Path | None, *, quiet: bool, serve: bool = False) -> Outcome:
+    """Run the demo in ``folder``, or the first free one beside it, print each step, and return the results.
+
+    With ``serve`` the federation is served in the end, and the results hold a token for each role of the console.
+    """
     home = _free_folder(folder)
     tell = _teller(quiet=quiet)
     data = _write_data(dataset, home / "data", data_folder)
@@ -106,14 +119,16 @@ def run_demo(dataset: str, folder: Path, data_folder: Path | None, *, quiet: boo
         f" {data.test_points:,} of other people to test on"
     )
     specification = home / "sisa.toml"
-    specification.write_text(_specification(data), encoding="utf-8")
+    text = _specification(data) + (f"\n[serve]\nport = {_free_port()}\n" if serve else "")
+    specification.write_text(text, encoding="utf-8")
     with listening(quiet=quiet) as listener, cluster.launch(specification, listener=listener) as federation:
         story = _tell(federation, data, home, tell)
         federation.release()
         fresh = _train_without(federation.specification, data, home, tell, listener)
     story = replace(story, fresh=fresh)
     tell(_comparison(story))
-    return _outcome(story, home)
+    outcome = _outcome(story, home)
+    return _serve(specification, home, outcome, tell) if serve and story.holds else outcome
 
 
 def _tell(federation: Federation, data: DemoData, home: Path, tell: Callable[[str], None]) -> _Story:
@@ -221,6 +236,40 @@ def _outcome(story: _Story, home: Path) -> Outcome:
         remedy="This is a bug: please report it with the output of 'sisa verify --json'.",
     )
     return Outcome(data=data, text=where, problem=problem, code=ExitCode.PROOF_FAILED)
+
+
+def _serve(specification: Path, home: Path, outcome: Outcome, tell: Callable[[str], None]) -> Outcome:
+    """Serve the demo's federation, and return the outcome with the address of its console and its tokens."""
+    from cluster.serving.deployment import serve_federation
+
+    tell("\n7. Serve: a coordinator and a replica on this machine")
+    served = read_specification(specification)
+    serving = serve_federation(served)
+    register = TokenRegister(open_objects(served), SystemClock())
+    tokens = {role: register.create(role, days=1, note="demo").text for role in _CONSOLE_ROLES}
+    sisa = command_from(home)
+    text = "\n".join(
+        [
+            f"\nOpen {serving.url}/console and sign in with a token, which is good for a day and shown this once:",
+            *(f"  {role}: {does}\n    {tokens[role]}" for role, does in _CONSOLE_ROLES.items()),
+            "Ask there what is held of person-0042 and erase them, or look at the request of person-0017.",
+            f"End it with: cd {home} && {sisa} serve --stop && {sisa} stop",
+        ]
+    )
+    data = {**outcome.data, "url": serving.url, "console": f"{serving.url}/console", "tokens": tokens}
+    return replace(outcome, data=data, text=f"{outcome.text}\n{text}")
+
+
+def _free_port() -> int:
+    """Return a port on which nothing listens: the usual one if it is free."""
+    usual = ServeSettings()
+    for port in (usual.port, 0):
+        with suppress(OSError), socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((usual.host, port))
+            found: int = probe.getsockname()[1]
+            return found
+    raise Unavailable("no port is free", "End a server on this machine, and try again.")
 
 
 def _write_data(dataset: str, folder: Path, data_folder: Path | None) -> DemoData:

@@ -22,7 +22,7 @@ from deploy.commands.launch import adopt, launch, stop
 from deploy.commands.own_words import own_words
 from deploy.commands.rectify import rectify
 from deploy.commands.request import requests
-from deploy.commands.serve import serve, tokens
+from deploy.commands.serve import require_serve, serve, tokens
 from deploy.commands.shared import (
     CHOICE,
     DEFAULT_CONFIG,
@@ -100,6 +100,9 @@ def demo(
     data_folder: Annotated[
         Path | None, typer.Option("--data-folder", metavar="FOLDER", help="Folder with the Fashion-MNIST IDX files.")
     ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="In the end serve the federation, and print tokens for its console.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the whole story on real data: train, predict, erase a person, prove it."""
@@ -107,7 +110,9 @@ def demo(
     def action() -> Outcome:
         from deploy.demo import run_demo
 
-        return run_demo(dataset, folder, data_folder, quiet=as_json)
+        if serve:
+            require_serve()
+        return run_demo(dataset, folder, data_folder, quiet=as_json, serve=serve)
 
     finish(action, as_json)
 

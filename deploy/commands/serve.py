@@ -113,7 +113,7 @@ def revoke(
 
 
 def _served(config: Path) -> Outcome:
-    _require_serve()
+    require_serve()
     if is_of_all_sites(config):
         from cluster.serving.sites_deployment import serve_sites
 
@@ -138,7 +138,7 @@ def _serving(name: str, serving: Serving) -> Outcome:
 
 
 def _stopped(config: Path) -> Outcome:
-    _require_serve()
+    require_serve()
     if is_of_all_sites(config):
         from cluster.serving.sites_deployment import stop_serving_sites
 
@@ -153,7 +153,7 @@ def _stopped(config: Path) -> Outcome:
     return Outcome(data={"federation": name, "stopped": was_served}, text=text)
 
 
-def _require_serve() -> None:
+def require_serve() -> None:
     """Raise ``Invalid`` when the packages that serve are not installed."""
     from importlib.util import find_spec
 

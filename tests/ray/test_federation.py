@@ -10,8 +10,12 @@ import pytest
 import ray
 
 import cluster
+from cluster.config.specification import FederationSpecification
+from cluster.runtime.system import SystemClock
+from cluster.tokens import TokenRegister, known_token
 from cluster.training import pool
 from cluster.training.deaths import MOST_DEATHS
+from cluster.writer.stores import open_objects
 from coordinator.ports import Notice, Remark
 from storage.errors import Invalid, Unavailable
 from tests.doubles.user_folder import MARKED, UserFolder, ids_of, small_points, without
@@ -210,14 +214,22 @@ def test_workers_start_alike(home: UserFolder) -> None:
     assert json.loads(record.read_bytes())["workers_hash_seed"] == "0"
 
 
-def test_the_demo(tmp_path: Path, home: UserFolder) -> None:
-    """``sisa demo`` holds what it tells, and a second one leaves the first as it is."""
+def test_the_demo(tmp_path: Path, home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``sisa demo`` holds what it tells, and a second one leaves the first as it is; then it is served, with tokens."""
+    from cluster.serving import deployment
     from tests.doubles.user_folder import run
 
+    served: list[FederationSpecification] = []
+
+    def serve(specification: FederationSpecification) -> deployment.Serving:
+        served.append(specification)
+        return deployment.Serving(url=specification.serve.url, replicas=1, launched=True)
+
+    monkeypatch.setattr(deployment, "serve_federation", serve)
     folder = tmp_path / "demo"
     folder.mkdir()
     (folder / "mine.txt").write_text("mine", encoding="utf-8")
-    said = run("demo", "--folder", str(folder), "--json")
+    said = run("demo", "--folder", str(folder), "--serve", "--json")
     assert said.code == 0
     assert said.data["holds"] is True
     assert said.data["folder"] == str(tmp_path / "demo-2")
@@ -227,6 +239,12 @@ def test_the_demo(tmp_path: Path, home: UserFolder) -> None:
     assert changed == set(said.data["affected_shards"])
     assert [path.name for path in folder.iterdir()] == ["mine.txt"]
     assert not said.err
+    assert said.data["console"] == f"{served[0].serve.url}/console"
+    known = TokenRegister(open_objects(served[0]), SystemClock()).records()
+    found = {role: known_token(known, text) for role, text in said.data["tokens"].items()}
+    assert {role: each and each.role for role, each in found.items()} == {
+        role: role for role in ("officer", "audit", "predict")
+    }
 
 
 def _before_after(data: dict[str, Any]) -> tuple[list[str], list[str]]:
