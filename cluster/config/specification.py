@@ -33,6 +33,9 @@ from storage.errors import Invalid
 from storage.location import PROFILE_RULE, is_on_s3, is_profile
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_NICEST: Final = 19
+"""The highest niceness that a system knows."""
+
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?")
 _LABEL_PREFIX = re.compile(
     r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*"
@@ -107,6 +110,9 @@ class ClusterSettings:
     ingest_workers: int | None = None
     """Tasks that read data at once, a processor and ``ingest_memory_mb`` each; changes no result. 1: the process that
     writes to the store reads itself. Default: 1 below 2 GiB of data files, else as many as the cluster's processors."""
+    niceness: int = 0
+    """Steps by which a worker gives way to other processes, 0 .. 19, beyond the niceness that Ray gives all of its
+    workers (``RAY_worker_niceness``, 15); changes no result. Default: it competes like any other worker of Ray."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Labels of Ray's nodes, such as ``{ site = "north" }``: only nodes with all of them read data, train, answer or
     hold the coordinator, and without any the work waits. They change no result. A Ray that is started on this machine
@@ -126,6 +132,10 @@ class ClusterSettings:
             problems.append(f"workers must be at least 1, got {self.workers}")
         if self.ingest_workers is not None and self.ingest_workers < 1:
             problems.append(f"ingest_workers must be at least 1, got {self.ingest_workers}")
+        if not 0 <= self.niceness <= _NICEST:
+            problems.append(
+                f"niceness must be 0 .. {_NICEST}, got {self.niceness}: a worker may only give way to others"
+            )
         problems += _label_problems(self.labels)
         if problems:
             raise Invalid("; ".join(f"[cluster] {problem}" for problem in problems))

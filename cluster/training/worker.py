@@ -44,9 +44,6 @@ from storage.objects import ObjectStore, new_name
 _CODE: Final = frozenset({".py", ".pyc", ".so"})
 """Suffixes of files that a worker without a staged folder takes for code."""
 
-_GIVING_WAY: Final = 10
-"""A worker's niceness: accepting requests, and withdrawing tainted constituents, take precedence over training."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSetup:
@@ -68,6 +65,8 @@ class WorkerSetup:
     """The form in which the model receives features; None: as a row of numbers."""
     files: tuple[str, ...] = ()
     """Names of the declared files in ``import_folder``. Their contents are sent along with the setup."""
+    niceness: int = 0
+    """Steps added to the niceness of the worker's process."""
     labels: Labels = field(default_factory=dict)
     """Labels of the only nodes on which the worker may run."""
     companions: Configuration | None = None
@@ -263,7 +262,7 @@ class WorkerShell:
         keep_silent()
         setup = self._sent.opened("worker")
         check_here(setup.labels)
-        os.nice(_GIVING_WAY)
+        os.nice(setup.niceness)
         contents = {name: content.data for name, content in zip(setup.files, self._contents, strict=True)}
         stage = StagedFolder(setup.import_folder, contents)
         stage.enter()

@@ -127,6 +127,7 @@ def worker_setup(specification: FederationSpecification, store: ObjectStore) -> 
         device="cuda" if specification.cluster.gpus_per_worker else "cpu",
         import_folder=specification.folder,
         files=tuple(declared_files(specification.folder, specification.model.files)),
+        niceness=specification.cluster.niceness,
         labels=specification.cluster.labels,
         shape=specification.data.input_shape,
     )
