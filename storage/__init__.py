@@ -12,6 +12,7 @@ Sources: S3 conditional requests (If-None-Match, If-Match); RFC 8785 for canonic
 SlateDB's boundary object for the floor under deleted numbers.
 
     objects        the object store: what every store offers and promises
+    contents       all that a store holds, listed together
     location       from a location as a person writes it to the store there
     stores/        a folder, memory, and the probe of a store's promises
     s3/            a bucket

@@ -27,6 +27,7 @@ def new_name() -> str:
 
 
 _SEGMENT = re.compile(r"[a-z0-9_-][a-z0-9._-]{0,199}")
+_KEY = re.compile(rf"{_SEGMENT.pattern}(?:/{_SEGMENT.pattern})*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +140,7 @@ def key_segment(text: str) -> str:
 
 def is_object_key(text: str) -> bool:
     """Return whether ``text`` is within the grammar of keys."""
-    return all(_SEGMENT.fullmatch(segment) for segment in text.split("/"))
+    return _KEY.fullmatch(text) is not None
 
 
 def object_key(text: str) -> ObjectKey:

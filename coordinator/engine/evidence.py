@@ -7,9 +7,10 @@ import json
 from coordinator.engine.codec import decode_state
 from coordinator.engine.ledger import Ledger
 from coordinator.engine.lookup import load_object
-from coordinator.engine.sweep import Drafts, left_over
+from coordinator.engine.sweep import Drafts, not_named
 from coordinator.receipts.evidence import ErasureEvidence, ScanEvidence, StoreEvidence, collect_evidence
 from coordinator.state import FederationState
+from storage.contents import contents_of
 from storage.objects import ObjectStore
 
 
@@ -32,6 +33,10 @@ def evidence_of(
 
 def scan_store(store: ObjectStore, state: FederationState, drafts: Drafts) -> ScanEvidence:
     """Return the findings of a listing of the whole store; ``sisa verify`` also reads every object."""
-    found = list(store.list(""))
-    findings = len(drafts.without(left_over(store, state))) + sum(1 for _ in store.unfinished(""))
-    return ScanEvidence(objects=len(found), bytes=sum(info.payload_bytes for info in found), findings=findings)
+    found = contents_of(store)
+    left = drafts.without(not_named((info.key for info in found.objects), state))
+    return ScanEvidence(
+        objects=len(found.objects),
+        bytes=sum(info.payload_bytes for info in found.objects),
+        findings=len(left) + len(found.unfinished),
+    )

@@ -12,6 +12,7 @@ from typing import Final
 from coordinator.decisions.events import Event
 from coordinator.engine.ledger import Change, Ledger, read_state
 from coordinator.state import FederationState
+from storage.contents import contents_of
 from storage.errors import Corrupt, Fenced, ObjectMissing, SisaError, Unavailable
 from storage.objects import NewName, ObjectKey, ObjectStore
 
@@ -146,12 +147,16 @@ def sweep(store: ObjectStore, ledger: Ledger, drafts: Drafts, events: Callable[[
     leftover. The journal and older manifests are deleted as well, because they name objects that are gone.
     Raises ``Fenced`` when another writer has taken over, ``Unavailable`` when objects keep appearing.
     """
-    for _ in range(_PASSES):
-        if (change := _passes(store, ledger, drafts, events)) is not None:
+    # What the state names as condemned is known without a listing, and mostly there is nothing else.
+    known = drafts.without(ledger.state.condemned)
+    for attempt in range(_PASSES):
+        left = _orphans(store, ledger, drafts) if attempt else known
+        if (change := _passes(store, ledger, drafts, events, left)) is not None:
             return change
     with drafts:  # steady requests would always leave something new, so they wait this time
         for _ in range(_PASSES):
-            if (change := _passes(store, ledger, drafts, events)) is not None:
+            left = _orphans(store, ledger, drafts)
+            if (change := _passes(store, ledger, drafts, events, left)) is not None:
                 return change
     raise Unavailable(
         f"objects keep appearing in the store while it is purged, {len(left_over(store, ledger.state))} are left",
@@ -162,15 +167,26 @@ def sweep(store: ObjectStore, ledger: Ledger, drafts: Drafts, events: Callable[[
 
 def left_over(store: ObjectStore, state: FederationState) -> list[ObjectKey]:
     """Return the keys of objects that the state should name but does not. No drafts may be in progress."""
+    return not_named(_swept(store), state)
+
+
+def not_named(keys: Iterable[ObjectKey], state: FederationState) -> list[ObjectKey]:
+    """Return those of ``keys`` that the state should name but does not."""
     keep = state.referenced()
-    return [key for key in _swept(store) if key not in keep]
+    return [key for key in keys if key not in keep and key.startswith(SWEPT_PREFIXES)]
 
 
-def _passes(store: ObjectStore, ledger: Ledger, drafts: Drafts, events: Callable[[], Sequence[Event]]) -> Change | None:
-    """Delete leftovers; record the events, and return what they change, if none are left."""
-    if left := _orphans(store, ledger, drafts):
+def _passes(
+    store: ObjectStore,
+    ledger: Ledger,
+    drafts: Drafts,
+    events: Callable[[], Sequence[Event]],
+    left: Sequence[ObjectKey],
+) -> Change | None:
+    """Delete the leftovers ``left``; record the events, and return what they change, if no others are left."""
+    if left:
         # After the listing: a writer that takes over claims its token before it writes anything else, so the listing
-        # above holds none of its objects (D3).
+        # holds none of its objects (D3). Nor does a state of this writer name them.
         ledger.refuse_superseded()
         store.delete_all(left)
     with drafts:
@@ -193,9 +209,11 @@ def _is_clean(store: ObjectStore, ledger: Ledger, drafts: Drafts) -> bool:
 
     Only reserved drafts may be written now; a put of theirs starts again when its unfinished file is removed.
     """
-    if any(store.unfinished("")):
+    found = contents_of(store)
+    if found.unfinished:
         ledger.refuse_superseded()
         store.remove_unfinished("")
-        if any(store.unfinished("")):
-            return False
-    return not drafts.without(left_over(store, ledger.state))
+        found = contents_of(store)
+    if found.unfinished:
+        return False
+    return not drafts.without(not_named((info.key for info in found.objects), ledger.state))

@@ -240,7 +240,9 @@ class Keyrings:
             except ObjectMissing:
                 self._seen.pop(name, None)
                 return None
-            ring, known = ring_from_bytes(stored.payload, key, name), self._seen.get(name)
+            if (known := self._seen.get(name)) is not None and known.tag == stored.tag:
+                return known  # equal tags mean equal content
+            ring = ring_from_bytes(stored.payload, key, name)
             secret = known.secret if known and known.ring.kek == ring.kek else self._secret(ring)
             if secret is not None:
                 return self._remember(_OpenRing(ring, secret, stored.tag))

@@ -15,10 +15,12 @@ included, that was made before the destruction can still be read. To avoid the s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
+from storage.contents import Holdings, contents_of
 from storage.digests import sha256
 from storage.encryption.cipher import (
     ALGORITHM,
@@ -194,11 +196,26 @@ class SealedStore:
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield the inner store's objects, the keyrings among them, with the sizes of payloads."""
-        for info in self.inner.list(prefix):
-            if self._ring_of(info.key) is None:
-                yield info
-            else:
-                yield ObjectInfo(key=info.key, payload_bytes=max(0, info.payload_bytes - OVERHEAD_BYTES))
+        return map(self._plain, self.inner.list(prefix))
+
+    def contents(self) -> Holdings:
+        """Return what ``list`` and ``unfinished`` yield, from one pass over the inner store. See ``ContentsLister``."""
+        keyrings = self._keyrings()
+        # As in ``_leftovers``: the objects are listed after all rings are read.
+        rings = () if keyrings is None else tuple(keyrings.contents())
+        inner = contents_of(self.inner)
+        unfinished = list(inner.unfinished)
+        for store, within in self._elsewhere(""):
+            unfinished += store.unfinished(within)
+        for ring in _without_objects(rings, {info.key for info in inner.objects}, ""):
+            unfinished += _in_words(ring)
+        return Holdings(objects=tuple(map(self._plain, inner.objects)), unfinished=tuple(unfinished))
+
+    def _plain(self, info: ObjectInfo) -> ObjectInfo:
+        """Return an object of the inner store with the size of its payload."""
+        if self._ring_of(info.key) is None:
+            return info
+        return ObjectInfo(key=info.key, payload_bytes=max(0, info.payload_bytes - OVERHEAD_BYTES))
 
     def delete(self, key: ObjectKey) -> None:
         """Destroy the object's data key, then its bytes."""
@@ -226,8 +243,7 @@ class SealedStore:
         for store, within in self._elsewhere(prefix):
             yield from store.unfinished(within)
         for ring in self._leftovers(prefix):
-            yield from (f"{key} (its key, without the object)" for key in sorted(ring.entries))
-            yield from ring.strays
+            yield from _in_words(ring)
 
     def remove_unfinished(self, prefix: str) -> int:
         """Remove everything that ``unfinished`` yields; harmless to other writers' keys, even while they work."""
@@ -249,13 +265,12 @@ class SealedStore:
     def _leftovers(self, prefix: str) -> Iterator[RingContents]:
         """Yield the leftovers of each ring under ``prefix``: data keys without an object, and stray keys."""
         keyrings = self._keyrings()
-        for ring in () if keyrings is None else keyrings.contents():
-            orphans = frozenset(key for key in ring.entries if key.startswith(prefix))
-            if orphans:  # the objects are listed after the ring is read: a data key is entered before its object is put
-                orphans -= {info.key for info in self.inner.list(f"{self.prefix}{ring.name}")}
-            strays = tuple(key for key in ring.strays if key.startswith(prefix))
-            if orphans or strays:
-                yield RingContents(ring.name, orphans, strays)
+        rings = () if keyrings is None else tuple(keyrings.contents())
+        # The objects are listed once, after all rings are read: a data key is entered before its object is put.
+        named = [ring.name for ring in rings if any(key.startswith(prefix) for key in ring.entries)]
+        start = f"{self.prefix}{named[0]}/" if len(named) == 1 else self.prefix
+        present = {info.key for info in self.inner.list(start)} if named else set()
+        yield from _without_objects(rings, present, prefix)
 
     def _elsewhere(self, prefix: str) -> Iterator[tuple[ObjectStore, str]]:
         """Yield the separate store of keys, if there is one, with the part of ``prefix`` that is this store's."""
@@ -292,6 +307,23 @@ class SealedStore:
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.inner, self.keys, self.prefix)
+
+
+def _without_objects(
+    rings: Iterable[RingContents], present: AbstractSet[ObjectKey], prefix: str
+) -> Iterator[RingContents]:
+    """Yield the leftovers of each ring under ``prefix``: data keys of objects that are not present, stray keys."""
+    for ring in rings:
+        orphans = frozenset(key for key in ring.entries if key.startswith(prefix) and key not in present)
+        strays = tuple(key for key in ring.strays if key.startswith(prefix))
+        if orphans or strays:
+            yield RingContents(ring.name, orphans, strays)
+
+
+def _in_words(ring: RingContents) -> Iterator[str]:
+    """Yield the names of a ring's leftovers."""
+    yield from (f"{key} (its key, without the object)" for key in sorted(ring.entries))
+    yield from ring.strays
 
 
 def _tag(payload: bytes) -> VersionTag:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from storage.contents import Holdings
 from storage.digests import sha256
 from storage.errors import (
     Invalid,
@@ -128,16 +129,8 @@ class LocalStore:
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Walk the folders that can hold such keys; names outside the grammar are skipped."""
         for name, entry in self._walk(prefix):
-            if not name.startswith(prefix) or not is_object_key(name):
-                continue
-            with translated(name):
-                try:
-                    if not entry.is_file(follow_symlinks=False):
-                        continue
-                    size = entry.stat(follow_symlinks=False).st_size
-                except FileNotFoundError:  # deleted after its folder was read
-                    continue
-            yield ObjectInfo(key=ObjectKey(name), payload_bytes=size)
+            if name.startswith(prefix) and (found := _object_at(name, entry)) is not None:
+                yield found
 
     def delete(self, key: ObjectKey) -> None:
         """Remove the object's name, under the swap lock: otherwise a compare-and-swap could bring the object back."""
@@ -181,6 +174,16 @@ class LocalStore:
                 continue
             if _join(folder, segment).startswith(prefix):
                 yield name
+
+    def contents(self) -> Holdings:
+        """Walk all folders once. Implements ``ContentsLister``."""
+        objects, unfinished = list[ObjectInfo](), list[str]()
+        for name, entry in self._walk(""):
+            if (found := _object_at(name, entry)) is not None:
+                objects.append(found)
+            elif temporary_target(entry.name) is not None and entry.is_file(follow_symlinks=False):
+                unfinished.append(name)
+        return Holdings(objects=tuple(objects), unfinished=tuple(unfinished))
 
     def remove_unfinished(self, prefix: str) -> int:
         """Remove the temporary files and sync their folders."""
@@ -321,17 +324,17 @@ class LocalStore:
         while folders:
             folder = folders.pop()
             with translated(folder):
-                entries = _entries(self._folder / folder)
+                entries = _entries(_join(self.root, folder) if folder else self.root)
             for entry in entries:
                 name = _join(folder, entry.name)
-                if is_object_key(entry.name) and entry.is_dir(follow_symlinks=False):
+                if entry.is_dir(follow_symlinks=False) and is_object_key(entry.name):
                     if f"{name}/".startswith(prefix) or prefix.startswith(f"{name}/"):
                         folders.append(name)
                 else:
                     yield name, entry
 
     def _foreign_locks(self) -> Iterator[str]:
-        for entry in _entries(self._folder / _LOCKS):
+        for entry in _entries(_join(self.root, _LOCKS)):
             if not _LOCK_FILE.fullmatch(entry.name):
                 yield f"{_LOCKS}/{entry.name}"
 
@@ -377,13 +380,30 @@ def _although_swept(write: Callable[[], None]) -> None:
     return write()
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def _entries(folder: str) -> list[os.DirEntry[str]]:
     """Return the entries of ``folder``, sorted, so that walks of equal stores are equal; empty if it is gone."""
     try:
         with os.scandir(folder) as entries:
             return sorted(entries, key=lambda entry: entry.name)
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _object_at(name: str, entry: os.DirEntry[str]) -> ObjectInfo | None:
+    """Return the object that a walk has found; None for anything else.
+
+    The names of its folders are within the grammar of keys, or they would not have been walked.
+    """
+    if not is_object_key(entry.name):
+        return None
+    try:
+        found = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:  # deleted after its folder was read
+        return None
+    except OSError:
+        with translated(name):
+            raise
+    return ObjectInfo(key=ObjectKey(name), payload_bytes=found.st_size) if stat.S_ISREG(found.st_mode) else None
 
 
 def _join(folder: str, name: str) -> str:

@@ -84,7 +84,7 @@ STEPS: Final = (
     # Nothing is cached outside the store; only superseded manifests still name purged objects.
     ErasureStep(name="cache evict", operation="delete", key=r"^manifest/"),
     ErasureStep(name="key destroy", operation="delete", key=r"^keyrings/.*/kek-"),
-    ErasureStep(name="re-scan", operation="list", key=r"^shards/$", occurrence=-1),
+    ErasureStep(name="re-scan", operation="list", key=r"^$", occurrence=-1),
     ErasureStep(name="receipt", operation="put_if_absent", key=r"^receipts/bundles/"),
     ErasureStep(name="log checkpoint", operation="put_if_absent", key=r"^log/checkpoint/"),
     ErasureStep(name="done", operation="put_if_absent", key=_ENTRY, entry="purged", occurrence=-1),

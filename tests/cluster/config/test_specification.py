@@ -54,8 +54,7 @@ SETTINGS = {
     "aggregation": "rule",
     "erasure": "batch batch_window_seconds deadline_days lead_days extension_days alarm_margin",
     "receipts": "witness endpoint",
-    "cluster": "address cpus_per_worker gpus_per_worker threads_per_worker workers ingest_workers niceness"
-    " labels",
+    "cluster": "address cpus_per_worker gpus_per_worker threads_per_worker workers ingest_workers niceness labels",
     "serve": (
         "host port prefix replicas cpus_per_replica refresh_seconds"
         " max_body_bytes body_seconds max_points max_names requests_per_minute lookups_per_minute"
@@ -303,7 +302,10 @@ MISTAKES = [
     (GOOD + "[cluster]\nthreads_per_worker = 0\n", "[cluster] threads_per_worker must be 1 .. 1024, got 0"),
     (GOOD + "[cluster]\nworkers = 0\n", "[cluster] workers must be at least 1, got 0"),
     (GOOD + "[cluster]\ningest_workers = 0\n", "[cluster] ingest_workers must be at least 1, got 0"),
-    (GOOD + "[cluster]\nniceness = -1\n", "line 20: [cluster] niceness must be 0 .. 19, got -1: a worker may only give"),
+    (
+        GOOD + "[cluster]\nniceness = -1\n",
+        "line 20: [cluster] niceness must be 0 .. 19, got -1: a worker may only give",
+    ),
     (GOOD + "[cluster]\nniceness = 20\n", "line 20: [cluster] niceness must be 0 .. 19, got 20"),
     (
         GOOD + '[cluster]\nlabels = "north"\n',
