@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cluster.config.specification import FederationSpecification
+from shards.lineage import Configuration
 from shards.slices.ingest import IngestResult, IngestTask
 from storage.objects import ObjectStore
 
@@ -28,6 +29,10 @@ class LateWorkers:
     def pool(self) -> Pool:
         """See ``Workers.pool``."""
         return self._workers.pool()
+
+    def prepare(self, width: int, tasks: int, stored: Configuration | None) -> None:
+        """See ``Workers.prepare``."""
+        self._workers.prepare(width, tasks, stored)
 
     def check_own_place(self) -> None:
         """See ``Workers.check_own_place``: without labels any place will do."""

@@ -103,6 +103,19 @@ class RayPool:
                 return self._use(found, stored, max(1, tasks, stood_idle))
         raise AssertionError  # the last attempt has returned or raised
 
+    def prepare(self, width: int, tasks: int, stored: Configuration | None) -> None:
+        """Start as many workers as ``tasks`` tasks need, have them get ready, and return at once.
+
+        They have read no data point (E12). ``configuration`` then asks them as it asks any, and replaces those that
+        died or do not match. Raises ``Invalid`` and ``Unavailable`` as ``configuration`` does.
+        """
+        if self._idle:
+            return
+        self._avoided = mismatched_nodes(stored, self._profiles)
+        self._idle += [self._start() for _ in range(self._room(tasks))]
+        for actor in self._idle:
+            actor.configuration.remote(width, stored)
+
     def _after_death_at_start(self, error: RayError, left: int, *, were_idle: bool) -> None:
         """Stop all workers, so that others are started. Raises ``Unavailable`` where no attempt is ``left``.
 

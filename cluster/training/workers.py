@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from cluster.config.specification import ClusterSettings, FederationSpecification, bit_settings, settings_record
@@ -18,8 +18,10 @@ from coordinator.ports import WorkerPool
 from shards.learners.measuring import MeasureTask
 from shards.learners.registry import is_same_anywhere
 from shards.learners.torch.staging import declared_files
+from shards.lineage import Configuration
 from shards.measures import Measures
 from storage.digests import Sha256
+from storage.errors import SisaError
 from storage.objects import ObjectStore
 
 
@@ -76,6 +78,16 @@ class Workers:
             check_folder(self._specification.folder)
             self._near = NearPool(Worker(worker_setup(self._specification, self._store)), self.join)
         return self._near
+
+    def prepare(self, width: int, tasks: int, stored: Configuration | None) -> None:
+        """Have workers for ``tasks`` tasks start, and return at once; errors are for those who then use them.
+
+        It does nothing where a few points are taken out without a worker.
+        """
+        with suppress(SisaError):
+            pool = self.pool()
+            if isinstance(pool, RayPool):
+                pool.prepare(width, tasks, stored)
 
     def join(self) -> Pool:
         """Return the pool of workers, joining Ray at the first call."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
-from typing import Protocol
+from typing import Final, Protocol
 
 from cluster.config.specification import FederationSpecification, settings_record
 from cluster.results.federation import Verification
@@ -39,6 +39,7 @@ from coordinator.delays import check_reason
 from coordinator.engine.corrections import LostValues
 from coordinator.engine.ended import all_readmissions, all_requests, find_request
 from coordinator.engine.engine import Engine, Tools
+from coordinator.engine.follower import StateReader
 from coordinator.engine.ledger import read_state
 from coordinator.engine.removal import everyone
 from coordinator.engine.sweep import GONE
@@ -66,6 +67,9 @@ from storage.location import is_on_s3
 from storage.objects import NewName, new_name
 from storage.stores.probe import probe_store
 
+_START_AHEAD: Final = timedelta(seconds=60)
+"""How long before a retrain its workers may start."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriterSetup:
@@ -77,6 +81,8 @@ class WriterSetup:
     new_name: NewName
     listener: Listener
     workers: LateWorkers
+    state: StateReader
+    """The state as the store has it, for callers that are not the writer."""
 
     def notices(self, federation: str, key: PartitionKey) -> WitnessNotices | None:
         """Return the witness's notices for the federation with this id; None: the specification names no witness."""
@@ -135,7 +141,7 @@ def draft(
     if held:
         check_reason(held)
     specification = setup.specification
-    state, key = trained(read_state(setup.store), setup.store, specification)
+    state, key = trained(setup.state(), setup.store, specification)
     setup.clock.saw(latest_time(state))
     if include_similar:
         check_skeletons(state)
@@ -202,6 +208,7 @@ def writer_setup(
         new_name=new_name,
         listener=listener,
         workers=LateWorkers(specification, store, lambda text: listener(Remark(text=text))),
+        state=StateReader(store),
     )
 
 
@@ -528,8 +535,15 @@ def _tools(setup: WriterSetup) -> Tools:
         described=lambda: describe_store(setup.store, setup.clock.machine()),
         erasure=setup.specification.erasure,
         ingest=lambda task: setup.workers.ingest(replace(task, admitted=setup.specification.model.admitted)),
+        prepare=partial(_prepared, setup),
         measure=partial(_measured, setup),
     )
+
+
+def _prepared(setup: WriterSetup, state: FederationState, shards: int, begins: datetime) -> None:
+    """Have workers for ``shards`` start if a retrain begins soon: they hold processors, and have read no data point."""
+    if state.data is not None and begins - setup.clock.now() <= _START_AHEAD:
+        setup.workers.prepare(state.data.layout.width, shards, state.configuration)
 
 
 def _measured(setup: WriterSetup, state: FederationState) -> Measures:

@@ -48,7 +48,14 @@ from coordinator.engine.corrections import (
 from coordinator.engine.ended import all_requests, find_known, keep_ended, used_before
 from coordinator.engine.evidence import evidence_of, scan_store
 from coordinator.engine.history import keep_old
-from coordinator.engine.intake import by_slice, holdout_of, holdout_without_erased, read_sources, without_erased
+from coordinator.engine.intake import (
+    by_slice,
+    every_slice,
+    holdout_of,
+    holdout_without_erased,
+    read_sources,
+    without_erased,
+)
 from coordinator.engine.ledger import Change, Ledger
 from coordinator.engine.lookup import is_intact, load_digests, load_tombstones
 from coordinator.engine.removal import (
@@ -90,9 +97,9 @@ from shards.learners.trainer import SliceLearned
 from shards.lineage import Configuration
 from shards.measures import Measures
 from shards.routing import PartitionKey, SliceId
-from shards.slices.files import EMPTY_SLICE, SliceRecord
+from shards.slices.files import SliceRecord
 from shards.slices.ingest import IngestTask, ingest, taken_from
-from shards.specification import DataSettings, PartitionSettings, ShardId, SliceIndex
+from shards.specification import DataSettings, PartitionSettings, ShardId
 from shards.tombstones import DigestSet
 from storage.errors import Fenced, Invalid, InvariantBroken, OutcomeUnknown, SisaError, Unavailable
 from storage.objects import NewName, ObjectKey, ObjectStore
@@ -116,6 +123,8 @@ class Tools:
     """When retraining for erasures may start."""
     ingest: Ingestion = ingest
     """Reads the source, in one or several processes."""
+    prepare: Callable[[FederationState, int, datetime], None] = lambda *_: None
+    """Starts what a retrain of so many shards will need, which waits until a moment."""
     measure: Callable[[FederationState], Measures] | None = None
     """Measures the ensemble of a state on its hold-out points; None: they are not measured."""
 
@@ -339,14 +348,7 @@ class Engine:
                 by_id=result.left_out.by_id,
                 respelt=result.left_out.respelt,
             )
-            slices = {
-                place: result.slices.get(place, EMPTY_SLICE)
-                for place in (
-                    SliceId(ShardId(shard), SliceIndex(slice_))
-                    for shard in range(partition.shards)
-                    for slice_ in range(1, partition.slices + 1)
-                )
-            }
+            slices = every_slice(result, partition)
             held_out = holdout_of(result, task)
             with self._drafts as drawn:
                 try:  # with the present state: data points may have been corrected while the source was read
@@ -453,6 +455,7 @@ class Engine:
                 case Train(shards=shards):
                     waits = None if hurry else self._wait_for(self._tools.clock.now())
                     if waits is not None:
+                        self._tools.prepare(self.state, len(shards), waits)
                         break
                     self._train(shards)
                 case Purge():

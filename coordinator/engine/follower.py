@@ -15,6 +15,20 @@ from storage.registers.journal import Journal, Position
 from storage.registers.numbered import Numbers
 
 
+class StateReader:
+    """Reads the state again and again, and of the journal only what is new. May be used from any thread."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        """Prepare; nothing is read yet."""
+        self._store = store
+        self._known: Current | None = None  # put whole
+
+    def __call__(self) -> FederationState | None:
+        """Return the state; None when nothing was ever committed. Raises as ``ledger.read_ledger`` does."""
+        self._known = known = read_ledger(self._store, self._known)
+        return known.state
+
+
 class Follower:
     """What one process knows about a federation's state. May be used from any thread."""
 

@@ -13,7 +13,7 @@ from shards.data.sources import Source, named_by
 from shards.routing import SliceId
 from shards.slices.files import EMPTY_SLICE, SliceRecord, repeated_point, rewrite_slice
 from shards.slices.ingest import IngestResult, IngestTask, places_of, repeated_id
-from shards.specification import ShardId, SliceIndex
+from shards.specification import PartitionSettings, ShardId, SliceIndex
 from storage.errors import Invalid
 from storage.objects import NewName, ObjectStore
 
@@ -54,6 +54,16 @@ def read_sources(ingest: Ingestion, task: IngestTask, holdout: Source | None) ->
         points=trained.points + held_out.points,
         left_out=trained.left_out + held_out.left_out,
     )
+
+
+def every_slice(result: IngestResult, partition: PartitionSettings) -> dict[SliceId, SliceRecord]:
+    """Return all slices of the partition, those without data points among them, in the order of shards and slices."""
+    places = (
+        SliceId(ShardId(shard), SliceIndex(slice_))
+        for shard in range(partition.shards)
+        for slice_ in range(1, partition.slices + 1)
+    )
+    return {place: result.slices.get(place, EMPTY_SLICE) for place in places}
 
 
 def holdout_of(result: IngestResult, task: IngestTask) -> tuple[SliceRecord, ...]:

@@ -60,12 +60,15 @@ class Current:
     """Number of the journal's last entry in the manifest: entries up to it have no further effect."""
     token: int
     """The fencing token of the last writer that committed anything."""
+    read: tuple[Manifest, FederationState] | None = None
+    """The manifest with its state, so that the same manifest is not decoded again."""
 
 
 def read_ledger(store: ObjectStore, known: Current | None = None) -> Current:
     """Return the current state of the federation in ``store``.
 
     Of the journal only what follows ``known`` is read, an earlier reading of this store, as long as it was not pruned.
+    Then the manifest is read, and decoded if it is another one.
 
     Raises ``Corrupt`` when manifest or journal are damaged or have a gap, ``Invalid`` when newer software wrote them,
     ``Unavailable`` when writers shorten the journal faster than it can be read.
@@ -81,7 +84,7 @@ def read_ledger(store: ObjectStore, known: Current | None = None) -> Current:
             entries = journal.read(position)
         except JournalTruncated:
             continue  # a newer manifest includes the pruned entries
-        return _replayed(latest, position, entries)
+        return _replayed(latest, position, entries, known)
     raise Unavailable("the journal is shortened faster than it can be read", "Try again.", store=store.location)
 
 
@@ -309,15 +312,21 @@ def _fence(store: ObjectStore, token: int, new_name: NewName) -> Current:
     raise Unavailable("another writer keeps writing", "Stop it, or try again.", store=store.location)
 
 
-def _replayed(latest: Manifest | None, position: Position, entries: Sequence[JournalEntry]) -> Current:
-    known = Current(
-        state=decode_state(latest.body) if latest else None,
+def _replayed(
+    latest: Manifest | None, position: Position, entries: Sequence[JournalEntry], known: Current | None
+) -> Current:
+    read = known.read if known is not None else None
+    if latest is not None and (read is None or read[0] != latest):
+        read = (latest, decode_state(latest.body))
+    fresh = Current(
+        state=read[1] if latest and read else None,
         manifest=latest.number if latest else 0,
         position=position,
         base=position.number,
         token=latest.token if latest else 0,
+        read=read,
     )
-    return continued(known, entries)
+    return continued(fresh, entries)
 
 
 def continued(known: Current, entries: Sequence[JournalEntry]) -> Current:

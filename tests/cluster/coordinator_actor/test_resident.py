@@ -266,6 +266,22 @@ def test_a_retrain_after_its_window_is_work(home: UserFolder) -> None:
     made.stop()
 
 
+@pytest.mark.parametrize(("window_seconds", "prepared"), [(0.1, 1), (3600.0, 0)])
+def test_workers_start_while_a_short_window_runs(
+    window_seconds: float, prepared: int, home: UserFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A retrain that begins in seconds finds its workers; one that waits for an hour leaves others the processors."""
+    home.specify(erasure__batch_window_seconds=window_seconds)
+    tasks: list[int] = []
+    monkeypatch.setattr(LocalWorkers, "prepare", lambda _, __, count, ___: tasks.append(count))
+    made = _Watched(read_specification(home.config))
+    made.train()
+    made.erase(MARKED, request_id="er-1")
+    made.until_idle()
+    made.stop()
+    assert tasks[:1] == [1] * prepared
+
+
 def test_who_waits_for_news_is_not_reported_that_nothing_is_to_do(home: UserFolder) -> None:
     """In a batch window the coordinator is idle; a listener for notices alone gets the next one, and nothing before."""
     home.specify(erasure__batch_window_seconds=3600.0)

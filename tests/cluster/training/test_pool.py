@@ -124,6 +124,28 @@ def test_nodes_that_are_gone_may_come_back(played: Played, monkeypatch: pytest.M
         made._room(1)
 
 
+def test_workers_that_were_prepared_are_those_that_are_used(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Preparing waits for nothing and starts what the tasks need once; only what is missing is started later."""
+    made, remarks = played(3, [])
+    monkeypatch.setattr(pool, "worker_count", lambda _, tasks, *__: tasks)
+    world: Any = pool.ray
+    made._idle.clear()
+    world.actors.clear()
+    monkeypatch.setattr(world, "wait", lambda *_, **__: pytest.fail("it waits"))
+    made.prepare(1, 2, None)
+    made.prepare(1, 2, None)
+    prepared = list(world.actors)
+    assert made._idle == prepared
+    assert len(prepared) == 2
+    monkeypatch.setattr(made, "_ask", lambda _, workers, *__, **___: dict.fromkeys(workers, "alike"))
+    monkeypatch.setattr(pool, "select", lambda *_: "alike")
+    monkeypatch.setattr(pool, "mismatched_nodes", lambda *_: frozenset())
+    made._gather(1, 3, None)
+    assert world.actors[:2] == prepared
+    assert len(world.actors) == 3
+    assert remarks == []
+
+
 def test_a_death_at_the_start_is_no_end(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker may be started on a node that is lost before Ray notices: others are started, a few times."""
     made, remarks = played(1, [])

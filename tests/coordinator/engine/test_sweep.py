@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -14,8 +15,9 @@ from coordinator.engine.ledger import Ledger
 from coordinator.engine.sweep import Drafts, left_over, sweep
 from coordinator.ports import Notice, RequestMoved
 from coordinator.requests import RequestState
+from storage.encryption.store import SealedStore
 from storage.errors import Unavailable
-from storage.objects import ObjectKey, object_key
+from storage.objects import ObjectInfo, ObjectKey, object_key
 from storage.registers.numbered import Numbers
 from storage.stores.memory import MemoryStore
 from tests.coordinator.records import federation, paused, request_of
@@ -101,6 +103,37 @@ def test_acceptances_alone_are_not_swept_after(store: BusyStore) -> None:
     assert Numbers(store, "manifest").present() > manifests
     assert Numbers(store, "journal").present() == ()
     assert left_over(store, small.state) == []
+
+
+@dataclass(frozen=True, slots=True)
+class CountingStore(MemoryStore):
+    """A store that counts listings."""
+
+    listed: Counter[str] = field(default_factory=Counter)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """List, and count it."""
+        self.listed[prefix] += 1
+        return MemoryStore.list(self, prefix)
+
+
+@pytest.mark.parametrize("shards", [2, 9])
+def test_an_erasure_lists_the_store_three_times(shards: int) -> None:
+    """Once for each sweep and once for its receipt, however many shards there are."""
+    store = CountingStore(f"swept-{next(_NUMBERS)}")
+    specification = specification_of(shards=shards, slices=2)
+    small: SmallFederation[HashState] = SmallFederation(
+        specification=specification,
+        store=SealedStore(store),
+        learners=lambda _: HashLearner(slices=2),
+        conditions=lambda _: plain_conditions(specification),
+    )
+    small.train(POINTS)
+    store.listed.clear()
+    assert small.erase(subjects=["s3"], request_id="er-1").state is RequestState.COMPLETE
+    assert store.listed[""] == 3
+    assert not any(prefix.startswith("shards") for prefix in store.listed)
+    assert store.listed["keyrings/"] == 3
 
 
 def test_a_purge_is_recorded_in_the_manifest_of_its_sweep() -> None:

@@ -31,6 +31,11 @@ class LocalWorkers:
         """Return the configuration."""
         return self._worker().configuration(width, stored)
 
+    def prepare(self, width: int, tasks: int, stored: Configuration | None) -> None:
+        """Make the worker."""
+        del width, tasks, stored
+        self._worker()
+
     def rehearse(self, width: int) -> Sha256 | None:
         """Rehearse the model."""
         return self._worker().rehearse(width)

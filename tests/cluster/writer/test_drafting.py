@@ -1,0 +1,37 @@
+"""Drafts of erasure requests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import coordinator.engine.ledger
+from cluster.config.specification import read_specification
+from cluster.writer.writer import drafted, writer_setup, writing
+from tests.doubles.user_folder import UserFolder
+from tests.doubles.workers.local_workers import without_ray
+
+
+def test_a_second_draft_decodes_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand drafts must not decode the state a thousand times; what is accepted meanwhile is known."""
+    home = UserFolder(tmp_path).fill()
+    decode_state, decoded = coordinator.engine.ledger.decode_state, list[object]()
+    monkeypatch.setattr(
+        coordinator.engine.ledger, "decode_state", lambda body: (decoded.append(body), decode_state(body))[1]
+    )
+    setup = writer_setup(read_specification(home.config), listener=lambda _: None)
+    with without_ray(), writing(setup, "train") as writer:
+        writer.train()
+        decoded.clear()
+        for number in range(3):  # the journal is short, or empty: nothing but the manifest tells the state
+            drafted(setup, subjects=["secret-person-002"], ids=(), request_id=f"er-{number}", held="")
+        assert len(decoded) == 1
+        writer.accept(*drafted(setup, subjects=["secret-person-003"], ids=(), request_id="er-9", held=""))
+        state = setup.state()
+        assert state is not None
+        assert [each.request_id for each in state.requests] == ["er-9"]
+        writer.settle()
+        again = setup.state()
+        assert again is not None
+        assert again == writer.state
