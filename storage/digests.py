@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import NewType
 
 Sha256 = NewType("Sha256", str)
@@ -26,6 +27,23 @@ def canonical_json(value: Json) -> bytes:
     names are sorted by code point, which equals RFC 8785's order for ASCII names.
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
+
+
+@dataclass(frozen=True, slots=True)
+class CanonicalJson:
+    """A value that is in canonical form already, so that a large one need not be encoded again for a small change."""
+
+    text: bytes
+    """What ``canonical_json`` returns for the value."""
+
+
+def canonical_object(parts: Mapping[str, bytes]) -> bytes:
+    """Return the canonical form of the object with these fields, whose values have it already.
+
+    >>> canonical_object({"b": b"1", "a": b"[]"})
+    b'{"a":[],"b":1}'
+    """
+    return b"{%b}" % b",".join(canonical_json(name) + b":" + parts[name] for name in sorted(parts))
 
 
 def digest_of(value: Json) -> Sha256:

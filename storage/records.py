@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import NoReturn
 
-from storage.digests import Json, canonical_json, sha256
+from storage.digests import CanonicalJson, Json, canonical_json, canonical_object, sha256
 from storage.errors import Corrupt, Invalid, NewerFormat
 from storage.objects import ObjectKey
 
@@ -19,15 +19,17 @@ FORMAT_VERSION = 1
 """The newest version that this code reads and writes."""
 
 
-def encode_record(fields: Mapping[str, Json]) -> bytes:
+def encode_record(fields: Mapping[str, Json | CanonicalJson]) -> bytes:
     """Return the stored form of ``fields``, which name neither ``format_version`` nor ``sha256``.
 
     Raises ``Invalid`` when a value cannot be JSON: a NaN, a name that is not text, bytes.
     """
-    record: dict[str, Json] = {**fields, "format_version": FORMAT_VERSION}
+    encoded = {name: value.text for name, value in fields.items() if isinstance(value, CanonicalJson)}
+    record: dict[str, Json] = {name: value for name, value in fields.items() if not isinstance(value, CanonicalJson)}
+    record["format_version"] = FORMAT_VERSION
     try:
-        parts = {name: canonical_json(value) for name, value in record.items()}
-        payload = _joined({**parts, "sha256": canonical_json(sha256(_joined(parts)))})
+        parts = encoded | {name: canonical_json(value) for name, value in record.items()}
+        payload = canonical_object({**parts, "sha256": canonical_json(sha256(canonical_object(parts)))})
     except (TypeError, ValueError) as error:
         raise Invalid("a record holds a value that JSON cannot hold", "Use text, numbers, lists and names.") from error
     if not _is_named_by_text(record):
@@ -67,19 +69,12 @@ def _parsed(payload: bytes, key: ObjectKey) -> dict[str, Json]:
         digest = record.pop("sha256", None)
         # Refuses NaN and infinities, too, which Python's reader lets through.
         parts = {name: canonical_json(value) for name, value in record.items()}
-        if digest != sha256(_joined(parts)) or _joined({**parts, "sha256": canonical_json(digest)}) != payload:
+        whole = canonical_object({**parts, "sha256": canonical_json(digest)})
+        if digest != sha256(canonical_object(parts)) or whole != payload:
             _refuse_damage(key)
     except (ValueError, RecursionError):
         _refuse_damage(key)
     return record
-
-
-def _joined(parts: Mapping[str, bytes]) -> bytes:
-    """Return the canonical form of the object with these fields, whose values have it already.
-
-    A record is written once this way, for its digest and for the comparison: it may hold a whole state.
-    """
-    return b"{%b}" % b",".join(canonical_json(name) + b":" + parts[name] for name in sorted(parts))
 
 
 def _is_named_by_text(value: Json) -> bool:

@@ -9,11 +9,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
-from storage.digests import Json
+from storage.digests import CanonicalJson, Json
 from storage.errors import (
     Conflict,
     Corrupt,
@@ -23,11 +24,14 @@ from storage.errors import (
     ObjectExists,
     ObjectMissing,
     OutcomeUnknown,
+    SisaError,
     Unavailable,
 )
 from storage.objects import ObjectKey, ObjectStore, object_key
 from storage.records import decode_record, encode_record
 from storage.registers.numbered import ATTEMPTS, Floor, Numbers, misshapen, scalar
+
+_Found = TypeVar("_Found")
 
 _MANIFEST_NAMES = frozenset({"number", "token", "nonce", "body"})
 
@@ -46,14 +50,32 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """Return the stored form. Raises ``Invalid`` when the body is not JSON."""
-        return encode_record({"number": self.number, "token": self.token, "nonce": self.nonce, "body": self.body})
+        return _to_bytes(self.head, self.body)
+
+    @property
+    def head(self) -> ManifestHead:
+        """The manifest without its body."""
+        return ManifestHead(number=self.number, token=self.token, nonce=self.nonce)
 
 
-@lru_cache(maxsize=2)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestHead:
+    """Which manifest it is, and whose; its fields are those of ``Manifest``."""
+
+    number: int
+    token: int
+    nonce: str
+
+
+def _to_bytes(head: ManifestHead, body: Mapping[str, Json] | CanonicalJson) -> bytes:
+    return encode_record({"number": head.number, "token": head.token, "nonce": head.nonce, "body": body})
+
+
+@lru_cache(maxsize=1)
 def manifest_from_bytes(payload: bytes, key: ObjectKey) -> Manifest:
     """Return the manifest stored as ``payload``; ``to_bytes`` of it gives ``payload`` again.
 
-    Parsed once: a start and every commit read the current manifest several times, and it holds a whole state.
+    Parsed once: a start reads the current manifest several times, and it holds a whole state.
     Raises ``Corrupt`` when any byte is not what was written, ``Invalid`` when a newer version wrote it.
     """
     fields = decode_record(payload, key, _MANIFEST_NAMES)
@@ -70,7 +92,7 @@ def manifest_from_bytes(payload: bytes, key: ObjectKey) -> Manifest:
 
 @dataclass(frozen=True, slots=True)
 class ManifestRegister:
-    """The manifests of one store. Holds no state: every call reads the store.
+    """The manifests of one store. Unless it ``remembers``, it holds no state: every call reads the store.
 
     A second register in one store needs its own ``prefix`` and its own ``control``.
     """
@@ -78,6 +100,10 @@ class ManifestRegister:
     store: ObjectStore
     prefix: str = "manifest"
     control: str = "control"
+    remembers: dict[int, ManifestHead] | None = None
+    """The head of the last manifest that this register has read or written, by number; empty at first. For a writer:
+    it asks before each deletion who has committed last, and a manifest holds a whole state. A manifest at or above the
+    floor is never another one. None: nothing is remembered."""
 
     def claim_token(self) -> int:
         """Return a fencing token higher than every token claimed or committed with before.
@@ -111,6 +137,13 @@ class ManifestRegister:
             Invalid: a newer version wrote it.
             Unavailable: manifests were pruned faster than they could be read, 64 times in a row.
         """
+        return self._latest(self._find)
+
+    def _latest(self, found_at: Callable[[int], _Found | None]) -> _Found | None:
+        """Return what ``found_at`` returns for the current manifest's number, None before the first commit.
+
+        Raises as ``latest`` does.
+        """
         lost = 0
         for _ in range(ATTEMPTS):
             floor = self.floor()  # before the listing: a manifest at the floor existed then
@@ -120,12 +153,29 @@ class ManifestRegister:
                 continue  # a listing may miss both an object just pruned and one just created
             if number == 0:
                 return None
-            found = self._find(number)
+            found = found_at(number)
             if found is not None:
                 return found
         if lost:
             raise Corrupt("manifests are gone from the store", "Restore them from a copy of the store.", floor=lost)
         raise Unavailable("manifests are pruned faster than they can be read", "Try again.")
+
+    def _latest_head(self) -> ManifestHead | None:
+        """Return the current manifest's head, remembered or read. Raises as ``latest`` does."""
+        return self._latest(self._head)
+
+    def _head(self, number: int) -> ManifestHead | None:
+        if self.remembers and number in self.remembers:
+            return self.remembers[number]
+        found = self._find(number)
+        return None if found is None else self._remembered(found.head)
+
+    def _remembered(self, head: ManifestHead) -> ManifestHead:
+        if self.remembers is not None:
+            self.remembers[head.number] = head
+            for number in [number for number in self.remembers if number < head.number]:
+                self.remembers.pop(number, None)
+        return head
 
     def read(self, number: int) -> Manifest:
         """Return manifest ``number``. Raises ``ObjectMissing``, and ``Corrupt`` or ``Invalid`` as ``latest`` does."""
@@ -141,7 +191,14 @@ class ManifestRegister:
     def commit(self, body: Mapping[str, Json], *, after: int, token: int, nonce: str) -> Manifest:
         """Write ``body`` durably as the manifest that follows number ``after`` (0: the first), and return it.
 
-        After any doubt, repeat it with the same arguments: the nonce makes both attempts one commit.
+        After any doubt, repeat it with the same arguments: the nonce makes both attempts one commit. Raises as
+        ``commit_encoded`` does.
+        """
+        head, payload = self._commit(body, after=after, token=token, nonce=nonce)
+        return manifest_from_bytes(payload, self._manifests.key(head.number))
+
+    def commit_encoded(self, body: CanonicalJson, *, after: int, token: int, nonce: str) -> ManifestHead:
+        """Do what ``commit`` does for a body that is encoded already, which is not parsed.
 
         Raises:
             Conflict: another manifest follows ``after``, or ``after`` is not there: read ``latest`` again.
@@ -149,10 +206,15 @@ class ManifestRegister:
             OutcomeUnknown: the store did not say, 64 times in a row, whether the manifest landed.
             Invalid: ``body`` is not JSON.
         """
+        return self._commit(body, after=after, token=token, nonce=nonce)[0]
+
+    def _commit(
+        self, body: Mapping[str, Json] | CanonicalJson, *, after: int, token: int, nonce: str
+    ) -> tuple[ManifestHead, bytes]:
         if after < 0 or token < 1 or not nonce:
             raise InvariantBroken("a commit needs a number before it, a claimed token and a nonce", after=after)
-        payload = Manifest(number=after + 1, token=token, nonce=nonce, body=body).to_bytes()
-        mine = manifest_from_bytes(payload, self._manifests.key(after + 1))
+        mine = ManifestHead(number=after + 1, token=token, nonce=nonce)
+        payload = _to_bytes(mine, body)
         self._refuse_stale(mine)
         for _ in range(ATTEMPTS):
             try:
@@ -161,8 +223,9 @@ class ManifestRegister:
                 found = self._manifests.durable(mine.number)
                 if found is None:
                     continue  # the same number again: the first attempt may still arrive under it
-                _refuse_other(self._opened(mine.number, found), mine)
-            return self._confirmed(mine)
+                if found != payload:
+                    raise _other_error(self._opened(mine.number, found).head, mine) from None
+            return self._confirmed(mine), payload
         raise OutcomeUnknown(
             "the store does not say whether the manifest landed", "Repeat the command.", number=mine.number
         )
@@ -172,7 +235,7 @@ class ManifestRegister:
 
         Raises ``Invalid`` when that would delete the current manifest.
         """
-        current = self.latest()
+        current = self._latest_head()
         if keep_from > (current.number if current else 0):
             raise Invalid(
                 "the current manifest cannot be pruned", "Choose keep_from up to its number.", keep_from=keep_from
@@ -184,15 +247,15 @@ class ManifestRegister:
         """Return the number below which manifests may be gone; 0 before the first prune. Raises ``Corrupt``."""
         return self._floor.read()
 
-    def _refuse_stale(self, mine: Manifest) -> None:
+    def _refuse_stale(self, mine: ManifestHead) -> None:
         """Raise, before anything is written, when the commit cannot or must not succeed."""
-        current = self.latest()
+        current = self._latest_head()
         if current is not None and current.token > mine.token:
             raise _fenced(mine, current.token)
         if (current.number if current else 0) < mine.number - 1:
             raise Conflict("the manifest to follow is not in the store", "Read the latest one.", after=mine.number - 1)
 
-    def _confirmed(self, mine: Manifest) -> Manifest:
+    def _confirmed(self, mine: ManifestHead) -> ManifestHead:
         """Return ``mine``. Raises ``Fenced`` when its number was pruned before: then creating it means nothing."""
         floor = self.floor()
         if mine.number < floor:
@@ -202,7 +265,7 @@ class ManifestRegister:
                 number=mine.number,
                 floor=floor,
             )
-        return mine
+        return self._remembered(mine)
 
     def _opened(self, number: int, payload: bytes) -> Manifest:
         key = self._manifests.key(number)
@@ -219,7 +282,7 @@ class ManifestRegister:
 
     def _tokens_in_use(self) -> tuple[int, tuple[int, ...]]:
         """Return the current manifest's token (0: no manifest yet), then the claimed tokens that still exist."""
-        current = self.latest()
+        current = self._latest_head()
         return current.token if current else 0, self._tokens.present()
 
     @property
@@ -235,18 +298,16 @@ class ManifestRegister:
         return Floor(store=self.store, key=object_key(f"{self.control}/floor"), under="manifests")
 
 
-def _refuse_other(found: Manifest, mine: Manifest) -> None:
-    """Raise unless the manifest at the number of ``mine`` is ``mine``."""
-    if found == mine:
-        return
+def _other_error(found: ManifestHead, mine: ManifestHead) -> SisaError:
+    """Return the error for another manifest at the number of ``mine``."""
     if found.nonce == mine.nonce:
-        raise InvariantBroken("one nonce was used for two different commits", number=mine.number)
+        return InvariantBroken("one nonce was used for two different commits", number=mine.number)
     if found.token > mine.token:
-        raise _fenced(mine, found.token)
-    raise Conflict("another manifest has this number", "Read the latest one, then decide.", number=mine.number)
+        return _fenced(mine, found.token)
+    return Conflict("another manifest has this number", "Read the latest one, then decide.", number=mine.number)
 
 
-def _fenced(mine: Manifest, token: int) -> Fenced:
+def _fenced(mine: ManifestHead, token: int) -> Fenced:
     return Fenced(
         "a writer with a higher fencing token has committed",
         "Stop this process: another one has taken over.",
