@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from types import GenericAlias
 from typing import Any, Final, get_args, get_origin, get_type_hints
@@ -30,7 +30,14 @@ from coordinator.decisions.events import (
 from coordinator.effects import ErasureEffect
 from coordinator.engine.earlier_formats import grouped
 from coordinator.requests import NOTHING_FOUND, ErasureRequest, Found, Readmission
-from coordinator.state import NONE_ENDED, DataState, EndedRequests, FederationState, ShardState
+from coordinator.state import (
+    NONE_ENDED,
+    DataState,
+    EndedRequests,
+    FederationState,
+    GenerationRecord,
+    ShardState,
+)
 from shards.lineage import CheckpointRecord, Configuration, NumericsProfile
 from shards.routing import SliceId
 from shards.slices.files import SliceRecord
@@ -107,6 +114,8 @@ _SINCE_6: Final[Mapping[type, Mapping[str, Any]]] = {
 }
 """The same for format 5."""
 
+_NEWS: Final = ((3, _SINCE_3), (4, _SINCE_4), (5, _SINCE_5), (6, _SINCE_6))
+
 _FIRST_FORMAT: Final[Mapping[type, int]] = {
     SubjectsReadmitted: 3,
     ConstituentRefuted: 3,
@@ -138,18 +147,35 @@ _NAMES: Final = {kind: name for name, kind in _KINDS.items()}
 
 def encode_state(state: FederationState) -> dict[str, Any]:
     """Return the state as JSON values."""
-    values = _ADAPTER.dump_python(state, mode="json")
+    version, values = encode_frame(state)
+    for name in ELEMENTS:
+        elements = [encode_element(name, each) for each in getattr(state, name)]
+        if elements:
+            version = max(version, first_format(name), *(needed for needed, _ in elements))
+            values[name] = [element for _, element in elements]
+    return {"format_version": version, "state": values}
+
+
+def encode_frame(state: FederationState) -> tuple[int, dict[str, Any]]:
+    """Return everything but the elements as JSON values, and the oldest format that can hold it."""
+    values = _ADAPTER.dump_python(replace(state, **dict.fromkeys(ELEMENTS, ())), mode="json")
     parts: list[tuple[type, dict[str, Any]]] = [(FederationState, values)]
-    parts += [part for request in values["requests"] for part in _of_request(request)]
     parts += [(DataState, values["data"])] if values["data"] else []
-    parts += [(ShardState, shard) for shard in values["shards"]]
-    parts += [(SliceRecord, record) for shard in values["shards"] for record in shard["slices"]]
     parts += [(SliceRecord, record) for record in values["holdout"]]
-    bases = [shard["base"] for shard in values["shards"] if shard["base"]]
-    parts += [(CheckpointRecord, each) for shard in values["shards"] for each in shard["chain"]]
-    parts += [(CheckpointRecord, base["checkpoint"]) for base in bases]
     parts += _conditions(values)
-    return {"format_version": _version(parts), "state": values}
+    return _version(parts), values
+
+
+def encode_element(field: str, element: Any) -> tuple[int, dict[str, Any]]:
+    """Return an element of this field as JSON values, and the oldest format that can hold it."""
+    kind = ELEMENTS[field]
+    values: dict[str, Any] = kind.adapter.dump_python(element, mode="json")
+    return _version(kind.parts(values)), values
+
+
+def first_format(field: str) -> int:
+    """Return the oldest format whose states can have elements of this field."""
+    return next((version for version, news in _NEWS if field in news.get(FederationState, {})), _FORMAT_WITHOUT_NEWS)
 
 
 def decode_state(body: Mapping[str, Any]) -> FederationState:
@@ -249,6 +275,31 @@ def _of_request(request: dict[str, Any]) -> tuple[tuple[type, dict[str, Any]], .
     return (ErasureRequest, request), (Found, request["found"]), *effect
 
 
+def _of_shard(shard: dict[str, Any]) -> list[tuple[type, dict[str, Any]]]:
+    """Return the parts of a shard, the whole first."""
+    checkpoints = [*shard["chain"], *([shard["base"]["checkpoint"]] if shard["base"] else [])]
+    parts: list[tuple[type, dict[str, Any]]] = [(ShardState, shard)]
+    parts += [(SliceRecord, record) for record in shard["slices"]]
+    parts += [(CheckpointRecord, each) for each in checkpoints]
+    return parts
+
+
+@dataclass(frozen=True, slots=True)
+class _Elements:
+    """How the elements of one field of a state are encoded."""
+
+    adapter: TypeAdapter[Any]
+    parts: Callable[[dict[str, Any]], Sequence[tuple[type, dict[str, Any]]]]
+
+
+ELEMENTS: Final[Mapping[str, _Elements]] = {
+    "history": _Elements(TypeAdapter(GenerationRecord), lambda _: ()),
+    "requests": _Elements(TypeAdapter(ErasureRequest), _of_request),
+    "shards": _Elements(TypeAdapter(ShardState), _of_shard),
+}
+"""Fields of a state with as many elements as there are shards or requests; each element can be encoded by itself."""
+
+
 def _conditions(values: Mapping[str, Any]) -> list[tuple[type, dict[str, Any]]]:
     """Return the parts of the configuration in a state or an event."""
     found = values["configuration"]
@@ -262,7 +313,7 @@ def _version(parts: Sequence[tuple[type, dict[str, Any]]]) -> int:
     """
     needed = {_FORMAT_WITHOUT_NEWS, *(_FIRST_FORMAT[type_] for type_, _ in parts if type_ in _FIRST_FORMAT)}
     for type_, values in parts:
-        for version, news in ((3, _SINCE_3), (4, _SINCE_4), (5, _SINCE_5), (6, _SINCE_6)):
+        for version, news in _NEWS:
             for name, default in news.get(type_, {}).items():
                 if values[name] == default:
                     del values[name]

@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from coordinator.decisions.decide import next_state
 from coordinator.decisions.events import Event
-from coordinator.engine.codec import decode_event, decode_state, encode_event, encode_state
+from coordinator.engine.codec import decode_event, decode_state, encode_event
+from coordinator.engine.state_encoder import StateEncoder
 from coordinator.state import FederationState
 from storage.digests import Json, Sha256, sha256
 from storage.errors import (
@@ -125,9 +126,10 @@ class Ledger:
         self, store: ObjectStore, new_name: NewName, token: int, reading: Current, state: FederationState
     ) -> None:
         self._store = store
-        self._register = ManifestRegister(store)
+        self._register = ManifestRegister(store, remembers={})
         self._journal = Journal(store)
         self._new_name = new_name
+        self._encoded = StateEncoder()  # called only by ``_perform``
         self._token = token
         # Only ``_perform`` changes the fields below, and ``_commits`` never calls it in two threads at once. Others
         # read one of them at a time, each of which is put whole.
@@ -262,11 +264,11 @@ class Ledger:
 
         A fenced writer may be the first to use a number: its manifest is true for an earlier position of the journal.
         """
-        body = {**encode_state(self._state), "journal": _place(self._position)}
+        body = self._encoded(self._state, {"journal": _place(self._position)})
         nonce = self._new_name()
         for _ in range(_ATTEMPTS):
             try:
-                written = self._register.commit(body, after=self._manifest, token=self._token, nonce=nonce)
+                written = self._register.commit_encoded(body, after=self._manifest, token=self._token, nonce=nonce)
             except Conflict:
                 latest = self._register.latest()
                 self._manifest = latest.number if latest else 0
