@@ -276,8 +276,18 @@ class FederationState:
 
     def untrained(self) -> tuple[ShardId, ...]:
         """Return the shards whose constituents have not learned all slices."""
-        every = (ShardId(number) for number in range(len(self.shards)))
-        return tuple(shard for shard in every if not self.is_trained(shard))
+        return tuple(self._untrained())
+
+    @property
+    def is_all_trained(self) -> bool:
+        """Whether all constituents have learned all slices. Stops at the first that has not: every event asks."""
+        return next(self._untrained(), None) is None
+
+    def _untrained(self) -> Iterator[ShardId]:
+        is_whole = self.is_whole
+        for number, shard in enumerate(self.shards):
+            if len(shard.chain) != (1 if is_whole else len(shard.slices)):
+                yield ShardId(number)
 
     def lineages(self, shard: ShardId) -> tuple[Lineage, ...]:
         """Return the lineages that the shard's checkpoints must have; empty before training is configured."""

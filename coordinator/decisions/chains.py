@@ -96,7 +96,7 @@ def withdraw_if_cut(before: FederationState, after: FederationState) -> Federati
 
     Each cut shard serves the rest of its chain until the retrained constituent is published.
     """
-    if all(shard.serving <= len(shard.chain) for shard in after.shards):
+    if after.shards is before.shards or all(shard.serving <= len(shard.chain) for shard in after.shards):
         return after
     shards = tuple(replace(shard, serving=min(shard.serving, len(shard.chain))) for shard in after.shards)
     generation = before.generation + 1
@@ -105,10 +105,11 @@ def withdraw_if_cut(before: FederationState, after: FederationState) -> Federati
 
 def hasten_if_changed(before: FederationState, after: FederationState) -> FederationState:
     """Record that training must not wait for a batch, unless only an erasure made it necessary."""
-    if after.at_once or not after.untrained():
+    if after.at_once or after.is_all_trained:
         return after
     changed = after.configuration != before.configuration or any(
         now.slices != was.slices or len(now.chain) < len(was.chain)
         for was, now in zip(before.shards, after.shards, strict=True)
+        if now is not was
     )
     return replace(after, at_once=True) if changed else after

@@ -326,11 +326,13 @@ def _extend(state: FederationState, event: CheckpointWritten) -> FederationState
         raise InvariantBroken("a checkpoint's slice is not the one of its lineage", shard=event.shard)
     longer = replace(shard, chain=(*shard.chain, event.checkpoint), base=None)
     after = replace(state, shards=(*state.shards[: event.shard], longer, *state.shards[event.shard + 1 :]))
+    if not any(event.shard in request.found.from_slices for request in state.requests):
+        return after  # as for almost every checkpoint of a first training
     cost = checkpoint_cost(state, event.shard, event.checkpoint)
 
     def retrained(request: ErasureRequest) -> ErasureRequest:
         first = request.found.from_slices.get(event.shard)
-        if not is_training(request) or first is None:
+        if first is None or not is_training(request):
             return request
         own = cost if state.portion_of(first) <= event.checkpoint.slice else Cost()
         return advance(request, RequestState.RETRAINING, event.at, spent=request.spent + own)
@@ -339,7 +341,7 @@ def _extend(state: FederationState, event: CheckpointWritten) -> FederationState
 
 
 def _publish_if_trained(state: FederationState, at: str) -> FederationState:
-    if not _is_trainable(state) or state.untrained():
+    if not _is_trainable(state) or not state.is_all_trained:
         return state
 
     def published(request: ErasureRequest) -> ErasureRequest:

@@ -106,7 +106,11 @@ def close_names(
 
 def change(state: FederationState, old: ErasureRequest, new: ErasureRequest) -> FederationState:
     """Return the state with ``new`` in place of ``old``."""
-    return each_request(state, lambda request: new if request is old else request)
+    # By identity, and the rest is copied: a batch changes each of its requests by itself, and may be thousands.
+    place = next((number for number, request in enumerate(state.requests) if request is old), None)
+    if place is None:
+        return state
+    return replace(state, requests=(*state.requests[:place], new, *state.requests[place + 1 :]))
 
 
 def each_request(state: FederationState, changed: Callable[[ErasureRequest], ErasureRequest]) -> FederationState:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
+from typing import TypeVar
 
 from coordinator.requests import Cost
 from coordinator.state import FederationState
-from shards.cost import replay_point_epochs, training_point_epochs
+from shards.cost import training_point_epochs
 from shards.lineage import Base, CheckpointRecord
 from shards.routing import SliceId
 from shards.schedule import slice_epochs
 from shards.specification import ShardId, SliceIndex
+
+_Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,35 +97,97 @@ def plan_retrain(
     Costs count only the remaining points: erased points are not trained on again. With ``stay`` all remain, because
     the points are corrected.
     """
-    schedule = slice_epochs(epochs, state.full_chain(ShardId(0)))
-    held_out = sum(count for place, count in erased.items() if place.shard == state.shard_of_holdout)
-    affected = affected_slices(
-        place for place, count in erased.items() if count and place.shard != state.shard_of_holdout
-    )
-    gone: Mapping[SliceId, int] = {} if stay else erased
-    retrains = []
-    for shard, from_slice in affected.items():
-        if state.is_whole:
-            changes = sum(count for place, count in erased.items() if place.shard == shard) * (2 if stay else 1)
-            retrains.append(changed(state, shard, from_slice, changes, sum(_survivors(state, shard, gone))))
-            continue
-        redone = state.shards[shard].chain[from_slice - 1 :]
-        retrains.append(
-            ShardRetrain(
-                shard=shard,
-                from_slice=from_slice,
-                point_epochs=replay_point_epochs(_survivors(state, shard, gone), schedule, from_slice),
-                seconds=round(sum(checkpoint.seconds for checkpoint in redone), 3),
-            )
+    return RetrainPlanner(state, epochs).plan(erased, stay=stay)
+
+
+class RetrainPlanner:
+    """Plans erasures on one state, under e' = ``epochs``, each as if it were the only one.
+
+    What does not depend on the erasure is computed once: an erasure in m slices costs O(m), whatever S and R are.
+    """
+
+    def __init__(self, state: FederationState, epochs: int) -> None:
+        """Prepare; shards are looked at when an erasure affects them."""
+        self._state = state
+        self._schedule = slice_epochs(epochs, state.full_chain(ShardId(0)))
+        self._epochs_from = _sums_from(self._schedule)
+        """Epochs of portions r..R, from r = 1 on: how often training from r sees a point of an earlier portion."""
+        self._costs: dict[ShardId, tuple[tuple[int, ...], tuple[float, ...]]] = {}
+        self._full: int | None = None
+
+    def plan(self, erased: Mapping[SliceId, int], *, stay: bool = False) -> RetrainPlan:
+        """Return the plan for erasing ``erased`` data points, as ``plan_retrain`` does."""
+        retrains = self.retrains(erased, stay=stay)
+        return RetrainPlan(
+            shards=retrains,
+            points=sum(erased.values()),
+            held_out=sum(count for place, count in erased.items() if place.shard == self._state.shard_of_holdout),
+            point_epochs=sum(retrain.point_epochs for retrain in retrains),
+            full_point_epochs=self._full_point_epochs() - (0 if stay else self._saved(erased)),
         )
-    every = (_survivors(state, ShardId(number), gone) for number in range(len(state.shards)))
-    return RetrainPlan(
-        shards=tuple(retrains),
-        points=sum(erased.values()),
-        held_out=held_out,
-        point_epochs=sum(retrain.point_epochs for retrain in retrains),
-        full_point_epochs=sum(training_point_epochs(points, schedule) for points in every),
-    )
+
+    def retrains(self, erased: Mapping[SliceId, int], *, stay: bool = False) -> tuple[ShardRetrain, ...]:
+        """Return the shards to train again, and the cost of each."""
+        holdout = self._state.shard_of_holdout
+        affected = affected_slices(place for place, count in erased.items() if count and place.shard != holdout)
+        whole = self._state.is_whole
+        return tuple(
+            self._changed(shard, from_slice, erased, stay=stay)
+            if whole
+            else self._retrained(shard, from_slice, erased, stay=stay)
+            for shard, from_slice in affected.items()
+        )
+
+    def _retrained(
+        self, shard: ShardId, from_slice: SliceIndex, erased: Mapping[SliceId, int], *, stay: bool
+    ) -> ShardRetrain:
+        work, seconds = self._costs.get(shard) or self._cost_of(shard)
+        gone = 0 if stay else self._saved({place: count for place, count in erased.items() if place.shard == shard})
+        return ShardRetrain(
+            shard=shard,
+            from_slice=from_slice,
+            # No erased point is before ``from_slice``: what they save is all in what is trained again.
+            point_epochs=work[from_slice - 1] - gone,
+            seconds=round(seconds[from_slice - 1], 3) if from_slice <= len(seconds) else 0.0,
+        )
+
+    def _cost_of(self, shard: ShardId) -> tuple[tuple[int, ...], tuple[float, ...]]:
+        own = self._state.shards[shard]
+        seen = accumulate(record.points for record in own.slices)
+        work = _sums_from([points * epochs for points, epochs in zip(seen, self._schedule, strict=True)])
+        found = self._costs[shard] = (work, _sums_from([checkpoint.seconds for checkpoint in own.chain]))
+        return found
+
+    def _changed(
+        self, shard: ShardId, from_slice: SliceIndex, erased: Mapping[SliceId, int], *, stay: bool
+    ) -> ShardRetrain:
+        changes = sum(count for place, count in erased.items() if place.shard == shard)
+        left = self._state.shards[shard].points - (0 if stay else changes)
+        return changed(self._state, shard, from_slice, changes * (2 if stay else 1), left)
+
+    def _saved(self, erased: Mapping[SliceId, int]) -> int:
+        """Return how many point-epochs of a full training the erased points were."""
+        state = self._state
+        return sum(
+            count * self._epochs_from[state.portion_of(place.slice) - 1]
+            for place, count in erased.items()
+            if place.shard != state.shard_of_holdout
+        )
+
+    def _full_point_epochs(self) -> int:
+        if self._full is None:
+            every = (self._state.portions([record.points for record in shard.slices]) for shard in self._state.shards)
+            self._full = sum(training_point_epochs(points, self._schedule) for points in every)
+        return self._full
+
+
+def _sums_from(values: Sequence[_Number]) -> tuple[_Number, ...]:
+    """Return the sum of the values from each one on, to the end.
+
+    >>> _sums_from([1, 2, 3])
+    (6, 5, 3)
+    """
+    return tuple(reversed(list(accumulate(reversed(values)))))
 
 
 def learned_chain(state: FederationState, shard: ShardId) -> tuple[CheckpointRecord, ...]:
@@ -151,12 +217,3 @@ def changed(state: FederationState, shard: ShardId, from_slice: SliceIndex, chan
             times = max(1.0, times) if is_direct else 1.0
         seconds = round(last.seconds * times, 3)
     return ShardRetrain(shard=shard, from_slice=from_slice, point_epochs=points, seconds=seconds)
-
-
-def _survivors(state: FederationState, shard: ShardId, erased: Mapping[SliceId, int]) -> tuple[int, ...]:
-    return state.portions(
-        [
-            record.points - erased.get(SliceId(shard, SliceIndex(number)), 0)
-            for number, record in enumerate(state.shards[shard].slices, start=1)
-        ]
-    )

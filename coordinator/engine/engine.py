@@ -295,8 +295,9 @@ class Engine:
 
     def _announce(self, change: Change) -> None:
         """Notify the listener of requests that moved."""
-        earlier = {each.request_id: each for each in change.before.requests}
-        for request in change.after.requests:
+        same = change.after.requests is change.before.requests  # as for most checkpoints of a first training
+        earlier = {} if same else {each.request_id: each for each in change.before.requests}
+        for request in () if same else change.after.requests:
             was = earlier.get(request.request_id)
             if was is not request and (was is None or was.shown is not request.shown):
                 self._tools.listener(RequestMoved(request=request))

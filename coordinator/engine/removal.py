@@ -5,8 +5,8 @@ Requests that arrive together are handled together: each slice is read and writt
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from coordinator.decisions.events import (
@@ -14,10 +14,10 @@ from coordinator.decisions.events import (
     PointsRemoved,
     ValuesKept,
 )
-from coordinator.decisions.plan import plan_retrain, trained_epochs
-from coordinator.engine.codec import encode_state
+from coordinator.decisions.plan import RetrainPlanner, total, trained_epochs
 from coordinator.engine.corrections import Corrected, Corrections, are_intact
 from coordinator.engine.lookup import load_digests
+from coordinator.engine.state_encoder import StateEncoder
 from coordinator.requests import (
     MOST_INLINE,
     NONE_SIMILAR,
@@ -28,13 +28,13 @@ from coordinator.requests import (
     Segment,
     Similar,
 )
-from coordinator.state import FederationState
+from coordinator.state import FederationState, ShardState
 from shards.points import PointBlock
 from shards.routing import SliceId, slices_of
 from shards.slices.files import SliceRecord, identities
-from shards.specification import SliceIndex
+from shards.specification import ShardId, SliceIndex
 from shards.tombstones import NOTHING, DigestSet
-from storage.digests import canonical_json, sha256
+from storage.digests import sha256
 from storage.objects import NewName, ObjectStore, object_key
 
 NOTHING_TO_ERASE: Final = "no data point of these subjects or ids is in the federation: there is nothing to erase"
@@ -42,6 +42,9 @@ NOTHING_TO_ERASE: Final = "no data point of these subjects or ids is in the fede
 _MERGED_WITHIN: Final = 2
 """A segment of tombstones is merged with the next one unless it is more than twice as large. So each digest is written
 about once for every doubling of the number of tombstones."""
+
+
+_UNAFFECTED: Final = ShardState(slices=())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,10 +177,12 @@ def removal_events(
         new = DigestSet(subjects=every.subjects) if ids_are_subjects(state) else every
         segments = with_tombstones(store, new_name, state.segments, new)
     if rewritten:
-        before = put_object(store, new_name, "requests/", ".before", canonical_json(encode_state(state)))
+        kept_before = StateEncoder()(_with_only(state, {place.shard for place in rewritten}))
+        before = put_object(store, new_name, "requests/", ".before", kept_before.text)
     kept = corrections.kept(store, state, requests, every.union(*(names for _, names in erasures)), new_name)
     if kept is not None:
         yield kept
+    planner = _planner(state)
     for request, digests in batch:
         removal = removals.get(request.request_id) or _corrected(corrections.results[request.request_id], digests)
         if before is None or not removal.removed:
@@ -203,10 +208,19 @@ def removal_events(
             unknown=len(removal.missing),
             missing=kept_names(store, new_name, removal.missing),
             similar=removal.similar,
-            expected=expected_cost(state, trained, stay=request.correction is not None),
+            expected=_expected(planner, trained, stay=request.correction is not None),
             at=at,
         )
         slices, holdout = {}, None
+
+
+def _with_only(state: FederationState, affected: Collection[ShardId]) -> FederationState:
+    """Return the state as the receipts of requests that affect these shards need it: the other shards are empty.
+
+    So what is kept for them does not grow with the number of shards.
+    """
+    shards = (shard if number in affected else _UNAFFECTED for number, shard in enumerate(state.shards))
+    return replace(state, shards=tuple(shards), history=())
 
 
 def _exchanged(state: FederationState, rewritten: Mapping[SliceId, SliceRecord]) -> Iterator[SliceRecord]:
@@ -277,16 +291,18 @@ def kept_names(store: ObjectStore, new_name: NewName, digests: DigestSet) -> Obj
     )
 
 
-def expected_cost(state: FederationState, removed: Mapping[SliceId, int], *, stay: bool = False) -> Cost | None:
-    """Return the expected cost of retraining without these points, or, where they ``stay``, with other values.
-
-    None before the first training.
-    """
+def _planner(state: FederationState) -> RetrainPlanner | None:
+    """Return what plans the requests of a batch; None before the first training."""
     epochs = trained_epochs(state)
-    if epochs is None or state.configuration is None:
+    return None if epochs is None or state.configuration is None else RetrainPlanner(state, epochs)
+
+
+def _expected(planner: RetrainPlanner | None, removed: Mapping[SliceId, int], *, stay: bool) -> Cost | None:
+    """Return the expected cost of retraining without these points, or, where they ``stay``, with other values."""
+    if planner is None:
         return None
-    plan = plan_retrain(state, removed, epochs, stay=stay)
-    return Cost(point_epochs=plan.point_epochs, seconds=round(sum(each.seconds for each in plan.shards), 3))
+    cost = total(planner.retrains(removed, stay=stay))
+    return replace(cost, seconds=round(cost.seconds, 3))
 
 
 def put_digests(store: ObjectStore, new_name: NewName, prefix: str, digests: DigestSet) -> ObjectRef:
