@@ -5,21 +5,15 @@ Shape legend: N points, C classes.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-_Result = TypeVar("_Result")
+from cluster.runtime.system import timed
 
-
-def timed(act: Callable[[], _Result]) -> tuple[_Result, float]:
-    """Return the result, and the seconds of processor time that this process took for it."""
-    started = time.process_time()
-    result = act()
-    return result, time.process_time() - started
+__all__ = ["accuracy", "accuracy_by_class", "timed", "total_bytes"]
 
 
 def accuracy(scores_NC: npt.NDArray[Any], labels_N: npt.NDArray[Any]) -> float:

@@ -19,6 +19,13 @@ _Thing = TypeVar("_Thing")
 _Result = TypeVar("_Result")
 
 
+def timed(act: Callable[[], _Result]) -> tuple[_Result, float]:
+    """Return the result, and the seconds of processor time that this process took for it."""
+    started = time.process_time()
+    result = act()
+    return result, time.process_time() - started
+
+
 class SystemClock:
     """The machine's own clock. Implements ``coordinator.ports.Clock``."""
 

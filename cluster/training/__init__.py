@@ -8,5 +8,6 @@ selection     the workers to use: those that compute the same bits
 deaths        why workers fail, and when a task is given up
 silence       messages about workers that do not report
 worker        one worker's process
+own_process   this process as the only worker, for measurements and federations that are thrown away
 ingest        reads the source with many tasks
 """

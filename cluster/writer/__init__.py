@@ -8,6 +8,7 @@ place          the federation's id, and where its store was when last written
 notices        requests that the witness keeps, to be repeated after a restore
 keys_owner     which store owns keys that are kept in another place
 stores         the stores that a specification names
+one_process    a new federation that is trained and erased from in this process alone
 forecast       what training and erasures will cost
 trial          what a learner that learns a shard at once costs, tried
 training_data  the source, and data to predict

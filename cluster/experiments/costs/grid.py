@@ -23,7 +23,8 @@ import numpy as np
 
 from cluster.experiments.datasets import load
 from cluster.experiments.experiment import Cell, Row, Settings
-from cluster.experiments.federation import OwnFederation, Spent, key_of_round, places_by_name
+from cluster.experiments.federation import OwnFederation, key_of_round, places_by_name
+from cluster.writer.one_process import Spent, total_spent
 from shards.cost import batch_fraction, erasure_cost_epochs, plan_point_epochs, training_point_epochs
 from shards.learners.approximate.models import uniform_numbers
 from shards.schedule import slice_epochs
@@ -155,7 +156,7 @@ def _by_engine(settings: Settings, partition: Mapping[str, Any], turn: int, fold
                     "closed_form": closed_form(
                         partition["shards"], partition["slices"], size, aimed=aimed, batched=batched
                     ),
-                    **_seconds(_sum(spent), training, retrain),
+                    **_seconds(total_spent(spent), training, retrain),
                 }
 
 
@@ -293,15 +294,6 @@ class _Layout:
             earliest = from_slices.get(ShardId(shard), SliceIndex(self._slices))
             from_slices[ShardId(shard)] = min(earliest, SliceIndex(slice_))
         return plan_point_epochs(from_slices, self.points, self._epochs)
-
-
-def _sum(parts: Sequence[Spent]) -> Spent:
-    return Spent(
-        seconds=sum(part.seconds for part in parts),
-        worker_seconds=sum(part.worker_seconds for part in parts),
-        point_epochs=sum(part.point_epochs for part in parts),
-        slices=sum(part.slices for part in parts),
-    )
 
 
 def _about(settings: Settings, partition: Mapping[str, Any], turn: int) -> Row:

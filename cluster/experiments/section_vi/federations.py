@@ -8,10 +8,11 @@ from typing import Any
 
 from cluster.experiments.datasets import DataSet, load
 from cluster.experiments.experiment import Cell, Row, Settings
-from cluster.experiments.federation import OwnFederation, Spent, key_of_round
+from cluster.experiments.federation import OwnFederation, key_of_round
 from cluster.experiments.measured import accuracy, accuracy_by_class
 from cluster.experiments.section_vi.grid import FOREST
 from cluster.experiments.section_vi.removal import IID, Leaving, points_that_leave
+from cluster.writer.one_process import Spent
 from shards.cost import batch_fraction
 from storage.errors import SisaError
 
