@@ -54,6 +54,7 @@ from storage.objects import NewName, new_name
 if TYPE_CHECKING:
     from cluster.training.workers import Pool
     from cluster.writer.forecast import Plan
+    from cluster.writer.optimising import OptimisedPlan, Wish
 
 
 ConfigSource = str | Path | Mapping[str, Any] | FederationSpecification
@@ -411,6 +412,18 @@ class Federation:
             basis = replace(basis, points=points)
         workers = self.specification.cluster.workers or max(1, int(cpus() / self.specification.cluster.cpus_per_worker))
         return plan_for(self.specification, basis, shards=shards, slices=slices, requests=requests, workers=workers)
+
+    def optimise(self, wish: Wish) -> OptimisedPlan:
+        """Return which numbers of shards and slices to take, at an expected rate of erasure requests.
+
+        What steps, slices and requests cost is measured with small federations on a sample of the source, in this
+        process; ``wish.tries`` are trained on all of it, and measured on its hold-out points. All of them are deleted,
+        and the federation's own store is only read. Raises as ``cluster.writer.optimising.optimise`` does.
+        """
+        from cluster.writer.optimising import optimise  # noqa: PLC0415  it loads torch
+
+        self._workers.check_own_place()
+        return optimise(self.specification, self._store, self._current(), wish, remark=self._remark)
 
     def faults(self) -> tuple[DataFault, ...]:
         """Return everything in the source that ``train`` would refuse; nothing if it is unchanged since its ingest.

@@ -7,6 +7,7 @@ Letters: N points, S shards, R slices, K requests in one batch, e' the epochs on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
@@ -35,6 +36,20 @@ def batch_fraction(shards: int, slices: int, requests: int) -> float:
     """
     repeated = sum(j * (1 - (1 - j / (slices * shards)) ** requests) for j in range(1, slices + 1))
     return 2 * repeated / (slices * (slices + 1))
+
+
+def repeated_step(step: int, *, shards: int, slices: int, first: float = 1.0, more: float = 0.0) -> float:
+    """Return the probability that a batch of requests repeats step ``step`` of a given shard.
+
+    Each request is in one of the R·S slices, at random. ``first`` of them are certain, and ``more`` others are expected
+    to arrive in time, at random moments (Poisson): 1 − q^first · exp(−more (1 − q)) with q = 1 − step/(RS). Without
+    ``more`` that is the term of ``batch_fraction``.
+
+    >>> round(repeated_step(5, shards=5, slices=5, first=2), 2), round(repeated_step(1, shards=1, slices=4, more=2), 3)
+    (0.36, 0.545)
+    """
+    share = step / (slices * shards)
+    return 1 - (1 - share) ** first * math.exp(-more * share)
 
 
 def training_point_epochs(points_per_slice: Sequence[int], epochs_per_slice: Sequence[int]) -> int:

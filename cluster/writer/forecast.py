@@ -47,7 +47,7 @@ _TRIAL_EPOCHS: Final = 10
 """Of learners without batches, for which data points and epochs add up to the trial."""
 _TRIED_PARTS: Final = 2
 _TRIAL_BYTES: Final = 64 * 2**20
-_FEATURE_BYTES: Final = {"uint8": 1, "float32": 4}
+FEATURE_BYTES: Final = {"uint8": 1, "float32": 4}
 _SHORTEST: Final = 1e-12
 """Seconds of one data point at least, where a clock shows none."""
 _COUNTING_BATCH: Final = 65_536
@@ -98,7 +98,7 @@ def measured_basis(state: FederationState) -> Basis | None:
     return Basis(
         points=sum(shard.points for shard in state.shards),
         width=state.data.layout.width,
-        feature_bytes=_FEATURE_BYTES[state.data.layout.dtype],
+        feature_bytes=FEATURE_BYTES[state.data.layout.dtype],
         seconds_per_point_epoch=seconds / work,
         checkpoint_bytes=round(sum(checkpoint.payload_bytes for checkpoint in checkpoints) / len(checkpoints)),
         measured=True,
@@ -131,7 +131,7 @@ def trial_basis(specification: FederationSpecification, source: Source, points: 
     return Basis(
         points=points,
         width=width,
-        feature_bytes=_FEATURE_BYTES[choose_columns(source, data).dtype],
+        feature_bytes=FEATURE_BYTES[choose_columns(source, data).dtype],
         seconds_per_point_epoch=seconds / len(trial.labels_N) / epochs,
         checkpoint_bytes=size * (training.epochs if has_own_epochs else 1) // epochs,
         measured=False,
@@ -149,7 +149,7 @@ def _whole_basis(specification: FederationSpecification, source: Source, points:
     return Basis(
         points=known,
         width=width,
-        feature_bytes=_FEATURE_BYTES[choose_columns(source, data).dtype],
+        feature_bytes=FEATURE_BYTES[choose_columns(source, data).dtype],
         seconds_per_point_epoch=max(found.seconds / per_shard, _SHORTEST),
         checkpoint_bytes=found.checkpoint_bytes,
         measured=False,
@@ -182,7 +182,7 @@ def stored_basis(
         basis = Basis(
             points=points,
             width=width,
-            feature_bytes=_FEATURE_BYTES[state.data.layout.dtype],
+            feature_bytes=FEATURE_BYTES[state.data.layout.dtype],
             seconds_per_point_epoch=max(found.seconds / per_shard, _SHORTEST),
             checkpoint_bytes=max(each.payload_bytes for shard in state.shards for each in shard.chain),
             measured=False,

@@ -8,7 +8,7 @@ from math import ceil
 from shards.cost import batch_fraction, erasure_cost_epochs
 from shards.specification import PartitionSettings, TrainingSettings, refuse_settings
 
-_POINT_OVERHEAD_BYTES = 16 + 16 + 4
+POINT_OVERHEAD_BYTES = 16 + 16 + 4
 """Stored with the features of a data point: two keyed digests and a label."""
 
 _GAIN_GONE_REQUESTS_PER_SHARD = 3
@@ -91,7 +91,7 @@ def forecast(
         batch_seconds=fraction * full_seconds / _at_once(shards, requests, workers),
         batch_speed_up=1 / fraction if fraction else float("inf"),
         checkpoint_bytes=shards * slices * checkpoint_bytes,
-        slice_bytes=points * (width * feature_bytes + _POINT_OVERHEAD_BYTES),
+        slice_bytes=points * (width * feature_bytes + POINT_OVERHEAD_BYTES),
         warnings=_warnings(points, requests, workers, partition, training),
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import typer
 
@@ -13,6 +14,10 @@ from deploy.views.output import Outcome
 if TYPE_CHECKING:
     from cluster.federation import Federation
     from cluster.sites.federation import SiteFederation
+
+
+_MOST: Final = 4096
+"""Shards, and slices of a shard."""
 
 
 def log(
@@ -81,13 +86,68 @@ def plan(
         int | None,
         typer.Option("--points", metavar="NUMBER", min=1, help="Another number of data points; the data are not read."),
     ] = None,
+    optimise: Annotated[
+        bool, typer.Option("--optimise", help="Recommend S and R, from what steps and requests cost on this machine.")
+    ] = False,
+    requests_per_month: Annotated[
+        float | None,
+        typer.Option("--requests-per-month", metavar="NUMBER", help="With --optimise: erasure requests to expect."),
+    ] = None,
+    points_per_request: Annotated[
+        float | None,
+        typer.Option("--points-per-request", metavar="NUMBER", help="With --optimise: points of each. Default: 1."),
+    ] = None,
+    months: Annotated[
+        float | None, typer.Option("--months", metavar="NUMBER", help="With --optimise: how long. Default: 12.")
+    ] = None,
+    price_cpu_hour: Annotated[
+        float | None,
+        typer.Option("--price-cpu-hour", metavar="PRICE", help="With --optimise: of an hour of one processor."),
+    ] = None,
+    price_gib_month: Annotated[
+        float | None,
+        typer.Option("--price-gib-month", metavar="PRICE", help="With --optimise: of a GiB stored for a month."),
+    ] = None,
+    tries: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--try",
+            metavar="SxR",
+            help="With --optimise: train S shards of R slices, measure accuracy, delete all of it; may be repeated.",
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            "--tolerance",
+            metavar="NUMBER",
+            help="With --try: how much accuracy may be lost against the best to be cheaper. Default: 0.01.",
+        ),
+    ] = None,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
     """Forecast what training and erasing will cost: time, storage, speed-up over a full retrain.
 
+    With --optimise, recommend how many shards and slices to take.
     Data that are not trained on yet are read first, and everything that training would refuse is listed.
     """
+    asked = {
+        "requests_per_month": requests_per_month,
+        "points_per_request": points_per_request,
+        "months": months,
+        "price_cpu_hour": price_cpu_hour,
+        "price_gib_month": price_gib_month,
+        "tries": tries,
+        "tolerance": tolerance,
+    }
+    wish = {name: value for name, value in asked.items() if value not in (None, [])}
+    if optimise:
+        others = {"--shards": shards, "--slices": slices, "--points": points, "--requests": requests - 1 or None}
+        _optimised(wish, [name for name, value in others.items() if value is not None], config, as_json)
+    if wish:
+        option = "--try" if "tries" in wish else f"--{next(iter(wish)).replace('_', '-')}"
+        raise typer.BadParameter(f"{option} belongs to --optimise: add that, or leave it out")
 
     def action(federation: Federation) -> Outcome:
         from deploy.views.diagnosis import refused_data
@@ -99,6 +159,41 @@ def plan(
         return Outcome(data=forecast_fields(found), text=forecast_text(found))
 
     with_federation(action, config, as_json)
+
+
+def _optimised(wish: dict[str, Any], others: list[str], config: Path, as_json: bool) -> NoReturn:
+    """Recommend numbers of shards and slices; ``others`` are options that were given and are of the plain forecast."""
+    if others:
+        raise typer.BadParameter(f"{others[0]} asks about one partition, and --optimise compares them: leave one out")
+    if "requests_per_month" not in wish:
+        raise typer.BadParameter("--optimise needs --requests-per-month: how many erasure requests to expect")
+    tries = [_layout(text) for text in wish.pop("tries", [])]
+
+    def action(federation: Federation) -> Outcome:
+        from cluster.writer.optimising import Wish
+        from coordinator.decisions.optimise import Layout
+        from deploy.views.diagnosis import refused_data
+        from deploy.views.optimisation import optimised_fields, optimised_text
+
+        asked = Wish(**wish, tries=tuple(Layout(shards, slices) for shards, slices in tries))
+        asked.demand(federation.specification)  # raises before data are read
+        if refused := refused_data(federation):
+            return refused
+        found = federation.optimise(asked)
+        return Outcome(data=optimised_fields(found), text=optimised_text(found))
+
+    with_federation(action, config, as_json)
+
+
+def _layout(text: str) -> tuple[int, int]:
+    """Return the numbers of shards and slices in a text such as ``20x10``."""
+    found = re.fullmatch(r"([0-9]{1,4})[x×X]([0-9]{1,4})", text.strip())
+    shards, slices = (int(each) for each in found.groups()) if found else (0, 0)
+    if not 1 <= shards <= _MOST or not 1 <= slices <= _MOST:
+        raise typer.BadParameter(
+            f"--try takes shards and slices as SxR, each from 1 to {_MOST}, such as 20x10; got {text!r}"
+        )
+    return shards, slices
 
 
 def forecast_fields(found: Any) -> dict[str, Any]:

@@ -7,12 +7,20 @@ beside the arithmetic; on CPUs only. ``auto``: ``replay`` for models of ``torch.
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 AUTO: Final = "auto"
 EAGER: Final = "eager"
 REPLAY: Final = "replay"
+PAYS_FROM_STEPS: Final = 200
+"""Steps of a slice from which ``auto`` makes a trial, which costs as much as about 30 of them."""
 _ENGINES: Final = (AUTO, EAGER, REPLAY)
+
+
+def replayed_from(engine: str) -> float:
+    """Return how many steps of full batches a slice needs before a recording may be repeated; infinite: it never is."""
+    return {AUTO: float(PAYS_FROM_STEPS), REPLAY: 1.0}.get(engine, math.inf)
 
 
 def engine_problems(engine: str) -> list[str]:

@@ -20,14 +20,13 @@ from shards.learners.torch.engines.flat import Flat
 from shards.learners.torch.engines.program import Program
 from shards.learners.torch.engines.recording import FEATURES, LABELS, Recording, Unrepeatable, inputs_of
 from shards.learners.torch.seeding import generator_of, generator_state, global_state, seed_all
-from shards.recipe.engines import AUTO, REPLAY
+from shards.recipe.engines import AUTO, PAYS_FROM_STEPS, REPLAY
 from storage.digests import Sha256, sha256
 from storage.errors import Invalid, SisaError
 
 _NAMED: Final = 3
 """Differences that an error names."""
-_PAYS_FROM_STEPS: Final = 200
-"""Steps of a slice from which ``auto`` makes a trial, which costs as much as about 30 of them."""
+_PAYS_FROM_STEPS: Final = PAYS_FROM_STEPS
 _PAYS_UP_TO_ELEMENTS: Final = 2**22
 """Numbers that a step computes up to which ``auto`` replays: above, what replaying saves is lost among them."""
 
