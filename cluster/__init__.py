@@ -17,6 +17,7 @@ Owns the words: worker, federation.
     sources             faults in the source data, and rows of erased people that it still holds
     doctor              checks before work starts
     tokens              bearer tokens
+    letters/            the letter to the person who asked
     release             which release a process runs, compared at first contact
     config/             specifications
     results/            what the front door returns

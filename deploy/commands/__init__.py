@@ -4,6 +4,7 @@ cli      the command itself: train, predict, erase, status, verify, ...
 shared   options and checks that commands share
 request  ``sisa request ...``
 rectify  ``sisa rectify``
+report   ``sisa report``, ``sisa trace``
 inspect  ``sisa doctor``, ``sisa plan``
 launch   ``sisa launch``, ``sisa stop``, ``sisa adopt``
 experiment  ``sisa experiment``

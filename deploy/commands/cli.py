@@ -21,6 +21,7 @@ from deploy.commands.keys import keys
 from deploy.commands.launch import adopt, launch, stop
 from deploy.commands.own_words import own_words
 from deploy.commands.rectify import rectify
+from deploy.commands.report import report
 from deploy.commands.request import requests
 from deploy.commands.serve import require_serve, serve, tokens
 from deploy.commands.shared import (
@@ -454,6 +455,7 @@ def receipt(
     with_either(issue, afar, config, url, as_json, _together("receipt_at_sites", request, quiet=as_json))
 
 
+app.command()(report)
 app.command()(doctor)
 app.command()(plan)
 app.command("log")(log)

@@ -16,4 +16,5 @@ verifying  what ``verify`` found
 watching   ``status --watch``
 sites      federations of several sites
 remote     commands sent to an HTTP API
+people/    letters, and traces of people
 """

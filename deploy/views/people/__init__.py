@@ -1,0 +1,4 @@
+"""Views for those who answer people: what a privacy officer writes and looks up.
+
+letters  the letter to the person who asked
+"""
