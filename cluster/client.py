@@ -32,8 +32,9 @@ from urllib.parse import SplitResult, quote, urlsplit
 from pydantic import TypeAdapter, ValidationError
 
 from cluster.release import HEADER, refuse_other_contract, release_in
-from cluster.results.federation import ErasureAnswer, SubjectFound, SubjectsFound
+from cluster.results.federation import ErasureAnswer, ReadmissionAnswer, SubjectFound, SubjectsFound
 from cluster.results.sites import SitesStatus
+from cluster.results.traces import SubjectTraces
 from coordinator.aggregation import AnsweredBy, ModelFailed
 from coordinator.effects import HoldoutMeasure
 from coordinator.requests import RequestState
@@ -219,12 +220,7 @@ class Client:
         ``site`` is the only site where a federation of several looks for the names. Repeat a request that was carried
         out to learn which of its names are unknown; with ``wait_seconds`` the client does so itself.
         """
-        named = request_id or f"er-{new_name()[:12]}"
-        if not _REQUEST_ID.fullmatch(named):
-            raise Invalid(
-                "over HTTP a request id is 1 to 200 of A-Z, a-z, 0-9, '.', '_', ':', '-', a letter or digit first",
-                "Choose another, or leave it out: one is drawn then.",
-            )
+        named = _checked_id(request_id)
         body = {
             "subjects": list(subjects),
             "ids": list(ids),
@@ -273,6 +269,33 @@ class Client:
         if len(found.subjects) != len(names):
             raise self._strange()
         return found.subjects
+
+    def trace(self, subjects: Iterable[str | int]) -> SubjectTraces:
+        """Return what is on record of each subject, in their order; see ``Federation.trace``. Role officer.
+
+        Raises ``Invalid`` for more than 100 names.
+        """
+        names = list(subjects)
+        payload = json.dumps({"subjects": names}).encode()
+        reply = self._ask("POST", "/v1/subjects:trace", payload, {"Content-Type": _JSON})
+        found = self._decoded(SubjectTraces, reply.body)
+        if len(found.subjects) != len(names):
+            raise self._strange()
+        return found
+
+    def readmit(self, subjects: Iterable[str | int], reason: str, request_id: str | None = None) -> ReadmissionAnswer:
+        """Let erased subjects come back; see ``Federation.readmit``. Role officer.
+
+        Without a ``request_id`` one is drawn here, so that a repetition after a lost answer is the same readmission.
+        """
+        names = list(subjects)
+        named = _checked_id(request_id)
+        headers = {"Content-Type": _JSON, "Idempotency-Key": named}
+        payload = json.dumps({"subjects": names, "reason": reason}).encode()
+        answer = self._decoded(ReadmissionAnswer, self._ask("POST", "/v1/subjects:readmit", payload, headers).body)
+        if not all(0 <= position < len(names) for position in answer.unknown_subjects):
+            raise self._strange()
+        return replace(answer, unknown_names=tuple(str(names[position]) for position in answer.unknown_subjects))
 
     def hold(self, request_id: str, reason: str) -> RequestStatus:
         """Pause a request none of whose points are removed yet, such as for a legal hold; its due date moves along.
@@ -448,6 +471,17 @@ class Client:
             server=self.server_release or "unknown",
             client=RELEASE,
         )
+
+
+def _checked_id(request_id: str | None) -> str:
+    """Return the id of a request, drawn if there is none. Raises ``Invalid`` when the API does not accept it."""
+    named = request_id or f"er-{new_name()[:12]}"
+    if not _REQUEST_ID.fullmatch(named):
+        raise Invalid(
+            "over HTTP a request id is 1 to 200 of A-Z, a-z, 0-9, '.', '_', ':', '-', a letter or digit first",
+            "Choose another, or leave it out: one is drawn then.",
+        )
+    return named
 
 
 def brought_up_to(answer: ErasureAnswer, last: RequestStatus, again: Callable[[], ErasureAnswer]) -> ErasureAnswer:

@@ -24,6 +24,7 @@ from cluster.results.federation import (
     SubjectFound,
     Verification,
 )
+from cluster.results.traces import SubjectTraces
 from cluster.runtime.system import cpus
 from cluster.sources import find_source_faults
 from cluster.writer.corrections import correction_reader, draft_correction
@@ -290,6 +291,10 @@ class Federation:
     def lookup(self, subjects: Iterable[str | int]) -> tuple[SubjectFound, ...]:
         """Return what the federation holds of each subject, in their order; neither changes nor records anything."""
         return self.reading.lookup(subjects)
+
+    def trace(self, subjects: Iterable[str | int]) -> SubjectTraces:
+        """Return what is on record of each subject: slices, checkpoints, generations, requests; records nothing."""
+        return self.reading.trace(subjects)
 
     def generations(self) -> tuple[GenerationRecord, ...]:
         """Return which generations were served, when, and how many slices each shard's checkpoint had seen.

@@ -10,7 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from cluster.config.specification import FederationSpecification
+from cluster.ensemble.tracing import (
+    RequestIndex,
+    checkpoints_after,
+    generations_of,
+    slices_with,
+    traced_request,
+)
 from cluster.results.federation import Answers, ErasureAnswer, Evaluation, Search, SubjectFound, evaluation_of
+from cluster.results.traces import SubjectTrace, SubjectTraces
 from cluster.runtime.system import SteadyClock
 from cluster.writer.drafting import RequestDraft, Roll, roll_of
 from cluster.writer.identity import (
@@ -23,8 +31,9 @@ from cluster.writer.writer import check_skeletons
 from coordinator.aggregation import ModelFailed, placed
 from coordinator.decisions.plan import plan_retrain
 from coordinator.engine.ended import all_requests, find_readmission
+from coordinator.engine.history import generations
 from coordinator.engine.lookup import load_digests, load_tombstones
-from coordinator.engine.removal import Demand, find_points
+from coordinator.engine.removal import Demand, Removal, find_points
 from coordinator.ports import Clock
 from coordinator.receipts.rollback import forgotten_by, refuse_forgotten
 from coordinator.requests import ErasureRequest, RequestState
@@ -107,9 +116,7 @@ class Reading:
 
         def found(state: FederationState) -> tuple[SubjectFound, ...]:
             tombstones = load_tombstones(self._store, state.tombstone_objects())
-            step = DIGEST_BYTES
-            each = [roll.subjects[start : start + step] for start in range(0, len(roll.subjects), step)]
-            demands = [Demand(names=DigestSet.joined(subjects=digest)) for digest in each]
+            demands = [Demand(names=names) for names in _one_by_one(roll)]
             removals = find_points(self._store, state, demands, apart=True)
             return tuple(
                 SubjectFound(
@@ -118,6 +125,42 @@ class Reading:
                     erased=bool(len(demand.names.shared(tombstones))),
                 )
                 for demand, removal in zip(demands, removals, strict=True)
+            )
+
+        return self._steadily(found)
+
+    def trace(self, subjects: Iterable[str | int]) -> SubjectTraces:
+        """Return what is on record of each subject, in their order: slices, checkpoints, generations, requests.
+
+        It neither changes nor records anything. For what an erased subject's trace still has, see
+        ``cluster.ensemble.tracing``.
+        """
+        state, key = self.trained()
+        refuse_forgotten(self._store, self.current)
+        roll = roll_of(self._specification, key, state.naming, subjects, ())
+
+        def found(state: FederationState) -> SubjectTraces:
+            tombstones = load_tombstones(self._store, state.tombstone_objects())
+            index, records = RequestIndex(self._store, state), tuple(generations(self._store, state))
+
+            def of_one(names: DigestSet, removal: Removal) -> SubjectTrace:
+                named_by = index.naming(names)
+                return SubjectTrace(
+                    points=sum(removal.removed.values()),
+                    similar=removal.similar,
+                    erased=bool(len(names.shared(tombstones))),
+                    slices=slices_with(state, removal.removed),
+                    checkpoints=checkpoints_after(state, removal.removed),
+                    generations=generations_of(state, records, removal.removed, named_by),
+                    requests=tuple(map(traced_request, named_by)),
+                )
+
+            each = _one_by_one(roll)
+            removals = find_points(self._store, state, [Demand(names=names) for names in each], apart=True)
+            together = index.naming(roll.names) if len(set(each)) > 1 else ()
+            return SubjectTraces(
+                subjects=tuple(of_one(names, removal) for names, removal in zip(each, removals, strict=True)),
+                together=tuple(map(traced_request, together)),
             )
 
         return self._steadily(found)
@@ -310,3 +353,9 @@ class Reading:
                 generation=ensemble.generation,
                 floor=floor,
             )
+
+
+def _one_by_one(roll: Roll) -> list[DigestSet]:
+    """Return the subjects of a roll, each by itself, in the order in which they were named."""
+    starts = range(0, len(roll.subjects), DIGEST_BYTES)
+    return [DigestSet.joined(subjects=roll.subjects[start : start + DIGEST_BYTES]) for start in starts]

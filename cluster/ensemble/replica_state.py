@@ -13,6 +13,7 @@ from cluster.config.specification import FederationSpecification
 from cluster.ensemble.loaded import Ensemble
 from cluster.ensemble.reader import Reading
 from cluster.results.federation import SubjectFound
+from cluster.results.traces import SubjectTraces
 from coordinator.engine.follower import Follower
 from coordinator.ports import Clock
 from coordinator.receipts.rollback import refuse_forgotten
@@ -113,6 +114,11 @@ class Standing:
         """See ``Reading.lookup``. Raises ``Unavailable`` as ``trained`` does, ``Invalid`` for invalid names."""
         self.trained()
         return self.reading.lookup(subjects)
+
+    def trace(self, subjects: Iterable[str | int]) -> SubjectTraces:
+        """See ``Reading.trace``. Raises as ``lookup`` does."""
+        self.trained()
+        return self.reading.trace(subjects)
 
     def trained(self) -> FederationState:
         """Return the present state, which has data and fits this specification.

@@ -11,7 +11,8 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 from cluster.coordinator_actor.log_lines import LogLines
-from cluster.results.federation import SubjectsFound
+from cluster.results.federation import ReadmissionAnswer, SubjectsFound
+from cluster.results.traces import SubjectTraces
 from cluster.serving.access_log import note
 from cluster.serving.bodies import JSON, BodyReader, answer_body, answer_type_of, media_type_of
 from cluster.serving.console.console import add_console
@@ -22,6 +23,7 @@ from cluster.serving.endpoints import (
     add_erasures,
     add_predictions,
     assembled,
+    idempotency_key,
     json_answer,
     whole_number,
 )
@@ -31,6 +33,7 @@ from cluster.serving.schemas import (
     BYTES,
     ERASED,
     HEARD_OF,
+    KEY,
     MOST_LOOKED_UP,
     ErasureShape,
     MoreTime,
@@ -38,6 +41,7 @@ from cluster.serving.schemas import (
     Predictions,
     Reason,
     RequestShape,
+    Returning,
     StandingShape,
     StatusShape,
     Subjects,
@@ -114,6 +118,22 @@ class _Endpoints(Endpoints):
             response_model=SubjectsFound,
             responses=responses(*COMMON, 408, 413, 415, 422),
             openapi_extra={**TOKEN, **body_of(Subjects)},
+        )
+        app.add_api_route(
+            "/v1/subjects:trace",
+            self.trace,
+            methods=["POST"],
+            response_model=SubjectTraces,
+            responses=responses(*COMMON, 408, 413, 415, 422),
+            openapi_extra={**TOKEN, **body_of(Subjects)},
+        )
+        app.add_api_route(
+            "/v1/subjects:readmit",
+            self.readmit,
+            methods=["POST"],
+            response_model=ReadmissionAnswer,
+            responses=responses(*COMMON, 408, 409, 413, 415, 422),
+            openapi_extra={**TOKEN, **body_of(Returning), "parameters": [KEY]},
         )
         app.add_api_route(
             "/v1/status", self.status, response_model=StatusShape, responses=responses(*COMMON), openapi_extra=TOKEN
@@ -260,17 +280,39 @@ class _Endpoints(Endpoints):
         Roles: officer, federate.
         """
         token = await self.admit(request, "officer", "federate")
-        self._service.gate.count_lookup(token)
-        names = (await self.members(request, token, {"subjects": list}))["subjects"]
+        subjects = await self._looked_up(request, token)
+        lookup = self._service.telling.lookup if token.role == "federate" else self._service.standing.lookup
+        return json_answer(asdict(SubjectsFound(subjects=await self.call(lambda: lookup(subjects)))))
+
+    async def trace(self, request: Request) -> Response:
+        """Return for each subject named its slices, the checkpoints and generations that may know it, and its requests.
+
+        Of an erased subject the answer has what is on record without it: see docs/serving.md. The answer repeats no
+        name, and the call is limited, counted and logged as a look-up. Roles: officer.
+        """
+        token = await self.admit(request, "officer")
+        subjects = await self._looked_up(request, token)
+        return json_answer(asdict(await self.call(lambda: self._service.standing.trace(subjects))))
+
+    async def readmit(self, request: Request) -> Response:
+        """Let subjects who were erased come back: new data points of theirs are taken at the next training.
+
+        What was erased stays out by its ids, where these are known. A signed statement records the readmission and its
+        reason; it is the receipt of the id in the answer. The same Idempotency-Key with the same names is the same
+        readmission. Roles: officer.
+        """
+        token = await self.admit(request, "officer")
+        request_id = idempotency_key(request)
+        said = await self.members(request, token, {"subjects": list, "reason": str})
+        names, most = said["subjects"], self._settings.max_names
         note(request.scope, names=len(names))
-        most = min(MOST_LOOKED_UP, self._settings.max_names)
         if len(names) > most:
             raise Refused(too_large(f"the request names more than {most:,}", "Send several."))
         subjects = checked_names(names, "subjects")
-        if not subjects:
-            raise Invalid("no subject is named", "Name at least one.")
-        lookup = self._service.telling.lookup if token.role == "federate" else self._service.standing.lookup
-        return json_answer(asdict(SubjectsFound(subjects=await self.call(lambda: lookup(subjects)))))
+        erasures = self._service.erasures
+        answer = await self.submit(lambda: erasures.readmit(subjects, said["reason"], request_id))
+        note(request.scope, request_id=answer.request_id)
+        return json_answer(asdict(answer))
 
     async def status(self, request: Request) -> Response:
         """Return how the federation stands.
@@ -304,6 +346,19 @@ class _Endpoints(Endpoints):
             )
         payload = await self.call(lambda: self._service.telling.checkpoint(int(shard), sha256))
         return Response(payload, media_type=OCTETS)
+
+    async def _looked_up(self, request: Request, token: TokenRecord) -> list[str | int]:
+        """Return the subjects that a look-up names, counted for the token and in the log. Raises as ``lookup`` does."""
+        self._service.gate.count_lookup(token)
+        names = (await self.members(request, token, {"subjects": list}))["subjects"]
+        note(request.scope, names=len(names))
+        most = min(MOST_LOOKED_UP, self._settings.max_names)
+        if len(names) > most:
+            raise Refused(too_large(f"the request names more than {most:,}", "Send several."))
+        subjects = checked_names(names, "subjects")
+        if not subjects:
+            raise Invalid("no subject is named", "Name at least one.")
+        return subjects
 
     async def _changed(
         self, request: Request, request_id: str, intervention: type[Intervention], **kinds: type

@@ -214,12 +214,7 @@ class Endpoints:
         Raises ``Refused``, ``Invalid``.
         """
         media_type_of(request.headers, (JSON,))
-        request_id = request.headers.get("idempotency-key")
-        if request_id is not None and not _KEY.fullmatch(request_id):
-            raise Invalid(
-                "an Idempotency-Key is 1 to 200 of A-Z, a-z, 0-9, '.', '_', ':', '-', a letter or digit first",
-                "Choose another, or leave it out: one is drawn then.",
-            )
+        request_id = idempotency_key(request)
         async with self.changes.body(request, token.token_id) as payload:
             wanted = await self.changes.handle(len(payload), lambda: _named(payload, self._settings.max_names, more))
         return wanted, request_id
@@ -299,6 +294,17 @@ def assembled(
     app.openapi = openapi_of(app, data)  # type: ignore[method-assign]
     app.add_middleware(Recorder, clock=behind.clock, lines=lines, names_requests=names_requests)
     return app
+
+
+def idempotency_key(request: Request) -> str | None:
+    """Return the request's Idempotency-Key; None if it has none. Raises ``Invalid`` unless it can be an id."""
+    key = request.headers.get("idempotency-key")
+    if key is not None and not _KEY.fullmatch(key):
+        raise Invalid(
+            "an Idempotency-Key is 1 to 200 of A-Z, a-z, 0-9, '.', '_', ':', '-', a letter or digit first",
+            "Choose another, or leave it out: one is drawn then.",
+        )
+    return key
 
 
 def whole_number(request: Request, name: str) -> int:

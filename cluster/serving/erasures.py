@@ -7,14 +7,15 @@ from dataclasses import replace
 from typing import Protocol
 
 from cluster.ensemble.replica_state import Standing
-from cluster.results.federation import ErasureAnswer
+from cluster.results.federation import ErasureAnswer, ReadmissionAnswer
 from cluster.tokens import TokenRecord
-from cluster.writer.drafting import new_request_id
+from cluster.writer.drafting import new_request_id, readmission_of, roll_of
 from cluster.writer.writer import WriterSetup, draft, drafted_for_all
 from coordinator.decisions.times import latest_time
+from coordinator.delays import check_reason
 from coordinator.engine.ended import find_readmission, find_request
 from coordinator.interventions import Intervention
-from coordinator.requests import ErasureRequest
+from coordinator.requests import ErasureRequest, Readmission, check_own_request_id
 from coordinator.status import RequestStatus, describe_request, without_effect
 from shards.tombstones import DigestSet
 from storage.errors import Conflict, Invalid, ObjectMissing, Unavailable
@@ -25,6 +26,10 @@ class Accepting(Protocol):
 
     def accept(self, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
         """Accept a request, durably; the same one again is the same one."""
+        ...
+
+    def readmit(self, readmission: Readmission, names: DigestSet) -> Readmission:
+        """Let subjects who were erased come back, durably; the same readmission again is the same one."""
         ...
 
     def intervene(self, request_id: str, wanted: Intervention) -> ErasureRequest:
@@ -110,6 +115,23 @@ class Erasures:
         """
         self._visible(token, request_id)
         return self._described(self._coordinator().intervene(request_id, wanted))
+
+    def readmit(self, subjects: Iterable[str | int], reason: str, request_id: str | None = None) -> ReadmissionAnswer:
+        """Let erased subjects come back, and return the readmission. The caller has checked that the token may.
+
+        Raises ``Invalid`` when nobody is named, none of them was erased or the reason cannot be shown, ``Conflict``
+        when the id was used for others, ``Unavailable`` as ``submit`` does.
+        """
+        self._standing.trained()
+        check_reason(reason)
+        if request_id is not None:
+            check_own_request_id(request_id)
+        state, key = self._standing.reading.trained()
+        own_id = new_request_id(self._setup.new_name) if request_id is None else request_id
+        roll = roll_of(self._setup.specification, key, state.naming, subjects, (), request_id=own_id)
+        kept_out = self._standing.reading.kept_out(roll, own_id)
+        wanted = readmission_of(roll.names, own_id, reason, self._setup.clock.now())
+        return ReadmissionAnswer.of(self._coordinator().readmit(wanted, roll.names), subjects, **kept_out)
 
     def _accepted(self, token: TokenRecord, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
         """Have the request accepted; check its id again, which another caller may have used a moment before."""

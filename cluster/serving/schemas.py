@@ -160,6 +160,12 @@ class Reason(_Shape):
     reason: str = Field(min_length=1, max_length=500, description="Printable characters, not only spaces.")
 
 
+class Returning(Reason):
+    """Erased people who come back."""
+
+    subjects: list[Name] = Field(min_length=1)
+
+
 class MoreTime(Reason):
     """By how much an erasure request's due date moves, and why."""
 
@@ -328,7 +334,7 @@ BYTES: Final = {
     "description": "The checkpoint's bytes; their SHA-256 is the digest asked for.",
     "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
 }
-SHAPES: Final = (Points, Columns, Erasure, SiteErasure, Subjects, Reason, MoreTime, Nothing)
+SHAPES: Final = (Points, Columns, Erasure, SiteErasure, Subjects, Returning, Reason, MoreTime, Nothing)
 """Bodies of requests. FastAPI does not find them by itself, because it does not read these bodies."""
 
 RequestShape = RequestStatus

@@ -152,11 +152,16 @@ def readmission_of(names: DigestSet, request_id: str, reason: str, at: datetime)
     """Return the new readmission."""
     return Readmission(
         request_id=request_id,
-        body=sha256(b"sisa/readmission/" + names.digest().encode()),
+        body=_readmission_body(names),
         subjects=len(names.subjects) // DIGEST_BYTES,
         reason=reason,
         at=at.isoformat(timespec="milliseconds"),
     )
+
+
+def bodies_naming(names: DigestSet) -> tuple[Sha256, ...]:
+    """Return the bodies of an erasure request, with and without similar names, and a readmission of these alone."""
+    return (*(_body(names, include_similar=similar) for similar in (False, True)), _readmission_body(names))
 
 
 def refuse_own_name(request_id: str, names: Sequence[str], form: SubjectForm) -> None:
@@ -184,6 +189,10 @@ def texts(what: str, given: Iterable[str | int]) -> Iterator[str]:
 def _body(names: DigestSet, *, include_similar: bool) -> Sha256:
     """Return the digest that decides whether two requests with one id are the same; without the option, as in 0.1."""
     return sha256(b"sisa/similar/" + names.digest().encode()) if include_similar else names.digest()
+
+
+def _readmission_body(names: DigestSet) -> Sha256:
+    return sha256(b"sisa/readmission/" + names.digest().encode())
 
 
 def _without_form(kind: str, names: Sequence[str], before: int, form: SubjectForm) -> FormlessName:

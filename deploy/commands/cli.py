@@ -21,7 +21,7 @@ from deploy.commands.keys import keys
 from deploy.commands.launch import adopt, launch, stop
 from deploy.commands.own_words import own_words
 from deploy.commands.rectify import rectify
-from deploy.commands.report import report
+from deploy.commands.report import report, trace
 from deploy.commands.request import requests
 from deploy.commands.serve import require_serve, serve, tokens
 from deploy.commands.shared import (
@@ -325,6 +325,7 @@ def readmit(
         str | None, typer.Option("--request-id", metavar="ID", help="The same id is the same readmission.")
     ] = None,
     config: Config = DEFAULT_CONFIG,
+    url: Url = None,
     as_json: AsJson = False,
 ) -> None:
     """Let erased people come back: their new data points are taken from now on.
@@ -337,7 +338,12 @@ def readmit(
 
         return readmission_outcome(federation.readmit(subjects=subject, reason=reason, request_id=request_id))
 
-    with_federation(action, config, as_json)
+    def afar(client: Client) -> Outcome:
+        from deploy.views.erasure import readmission_outcome
+
+        return readmission_outcome(client.readmit(subject, reason, request_id))
+
+    with_either(action, afar, config, url, as_json)
 
 
 @app.command()
@@ -456,6 +462,7 @@ def receipt(
 
 
 app.command()(report)
+app.command()(trace)
 app.command()(doctor)
 app.command()(plan)
 app.command("log")(log)

@@ -63,3 +63,28 @@ def _given(salutation: str, salt: str) -> tuple[PersonalPart, datetime]:
     from cluster.runtime.system import SystemClock
 
     return PersonalPart(salutation=salutation, salt=salt), SystemClock().now()
+
+
+def trace(
+    subject: Annotated[list[str], typer.Option("--subject", metavar="NAME", help="A subject; may be repeated.")],
+    config: Config = DEFAULT_CONFIG,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show where a person's data are: slices, checkpoints, requests, and the generations that may have known them.
+
+    Of an erased person it shows what the store still has by right. Nothing is written down, neither the names nor that
+    somebody looked. With --url the token's role is officer, and each call counts as a look-up.
+    """
+
+    def action(federation: Federation) -> Outcome:
+        from deploy.views.people.traces import trace_outcome
+
+        return trace_outcome(federation.trace(subject), subject)
+
+    def afar(client: Client) -> Outcome:
+        from deploy.views.people.traces import trace_outcome
+
+        return trace_outcome(client.trace(subject), subject)
+
+    with_either(action, afar, config, url, as_json)

@@ -37,6 +37,8 @@ BODIES: dict[Route, Any] = {
     ("POST", "/v1/predictions"): points(),
     ("POST", "/v1/erasures"): {"subjects": [MARKED]},
     ("POST", "/v1/subjects:lookup"): {"subjects": [MARKED]},
+    ("POST", "/v1/subjects:trace"): {"subjects": [MARKED]},
+    ("POST", "/v1/subjects:readmit"): {"subjects": [MARKED], "reason": "a new contract"},
     **CHANGES,
 }
 REFUSED = {
