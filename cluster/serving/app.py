@@ -287,7 +287,7 @@ class _Endpoints(Endpoints):
     async def trace(self, request: Request) -> Response:
         """Return for each subject named its slices, the checkpoints and generations that may know it, and its requests.
 
-        Of an erased subject the answer has what is on record without it: see docs/serving.md. The answer repeats no
+        Of an erased subject the answer has what is on record without it. The answer repeats no
         name, and the call is limited, counted and logged as a look-up. Roles: officer.
         """
         token = await self.admit(request, "officer")

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
-from cluster.results.federation import ErasureAnswer, SubjectFound, SubjectsFound
+from cluster.results.federation import ErasureAnswer, ReadmissionAnswer, SubjectFound, SubjectsFound
 from cluster.results.sites import SitesStatus, SiteStatus
+from cluster.results.traces import SubjectTrace, SubjectTraces, TracedCheckpoint, TracedGeneration, TracedSlice
 from coordinator.effects import HoldoutMeasure
 from coordinator.requests import Cost, Similar
 from coordinator.sites import SiteStanding, TookPart
@@ -76,6 +77,16 @@ def examples_of(data: DataSettings, *, sites: bool) -> dict[str, dict[str, Any]]
         "POST /v1/subjects:lookup": {
             "request": {"people": {"subjects": ["maria.lopez@example.org", "nobody@example.org"]}},
             "answer": {_JSON: asdict(_FOUND)},
+        },
+        "POST /v1/subjects:trace": {
+            "request": {"people": {"subjects": ["maria.lopez@example.org"]}},
+            "answer": {_JSON: asdict(_TRACES)},
+        },
+        "POST /v1/subjects:readmit": {
+            "request": {
+                "people": {"subjects": ["maria.lopez@example.org"], "reason": "customer again since 2026-05-02"}
+            },
+            "answer": {_JSON: asdict(_READMITTED)},
         },
         "GET /v1/status": {"answer": {_JSON: asdict(_sites_status() if sites else _status())}},
         "GET /v1/standing": {"answer": {_JSON: asdict(_STANDING)}},
@@ -260,6 +271,23 @@ _FOUND: Final = SubjectsFound(
         SubjectFound(points=23, similar=Similar(points=4, subjects=1), erased=False),
         SubjectFound(points=0, similar=Similar(), erased=False),
     )
+)
+_TRACES: Final = SubjectTraces(
+    subjects=(
+        SubjectTrace(
+            points=23,
+            slices=(TracedSlice(shard=0, slice=1, points=23),),
+            checkpoints=(TracedCheckpoint(shard=0, slice=2, sha256=_DIGEST, digest=_DIGEST, serving=True),),
+            generations=(TracedGeneration(number=12, since=_RECEIVED, until="", shards=(0,)),),
+        ),
+    )
+)
+_READMITTED: Final = ReadmissionAnswer(
+    request_id="re-51f0c2ab77d9",
+    body=_DIGEST,
+    subjects=1,
+    reason="customer again since 2026-05-02",
+    at="2026-05-02T08:00:00.000+00:00",
 )
 _MEASURE: Final = HoldoutMeasure(
     generation=12, points=359, metrics={"accuracy": 0.9443}, per_class={"0": 0.963, "1": 0.8571}, at=_RECEIVED
