@@ -93,6 +93,12 @@ class Gate:
         self._count(record, self._per_minute, "asks")
         return record
 
+    def check_still(self, record: TokenRecord) -> None:
+        """Raise ``Refused`` with 401 once a token that was admitted before is over; counts nothing."""
+        if self._is_older_than(self._refresh_seconds * _STALE_REFRESHES):
+            self._read()
+        self._check(next((each for each in self._records if each.token_id == record.token_id), record))
+
     def count_lookup(self, record: TokenRecord) -> None:
         """Count one look-up of the token. Raises ``Refused`` with 429 if it has none left."""
         self._count(record, self._lookups_per_minute, "looks people up")
@@ -106,10 +112,13 @@ class Gate:
             record = known_token(self._records, text)
         if record is None:
             raise _unauthorized("the token is not known", "Ask the operator for one: 'sisa token create'.")
+        self._check(record)
+        return record
+
+    def _check(self, record: TokenRecord) -> None:
         if record.is_over(self._clock.now()):
             state = "was revoked" if record.revoked_at else "has expired"
             raise _unauthorized(f"the token {state}", "Ask the operator for a new one: 'sisa token create'.")
-        return record
 
     def _may_hurry(self) -> bool:
         with self._lock:

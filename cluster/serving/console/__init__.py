@@ -11,4 +11,7 @@ the answers to them, never in an address, a title, a log, a cookie or a cache; n
     entrance          signing in and out, and the files that pages load
     wording           how moments, numbers and sizes are shown
     request_pages     Requests
+    federation_page   Federation
+    grid              its grid of shards and slices
+    streams           live pages
 """

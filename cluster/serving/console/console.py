@@ -9,12 +9,16 @@ from fastapi import FastAPI
 from starlette.responses import HTMLResponse
 
 from cluster.serving.console.entrance import Entrance, StaticFiles
+from cluster.serving.console.federation_page import FederationPage
 from cluster.serving.console.pages import PREFIX, Entry, OpenPage, Page, Pages
 from cluster.serving.console.request_pages import RequestPages
 from cluster.serving.endpoints import Endpoints
 from cluster.serving.service import Service
 
-_MENU: Final = (Entry(path="/requests", label="Requests", roles=("officer", "audit")),)
+_MENU: Final = (
+    Entry(path="/requests", label="Requests", roles=("officer", "audit")),
+    Entry(path="/federation", label="Federation", roles=("officer", "audit")),
+)
 
 
 def add_console(app: FastAPI, endpoints: Endpoints, service: Service) -> tuple[Page | OpenPage, ...]:
@@ -22,7 +26,12 @@ def add_console(app: FastAPI, endpoints: Endpoints, service: Service) -> tuple[P
     files = StaticFiles()
     pages = Pages(endpoints, service, service.specification.name, _MENU, files.version)
     entrance = Entrance(pages, files)
-    routes = (*entrance.routes, *RequestPages(pages, service).routes, entrance.elsewhere)
+    routes = (
+        *entrance.routes,
+        *RequestPages(pages, service).routes,
+        *FederationPage(pages, service).routes,
+        entrance.elsewhere,
+    )
     return _added(app, endpoints, pages, routes)
 
 

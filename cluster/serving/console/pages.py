@@ -23,6 +23,7 @@ from cluster.serving.console.sign_in import (
     check_origin,
     check_secret,
     is_secure,
+    signed_out,
 )
 from cluster.serving.endpoints import Behind, Endpoints
 from cluster.serving.http_errors import HttpProblem, Refused, internal, problem_of, unreadable
@@ -100,6 +101,7 @@ class Pages:
         )
         """Separate from other requests: their callers are not known yet."""
         self._clock = behind.clock
+        self._gate = behind.gate
         self._name = name
         self._menu = menu
         self._version = version
@@ -134,6 +136,12 @@ class Pages:
         record = await self.endpoints.admit_by(request, {"authorization": f"Bearer {opened.token}"}, *roles)
         return SignedIn(token=record, csrf=opened.csrf, ends_at=opened.ends_at)
 
+    async def check_still(self, signed_in: SignedIn) -> None:
+        """Raise ``Refused`` with 401 once the sign-in or its token is over; not counted among the token's requests."""
+        if signed_in.ends_at <= self._clock.now():
+            raise signed_out("your sign-in is over")
+        await self.endpoints.at_gate(lambda: self._gate.check_still(signed_in.token))
+
     async def form(self, request: Request, signed_in: SignedIn) -> Mapping[str, str]:
         """Return the fields of a form that a page of this sign-in has sent; its secret is not among them.
 
@@ -154,14 +162,10 @@ class Pages:
         self, request: Request, signed_in: SignedIn | None, template: str, status: int = 200, **facts: Any
     ) -> Response:
         """Return the page that ``template`` makes of ``facts``."""
-        text = self.text_of(request, signed_in, template, **facts)
-        return HTMLResponse(text, status_code=status, headers=HEADERS)
-
-    def text_of(self, request: Request, signed_in: SignedIn | None, template: str, **facts: Any) -> str:
-        """Return what ``template`` makes of ``facts``, for a part of a page."""
         role = signed_in.token.role if signed_in else None
         base = self.address(request)
-        return self._templates.get_template(template).render(
+        text = self.part(
+            template,
             base=base,
             static=f"{base}/static/{self._version}",
             federation=self._name,
@@ -171,6 +175,11 @@ class Pages:
             now=self._clock.now().isoformat(),
             **facts,
         )
+        return HTMLResponse(text, status_code=status, headers=HEADERS)
+
+    def part(self, template: str, **facts: Any) -> str:
+        """Return what ``template`` makes of ``facts``, for a part of a page that is the same for all who see it."""
+        return self._templates.get_template(template).render(**facts)
 
     def to(self, request: Request, path: str) -> Response:
         """Return the answer that sends a browser to a page, after a form."""
