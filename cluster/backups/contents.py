@@ -1,7 +1,8 @@
 """Which objects of a federation's store a backup holds, and in which of its places.
 
 keys apart    the keyrings, the private keys that sign, the partition key: with them the rest can be read
-left out      where a coordinator is, the API's tokens (revoked ones would be valid again), sign-ins
+left out      where a coordinator is, the API's tokens (revoked ones would be valid again), sign-ins,
+              the last verification (of this store, not of the copy)
 the rest      encrypted objects, state, receipts, log: useless without the keys
 """
 
@@ -15,6 +16,7 @@ from cluster.coordinator_actor.ownership import PROOF_KEY
 from cluster.coordinator_actor.record import RECORD_KEY, RELEASES_KEY
 from cluster.tokens import SIGN_IN_KEY, TOKENS_KEY
 from cluster.writer.identity import KEY_OBJECT
+from cluster.writer.last_verification import VERIFICATION_KEY
 from coordinator.receipts.rollback import RESTORING_KEY
 from storage.encryption.keyring_location import IDENTITY, KEYRINGS
 from storage.errors import Conflict, Invalid
@@ -23,7 +25,9 @@ from storage.stores.local import LocalStore
 from storage.stores.probe import PROBE_PREFIX
 from storage.transparency.keys import SIGNING
 
-LEFT_OUT: Final = frozenset({RECORD_KEY, RELEASES_KEY, PROOF_KEY, SIGN_IN_KEY, TOKENS_KEY, RESTORING_KEY})
+LEFT_OUT: Final = frozenset(
+    {RECORD_KEY, RELEASES_KEY, PROOF_KEY, SIGN_IN_KEY, TOKENS_KEY, RESTORING_KEY, VERIFICATION_KEY}
+)
 
 
 def is_secret(key: ObjectKey) -> bool:

@@ -75,7 +75,7 @@ def build_app(service: Service, lines: LogLines, *, names_requests: bool = True)
         " needs a token: press Authorize and enter it.",
         names_requests=names_requests,
     )
-    add_console(app, endpoints, service)
+    add_console(app, endpoints, service, endpoints.predicted)
     return app
 
 
@@ -171,9 +171,10 @@ class _Endpoints(Endpoints):
         media_type = media_type_of(request.headers)
         answer_type = answer_type_of(request.headers, media_type)
         async with self.predictions.body(request, token.token_id) as payload:
-            return await self._predicted(request, payload, media_type, answer_type)
+            return await self.predicted(request, payload, media_type, answer_type)
 
-    async def _predicted(self, request: Request, payload: bytes, media_type: str, answer_type: str) -> Response:
+    async def predicted(self, request: Request, payload: bytes, media_type: str, answer_type: str) -> Response:
+        """Return the answer to a body of this type, whose caller was admitted."""
         state = self._service.standing.state
         if state is None or state.data is None:
             state = await self.call(self._service.standing.trained)
@@ -319,12 +320,15 @@ class _Endpoints(Endpoints):
 
         For the role predict, the answer leaves out erasure requests and the store's place, and for each constituent
         'points', 'digest', 'slice_digests' and 'budget_used' are null. For the role federate it leaves out 'measure',
-        and for every role the measures before and after a request. Roles: predict, audit, officer, federate.
+        and for every role but officer the measures before and after a request.
+        Roles: predict, audit, officer, federate.
         """
         token = await self.admit(request, "predict", "audit", "officer", "federate")
         status = await self.call(self._service.standing.reading.status)
-        seen_by = {"predict": for_the_public, "federate": for_the_federation}.get(token.role, without_effects)
-        return json_answer(asdict(seen_by(status)))
+        if token.role != "officer":
+            seen_by = {"predict": for_the_public, "federate": for_the_federation}.get(token.role, without_effects)
+            status = seen_by(status)
+        return json_answer(asdict(status))
 
     async def standing(self, request: Request) -> Response:
         """Return how this site stands, for the federation that it is a site of. Roles: federate."""

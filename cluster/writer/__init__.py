@@ -5,6 +5,7 @@ identity       which federation a store holds; its partition key
 drafting       turns names into keyed digests and a request
 corrections    drafts correction requests: rows of a file as encrypted drafts
 place          the federation's id, and where its store was when last written
+last_verification  what the last verification found
 notices        requests that the witness keeps, to be repeated after a restore
 keys_owner     which store owns keys that are kept in another place
 stores         the stores that a specification names

@@ -28,8 +28,9 @@ from cluster.writer.identity import (
     trained,
 )
 from cluster.writer.keys_owner import check_owner, own_keys
+from cluster.writer.last_verification import LastVerification, keep_verification
 from cluster.writer.notices import WitnessNotices
-from cluster.writer.place import settle_identity
+from cluster.writer.place import foreign_place, settle_identity
 from cluster.writer.stores import open_objects, open_witness
 from cluster.writer.training_data import IN_MEMORY, is_news, open_holdout, open_train
 from coordinator.decisions.events import Event
@@ -62,7 +63,7 @@ from shards.slices.ingest import feature_width, taken_from
 from shards.specification import ShardId
 from shards.tombstones import DigestSet
 from storage.encryption.store import SealedStore
-from storage.errors import Conflict, Corrupt, Invalid, Unavailable
+from storage.errors import Conflict, Corrupt, Invalid, SisaError, Unavailable
 from storage.location import is_on_s3
 from storage.objects import NewName, new_name
 from storage.stores.probe import probe_store
@@ -462,7 +463,27 @@ class Writer:
         self._engine.refuse_superseded()  # else another writer's changes could look like differences
         if wrong := [proof.refutation for proof in proofs if proof.refutation is not None]:
             self._engine.refute(wrong)
-        return Verification(shards=proofs, residue=residue, receipts=receipts, guarantee=str(state.promise))
+        found = Verification(shards=proofs, residue=residue, receipts=receipts, guarantee=str(state.promise))
+        self._keep(found, state, everything=everything)
+        return found
+
+    def _keep(self, found: Verification, state: FederationState, *, everything: bool) -> None:
+        """Record a verification for people to see, if anything may be written here: a copy is only read."""
+        setup = self._setup
+        try:
+            if foreign_place(setup.store) is None:
+                keep_verification(
+                    setup.store,
+                    LastVerification.of(
+                        found,
+                        at=setup.clock.now().isoformat(timespec="seconds"),
+                        generation=state.generation,
+                        shards=len(state.shards),
+                        everything=everything,
+                    ),
+                )
+        except SisaError as error:
+            setup.listener(Remark(text=f"the result could not be recorded for the console: {error.fact}"))
 
     def _sources(self, given: Source | None) -> tuple[Source | None, Source | None]:
         """Return the source, ``given`` or named, and that of the hold-out points, if it is another one.

@@ -88,8 +88,8 @@ def test_an_erasure_from_request_to_receipt(world: World, tmp_path: Path) -> Non
     assert world.resident.verify(None).holds
 
 
-def test_no_answer_says_how_erased_people_were_recognised(home: UserFolder) -> None:
-    """Measures before and after a request are in no answer; a generation's measure is not for callers from outside."""
+def test_only_officers_see_how_erased_people_were_recognised(home: UserFolder) -> None:
+    """Measures before and after a request are for officers alone; a generation's is not for callers from outside."""
     home.specify(data__holdout=0.4, erasure__batch_window_seconds=0.0, erasure__alarm_margin=1e-9)
     resident = coordinator_of(read_specification(home.config))
     world = open_world(home, resident)
@@ -102,7 +102,8 @@ def test_no_answer_says_how_erased_people_were_recognised(home: UserFolder) -> N
         assert [each.effect is not None for each in state.requests] == [True]
         for role in ("audit", "officer", "federate"):
             status = world.get("/v1/status", role).json()
-            assert [(each["effect"], each["alarms"]) for each in status["requests"]] == [(None, [])]
+            seen = [(each["effect"] is not None, bool(each["alarms"])) for each in status["requests"]]
+            assert seen == ([(True, True)] if role == "officer" else [(False, False)])
             assert (status["measure"] is None) == (role == "federate")
         assert world.get("/v1/status", "predict").json()["measure"] is None
         assert world.get("/v1/erasures/er-1").json()["effect"] is None

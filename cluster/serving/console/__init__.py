@@ -12,6 +12,8 @@ the answers to them, never in an address, a title, a log, a cookie or a cache; n
     wording           how moments, numbers and sizes are shown
     request_pages     Requests
     federation_page   Federation
-    grid              its grid of shards and slices
+    trial_page        Try it
+    evidence_page     Evidence
+    grid              the grid of shards and slices
     streams           live pages
 """

@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final
 
 from fastapi import FastAPI
 from starlette.responses import HTMLResponse
 
 from cluster.serving.console.entrance import Entrance, StaticFiles
+from cluster.serving.console.evidence_page import EvidencePage, own_checks
 from cluster.serving.console.federation_page import FederationPage
 from cluster.serving.console.pages import PREFIX, Entry, OpenPage, Page, Pages
 from cluster.serving.console.request_pages import RequestPages
+from cluster.serving.console.trial_page import Predicts, TrialPage
 from cluster.serving.endpoints import Endpoints
 from cluster.serving.service import Service
+from shards.specification import DataSettings
 
 _MENU: Final = (
     Entry(path="/requests", label="Requests", roles=("officer", "audit")),
     Entry(path="/federation", label="Federation", roles=("officer", "audit")),
+    Entry(path="/try", label="Try it", roles=("predict", "officer")),
+    Entry(path="/evidence", label="Evidence", roles=("officer", "audit")),
 )
 
 
-def add_console(app: FastAPI, endpoints: Endpoints, service: Service) -> tuple[Page | OpenPage, ...]:
-    """Put a federation's console into ``app``, and return its routes."""
+def add_console(
+    app: FastAPI, endpoints: Endpoints, service: Service, predicts: Predicts
+) -> tuple[Page | OpenPage, ...]:
+    """Put a federation's console into ``app``, and return its routes; ``predicts`` answers bodies of predictions."""
     files = StaticFiles()
     pages = Pages(endpoints, service, service.specification.name, _MENU, files.version)
     entrance = Entrance(pages, files)
@@ -30,9 +38,17 @@ def add_console(app: FastAPI, endpoints: Endpoints, service: Service) -> tuple[P
         *entrance.routes,
         *RequestPages(pages, service).routes,
         *FederationPage(pages, service).routes,
+        *TrialPage(pages, lambda: _declared(service), predicts).routes,
+        *EvidencePage(pages, service, lambda: own_checks(service)).routes,
         entrance.elsewhere,
     )
     return _added(app, endpoints, pages, routes)
+
+
+def _declared(service: Service) -> DataSettings:
+    data = service.standing.trained().data
+    assert data is not None
+    return replace(service.specification.data, features=data.layout.features)
 
 
 def _added(
