@@ -98,7 +98,7 @@ class Erasures:
         For a refused request it is the statement that nothing was found. Tokens that see every request also see the
         receipts of readmissions. Raises ``ObjectMissing`` when there is not yet a receipt that the token may see.
         """
-        state = None if self._is_readmission(token, request_id) else self.find(token, request_id).state
+        state = None if self.readmission(token, request_id) else self.find(token, request_id).state
         try:
             return self._setup.registrar.find(request_id).to_bytes()
         except ObjectMissing as error:
@@ -143,10 +143,11 @@ class Erasures:
         _refuse_anothers(token, accepted)
         return accepted
 
-    def _is_readmission(self, token: TokenRecord, request_id: str) -> bool:
+    def readmission(self, token: TokenRecord, request_id: str) -> Readmission | None:
+        """Return the readmission of this id; None unless it exists and the token may see it."""
         if token.sees_only_its_own:
-            return False
-        return find_readmission(self._setup.store, self._standing.current, request_id) is not None
+            return None
+        return find_readmission(self._setup.store, self._standing.current, request_id)
 
     def _visible(self, token: TokenRecord, request_id: str) -> ErasureRequest:
         request = self._known(request_id)

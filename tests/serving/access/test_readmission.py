@@ -46,7 +46,7 @@ def test_somebody_comes_back(erased: World) -> None:
 
 
 def test_the_same_readmission_again(erased: World) -> None:
-    """The same key and names are the same readmission; with other names, or an erasure's key, it is a conflict."""
+    """The same key with the same names is the same readmission; with others, or an erasure's, it is a conflict."""
     body = {"subjects": [MARKED], "reason": WHY}
     first = readmit(erased, body, Idempotency_Key="re-1").json()
     again = readmit(erased, {**body, "reason": "another one"}, Idempotency_Key="re-1").json()

@@ -59,12 +59,12 @@ def test_somebody_who_was_erased(world: World) -> None:
 
 def test_generations_that_never_knew_somebody_are_left_out(world: World) -> None:
     """A generation that served the shard only up to the slice before is not among those that may have known them."""
-    place = {
-        name: trace(world, name)["subjects"][0]["slices"][0] for name in (f"secret-person-{n:03d}" for n in range(29))
-    }
+    names = [f"secret-person-{number:03d}" for number in range(29)]
+    everybody = trace(world, *names)["subjects"]
+    place = {name: each["slices"][0] for name, each in zip(names, everybody, strict=True)}
     late = next(name for name, where in place.items() if where["slice"] == 2)
     shard = place[late]["shard"]
-    other = next(name for name, where in place.items() if name != late and where == {**place[late]})
+    other = next(name for name, where in place.items() if name != late and where == place[late])
     world.erase(other, key="er-1")
     world.until_idle()
     assert [each.serving[shard] for each in world.resident.state().history] == [2, 1, 2]

@@ -3,7 +3,7 @@
 
 // A form is sent once: a second click while the first answer is on its way would send it again.
 document.addEventListener("submit", (event) => {
-  if (event.defaultPrevented) return;
+  if (event.defaultPrevented || event.target.target) return; // what opens elsewhere leaves this page as it is
   for (const button of event.target.querySelectorAll("button:not([type=button])")) {
     setTimeout(() => { button.disabled = true; });
   }
