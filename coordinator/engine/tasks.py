@@ -13,6 +13,8 @@ from shards.specification import ShardId
 from storage.digests import Sha256
 from storage.errors import Conflict, Fenced
 from storage.objects import ObjectStore
+from storage.registers.journal import Journal
+from storage.registers.numbered import Numbers
 
 _CAUSES: Final = "the kind of processor and on environment variables such as MKL_CBWR and ONEDNN_MAX_CPU_ISA"
 """Causes of different probes within one profile."""
@@ -44,6 +46,7 @@ class Revisions:
     def __init__(self, store: ObjectStore) -> None:
         """Prepare; nothing is read yet."""
         self._store = store
+        self._journal, self._entries = Journal(store), Numbers(store, "journal")
         self._known: Current | None = None
 
     def __call__(self, task: TrainTask) -> TrainTask:
@@ -54,7 +57,9 @@ class Revisions:
         """
         if task.token is None:
             return task  # a verification: it concerns the state that it started with
-        self._known = reading = read_ledger(self._store, self._known)
+        if self._known is None or self._has_moved(self._known):
+            self._known = read_ledger(self._store, self._known)
+        reading = self._known
         if reading.token > task.token:
             raise Fenced(
                 "another writer has taken over the federation",
@@ -71,6 +76,11 @@ class Revisions:
             return task
         done = len(reading.state.shards[task.shard].chain)
         return train_task(reading.state, task.shard, done=done, token=task.token)
+
+    def _has_moved(self, known: Current) -> bool:
+        """Return whether anything was committed after ``known``; see ``Follower``, which looks in the same way."""
+        following = known.position.number + 1
+        return self._entries.payload(following) is not None or self._journal.floor() > following
 
 
 class OtherConditions(Conflict):

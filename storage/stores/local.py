@@ -104,7 +104,8 @@ class LocalStore:
         path = self._path(key)
         with translated(key):
             try:
-                payload = path.read_bytes()
+                with path.open("rb", buffering=0) as file:
+                    payload = file.readall()
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 raise _missing(key) from None
         return StoredObject(payload=payload, tag=_tag(payload))
@@ -244,7 +245,7 @@ class LocalStore:
         return Path(self.root)
 
     def _path(self, key: ObjectKey) -> Path:
-        return self._folder / object_key(key)
+        return Path(f"{self.root}/{object_key(key)}")
 
     def _create(self, key: ObjectKey, path: Path, payload: bytes) -> None:
         temporary = write_temporary(path, payload)
