@@ -46,7 +46,7 @@ from coordinator.engine.corrections import (
     with_corrected,
 )
 from coordinator.engine.ended import all_requests, find_known, keep_ended, used_before
-from coordinator.engine.evidence import evidence_of, scan_store
+from coordinator.engine.evidence import EvidenceOfBatch, scan_store
 from coordinator.engine.history import keep_old
 from coordinator.engine.intake import (
     by_slice,
@@ -577,15 +577,13 @@ class Engine:
         every = partial(all_requests, store, self.state)
         owed = [statement_owed(self.state, request_id, described, every) for request_id in request_ids]
         scan = (
-            scan_store(self._tools.store, self.state, self._drafts)
+            scan_store(store, self.state, self._drafts)
             if None in owed
             else ScanEvidence(objects=0, bytes=0, findings=0)
         )
+        evidence = EvidenceOfBatch(store, self._ledger.state, self._ledger.manifest, scan, described)
         evidences = [
-            evidence_of(self._tools.store, self._ledger, request_id, scan, described)
-            if statement is None
-            else statement
-            for request_id, statement in zip(request_ids, owed, strict=True)
+            statement or evidence.of(request_id) for request_id, statement in zip(request_ids, owed, strict=True)
         ]
         bundles = self._tools.registrar.issue_all(evidences)
         self.record(

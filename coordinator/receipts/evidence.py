@@ -8,7 +8,7 @@ because they also cover keyed digests (E8).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Protocol
 
@@ -247,12 +247,13 @@ def collect_evidence(
     manifests: Mapping[str, int],
     scan: ScanEvidence,
     store: StoreEvidence,
+    kept: Collection[ObjectKey] | None = None,
     further_purged: Sequence[ObjectEvidence] = (),
     keyrings: Sequence[KeyringEvidence] = (),
-    further_exceptions: Sequence[str] = (),
 ) -> ErasureEvidence:
     """Return what the request did, from the states before its quarantine and after its purge.
 
+    ``kept`` are the objects that ``after`` refers to, for a caller that knows them already.
     ``further_purged`` are objects that neither state refers to, such as those of abandoned attempts.
     Raises ``Invalid`` when ``after`` does not have the request, or has it in a state before *purged*.
     """
@@ -261,7 +262,9 @@ def collect_evidence(
         raise Invalid(
             "the federation has no such request", "See 'sisa status' for the requests that it has.", request=request_id
         )
-    purged = {each.key: each for each in (*_gone(before, after), *further_purged)}
+    kept = after.referenced() if kept is None else kept
+    gone = (each for each in _objects(before, request) if each.key not in kept)
+    purged = {each.key: each for each in (*gone, *further_purged)}
     return ErasureEvidence(
         federation=after.name,
         is_rectification=request.correction is not None,
@@ -287,7 +290,7 @@ def collect_evidence(
         manifests=dict(manifests),
         scan=scan,
         store=store,
-        exceptions=(*STANDING_EXCEPTIONS, *store.exceptions, *further_exceptions),
+        exceptions=(*STANDING_EXCEPTIONS, *store.exceptions),
     )
 
 
@@ -406,26 +409,24 @@ def _superseded(was: ShardState, now: ShardState) -> Iterator[SupersededCheckpoi
             yield SupersededCheckpoint(slice=each.slice, sha256=each.sha256, digest=each.digest)
 
 
-def _gone(before: FederationState, after: FederationState) -> Iterator[ObjectEvidence]:
-    """Yield the objects that the earlier state named and the later one does not."""
-    kept = after.referenced()
-    for each in _objects(before):
-        if each.key not in kept:
-            yield each
+def _objects(state: FederationState, request: ErasureRequest) -> Iterator[ObjectEvidence]:
+    """Yield the objects in which the request's data points or names may be: those of its shards, and its own.
 
-
-def _objects(state: FederationState) -> Iterator[ObjectEvidence]:
-    for shard in state.shards:
+    Not those of the other requests of its batch: each has a receipt, and with all in each of them the receipts of a
+    large batch would be as many times as large.
+    """
+    for shard in (state.shards[number] for number in request.found.shards):
         # A base is on the purge list since an earlier request, and has seen these data points, too.
         old, slices = ((), ()) if shard.base is None else ((shard.base.checkpoint,), shard.base.slices)
         yield from _slice_objects((*shard.slices, *slices))
         yield from map(_checkpoint_object, (*shard.chain, *old))
-    yield from _slice_objects(state.holdout)
-    for request in state.requests:
-        if isinstance(request.names, ObjectRef):  # other names are in the state itself, not in an object
-            yield ObjectEvidence(key=request.names.key, sha256=request.names.sha256, what="names")
-        for part in (part for rows in request.drafts for part in rows.record.parts):
-            yield ObjectEvidence(key=part.key, sha256=part.sha256, what="draft")
+    if request.found.held_out:
+        yield from _slice_objects(state.holdout)
+    own = state.request(request.request_id)
+    if own is not None and isinstance(own.names, ObjectRef):  # other names are in the state itself, not in an object
+        yield ObjectEvidence(key=own.names.key, sha256=own.names.sha256, what="names")
+    for part in (part for rows in (own.drafts if own else ()) for part in rows.record.parts):
+        yield ObjectEvidence(key=part.key, sha256=part.sha256, what="draft")
     for ref in state.tombstone_objects():
         yield ObjectEvidence(key=ref.key, sha256=ref.sha256, what="tombstones")
 

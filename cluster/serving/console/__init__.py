@@ -10,7 +10,6 @@ the answers to them, never in an address, a title, a log, a cookie or a cache; n
     sign_in           the cookie that keeps somebody signed in
     entrance          signing in and out, and the files that pages load
     wording           how moments, numbers and sizes are shown
-    request_pages     Requests
     federation_page   Federation
     trial_page        Try it
     evidence_page     Evidence

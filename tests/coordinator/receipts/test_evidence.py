@@ -19,7 +19,8 @@ from coordinator.receipts.evidence import (
     collect_evidence,
     statement,
 )
-from coordinator.requests import RequestState
+from coordinator.requests import ObjectRef, RequestState
+from coordinator.state import ShardState
 from shards.routing import PartitionKey, SliceId, point_digest, subject_digest
 from shards.specification import ShardId, SliceIndex
 from shards.tombstones import DigestSet
@@ -83,16 +84,34 @@ def test_only_the_requests_shards_are_reported() -> None:
 
 
 def test_every_object_that_is_gone_is_named() -> None:
-    """What the state before referred to and the state after does not is listed with its digest, and nothing else is."""
+    """What only the state before referred to is listed with its digest, by the request whose shard or names it held."""
     before, after = two_erasures()
     extra = ObjectEvidence(key=object_key("shards/left-over"), sha256=sha256(b"x"), what="slice")
-    found = collect_evidence(
-        "first", before, after, manifests=MANIFESTS, scan=SCAN, store=STORE, further_purged=[extra, extra]
+    first, second = (
+        collect_evidence(each, before, after, manifests=MANIFESTS, scan=SCAN, store=STORE, further_purged=[extra] * 2)
+        for each in ("first", "second")
     )
-    keys = {each.key for each in found.purged}
-    assert keys == (before.referenced() - after.referenced()) | {extra.key}
-    assert sorted(each.what for each in found.purged) == ["checkpoint"] * 3 + ["names"] * 2 + ["slice"] * 3
-    assert [each.key for each in found.purged] == sorted(keys)
+    keys, others = ({each.key for each in found.purged} for found in (first, second))
+    assert keys | others == (before.referenced() - after.referenced()) | {extra.key}
+    assert keys & others == {extra.key}
+    own = {part.key for record in before.shards[1].slices for part in record.parts}
+    own |= {checkpoint.key for checkpoint in before.shards[1].chain}
+    asked = before.request("first")
+    assert asked is not None
+    assert isinstance(asked.names, ObjectRef)
+    assert keys == (own - after.referenced()) | {asked.names.key, extra.key}
+    assert sorted(each.what for each in first.purged) == ["checkpoint"] * 2 + ["names"] + ["slice"] * 2
+    assert [each.key for each in first.purged] == sorted(keys)
+
+
+def test_what_a_receipt_needs_does_not_grow_with_its_batch() -> None:
+    """The evidence is the same where the state before has nothing but the shards of the request."""
+    before, after = two_erasures()
+    only = tuple(shard if number == 1 else ShardState(slices=()) for number, shard in enumerate(before.shards))
+    reduced = replace(before, shards=only, history=())
+    assert collect_evidence("first", reduced, after, manifests=MANIFESTS, scan=SCAN, store=STORE) == collect_evidence(
+        "first", before, after, manifests=MANIFESTS, scan=SCAN, store=STORE
+    )
 
 
 def test_keyrings_and_exceptions_are_reported() -> None:
@@ -104,9 +123,8 @@ def test_keyrings_and_exceptions_are_reported() -> None:
         after,
         manifests=MANIFESTS,
         scan=SCAN,
-        store=STORE,
+        store=replace(STORE, exceptions=("The bucket is replicated.",)),
         keyrings=[KeyringEvidence(shard=ShardId(1), destroyed=4, current=5)],
-        further_exceptions=["The bucket is replicated."],
     )
     predicate = json.loads(statement(found, AT))["predicate"]
     assert predicate["keyrings"] == [{"shard": 1, "destroyed": 4, "current": 5}]
