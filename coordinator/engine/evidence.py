@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from coordinator.engine.codec import decode_state
@@ -12,7 +13,7 @@ from coordinator.receipts.evidence import ErasureEvidence, ScanEvidence, StoreEv
 from coordinator.requests import ObjectRef
 from coordinator.state import FederationState
 from storage.contents import contents_of
-from storage.objects import ObjectKey, ObjectStore
+from storage.objects import ObjectStore
 
 
 @dataclass(slots=True)
@@ -25,7 +26,7 @@ class EvidenceOfBatch:
     """Number of the manifest written with the purge."""
     scan: ScanEvidence
     described: StoreEvidence
-    _kept: frozenset[ObjectKey] = field(init=False)
+    _kept: Collection[str] = field(init=False)
     _before: tuple[ObjectRef, FederationState] | None = None
     """The state that was read last. Requests whose points were removed together follow one another, and share it."""
 

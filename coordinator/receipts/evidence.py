@@ -247,7 +247,7 @@ def collect_evidence(
     manifests: Mapping[str, int],
     scan: ScanEvidence,
     store: StoreEvidence,
-    kept: Collection[ObjectKey] | None = None,
+    kept: Collection[str] | None = None,
     further_purged: Sequence[ObjectEvidence] = (),
     keyrings: Sequence[KeyringEvidence] = (),
 ) -> ErasureEvidence:
