@@ -26,7 +26,7 @@ from shards.routing import PartitionKey, slice_of, subject_digest
 from shards.specification import PartitionSettings, ShardId
 from shards.tombstones import DigestSet
 from storage.digests import Sha256
-from storage.encryption.store import SealedStore
+from storage.objects import ObjectStore
 from storage.stores.memory import MemoryStore
 
 KEY: Final = PartitionKey(b"the laboratory's partition key..")
@@ -58,22 +58,21 @@ class OwnFederation:
         tables: Mapping[str, Mapping[str, Any]],
         rows: npt.NDArray[np.int64] | None = None,
         key: PartitionKey = KEY,
-        encrypted: bool = False,
+        store: ObjectStore | None = None,
     ) -> None:
         """``tables`` are those of a specification, such as model, training and partition.
 
         ``rows`` names the data points by their rows elsewhere (default: here), so that a federation of the remaining
-        data points names each as the one with all of them did. ``encrypted``: objects are encrypted as they are in
-        every store of a federation, here for measurements of all that a real one costs. Raises ``Invalid`` as a
-        specification does.
+        data points names each as the one with all of them did. ``store`` is an empty one; default: in memory, and not
+        encrypted. Raises ``Invalid`` as a specification does.
         """
         named = np.arange(len(labels_N)) if rows is None else rows
         self._key = key
-        self._source = _source(features_NF, labels_N, named)
+        self.source = _source(features_NF, labels_N, named)
         self.specification = _specification(classes, tables)
-        self._store = MemoryStore(f"laboratory-{next(_WORLDS)}")
-        opened = SealedStore(self._store) if encrypted else self._store
-        self._own = OneProcessFederation(self.specification, key, opened)
+        self._memory = MemoryStore(f"laboratory-{next(_WORLDS)}")
+        self.store = self._memory if store is None else store
+        self._own = OneProcessFederation(self.specification, key, self.store)
 
     def __enter__(self) -> Self:
         return self
@@ -81,35 +80,31 @@ class OwnFederation:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._store.forget()
+        self._memory.forget()
 
     def train(self) -> Spent:
         """Ingest and train on all data points that were not erased; the time is that of training alone."""
-        self._own.ingest(self._source)
+        self._own.ingest(self.source)
         return self._own.train()
 
     def erase(self, rows: Sequence[int]) -> Spent:
         """Erase these data points with one request."""
         return self._own.erase(self._names(rows))
 
-    def erase_together(self, requests: Sequence[Sequence[int]]) -> Spent:
-        """Erase the data points of each request, all in one batch."""
-        return self._own.erase(*map(self._names, requests))
-
     def _names(self, rows: Sequence[int]) -> DigestSet:
         return DigestSet.of(subjects=(subject_digest(self._key, str(row), NAMING) for row in rows), points=())
 
     def probabilities(self, features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Return the ensemble's scores, shape (N, C)."""
-        return Ensemble.load(self._own.store, self._own.state, self.specification).answer(features_NF)
+        return Ensemble.load(self.store, self._own.state, self.specification).answer(features_NF)
 
     def constituents(self) -> tuple[Any, ...]:
         """Return the learner's states, one for each shard that has data points."""
-        return Ensemble.load(self._own.store, self._own.state, self.specification).constituents
+        return Ensemble.load(self.store, self._own.state, self.specification).constituents
 
     def constituent_probabilities(self, shard: int, features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Return what one shard's constituent answers. Raises ``KeyError`` when the shard is empty."""
-        found = Ensemble.load(self._own.store, self._own.state, self.specification)
+        found = Ensemble.load(self.store, self._own.state, self.specification)
         states = {each: state for (each, _), state in zip(found.checkpoints, found.constituents, strict=True)}
         answers: npt.NDArray[np.float64] = found.learner.probabilities(states[ShardId(shard)], features_NF)
         return answers
@@ -131,7 +126,7 @@ class OwnFederation:
     @property
     def checkpoint_bytes(self) -> int:
         """Size of all checkpoints in the store."""
-        return sum(each.payload_bytes for each in self._store.list("shards/") if "/checkpoints/" in each.key)
+        return sum(each.payload_bytes for each in self.store.list("shards/") if "/checkpoints/" in each.key)
 
 
 def _source(

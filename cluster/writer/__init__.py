@@ -11,6 +11,9 @@ keys_owner     which store owns keys that are kept in another place
 stores         the stores that a specification names
 one_process    a new federation that is trained and erased from in this process alone
 forecast       what training and erasures will cost
+pace           what work costs on this machine, measured with small federations that are thrown away
+throw_away     federations that are trained to be measured, and deleted
+optimising     which numbers of shards and slices to take
 trial          what a learner that learns a shard at once costs, tried
 training_data  the source, and data to predict
 """

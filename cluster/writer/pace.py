@@ -49,7 +49,7 @@ _FEW: Final = 2.5
 _SOME: Final = 20.5
 _MANY: Final = 100.5
 """Batches in the data points of small federations; the half one makes odd batches part of what is measured."""
-_SIZES: Final = (500, 1000, 2000, 4000, 8000, 16_000, 32_000)
+_SIZES: Final = (125, 250, 500, 1000, 2000, 4000, 8000, 16_000, 32_000)
 _SMALLEST: Final = 16
 _LAYOUTS: Final = (Layout(4, 4), Layout(10, 10))
 _POINTS_A_SLICE: Final = 3
@@ -106,7 +106,7 @@ class PaceTrial:
         if self._specification.model.is_whole:
             return self._whole()
         for points, epochs in self._steps():
-            if self._found.seconds < self._budget:
+            if not self._found.works or self._found.seconds < self._budget:
                 self._run(Layout(1, 1), points, epochs)
         self._layouts()
         workers, coordinator, misfit = fitted(self._found.works)
@@ -124,7 +124,7 @@ class PaceTrial:
     def _steps(self) -> Iterator[tuple[int, int]]:
         """Yield data points and epochs of shards that are one slice."""
         if self._specification.model.learner != TORCH:
-            for size in _SIZES[::2]:
+            for size in _SIZES[2::2]:
                 yield from ((min(size, self._points), 2), (min(size, self._points), 10))
             return
         few, some, many = map(self._size, (_FEW, _SOME, _MANY))
@@ -154,14 +154,12 @@ class PaceTrial:
 
     def _whole(self) -> Pace:
         found = self._found
-        for size in _SIZES:
-            is_news = not found.sizes or min(size, self._points) > found.sizes[-1]
-            if is_news and found.seconds < self._budget:
-                self._run(Layout(1, 1), min(size, self._points), 1)
-        sizes, last = found.sizes[-3:], slice(-3, None)
-        learned = Growth.through(sizes, found.learned[last])
-        forgotten = Growth.through(sizes, found.forgotten[last])
-        grown = Growth.through(sizes, [max(size, 1.0) for _, _, size in found.checkpoints[last]])
+        for size in dict.fromkeys(min(size, self._points) for size in _SIZES):
+            if not found.sizes or found.seconds < self._budget:
+                self._run(Layout(1, 1), size, 1)
+        learned = Growth.through(found.sizes, found.learned)
+        forgotten = Growth.through(found.sizes, found.forgotten)
+        grown = Growth.through(found.sizes, [max(size, 1.0) for _, _, size in found.checkpoints])
         self._layouts()
         _, coordinator, misfit = fitted(found.works)
         return Pace(
@@ -185,6 +183,7 @@ class PaceTrial:
         found = _Measured()
         with thrown_away(own, self._who) as federation:
             federation.ingest(source)
+            held = sum(shard.points for shard in federation.state.shards)
             self._note(found, federation, [], federation.train)
             names = self._names(source)
             singles = _ERASED_DIRECTLY if own.model.is_whole else _SINGLES
@@ -205,7 +204,6 @@ class PaceTrial:
             self._found.seconds += sum(work.worker_seconds + work.coordinator_seconds for work in found.works)
             if layout == Layout(1, 1):
                 (shard,) = federation.state.shards
-                held = sum(record.points for record in shard.slices)
                 self._found.checkpoints.append((held, epochs, float(shard.chain[-1].payload_bytes)))
                 self._found.sizes.append(float(max(held, 1)))
                 self._found.learned.append(max(found.works[0].worker_seconds, 1e-9))
@@ -281,8 +279,8 @@ def recorded_pace(
         workers={},
         coordinator={},
         checkpoint_bytes=0.0,
-        learning=Growth(points_per_shard, seconds_per_point_epoch * points_per_shard),
-        learned_bytes=Growth(points_per_shard, checkpoint_bytes),
+        learning=Growth((points_per_shard,), (seconds_per_point_epoch * points_per_shard,)),
+        learned_bytes=Growth((points_per_shard,), (checkpoint_bytes,)),
         source="records",
     )
 

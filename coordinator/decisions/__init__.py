@@ -12,4 +12,6 @@ history     which generations were served, and when
 ended       how ended requests leave the state
 batching    when retraining may start
 forecast    expected cost of a partition, of requests
+pace        what amounts of work cost, fitted to measurements
+optimise    which numbers of shards and slices are cheapest
 """

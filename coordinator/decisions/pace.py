@@ -49,6 +49,9 @@ COORDINATORS: Final = (
     TASKS, RECORDED, IN_ALL, LEARNED_PAST, BATCH_WORK, REQUESTS, PLACES, ALL, PAST, REWRITTEN,
 )  # fmt: skip
 
+_ENDS: Final = 3
+"""Sizes at an end through which a growth is continued."""
+_MOST_POWER: Final = 2.0
 _ROUNDS: Final = 20_000
 _SETTLED: Final = 1e-12
 
@@ -64,28 +67,44 @@ class MeasuredWork:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """A value that grows with a power of the number of data points."""
+    """A value that grows with the number of data points: a power between two sizes, and beyond them."""
 
-    points: float
-    value: float
-    power: float = 1.0
+    sizes: tuple[float, ...]
+    """Rising, above 0."""
+    values: tuple[float, ...]
+    """Above 0, and none smaller than the one before."""
 
     @classmethod
     def through(cls, sizes: Sequence[float], values: Sequence[float]) -> Self:
-        """Return the growth that fits best; it never falls. Sizes and values are above 0.
+        """Return the growth through what was measured for each size, and never falls. Sizes may repeat.
 
-        >>> round(Growth.through([10, 20, 40], [3.0, 6.0, 12.0]).at(100), 6)
-        30.0
+        >>> Growth.through([10, 20, 40], [3.0, 6.0, 5.0]).at(30)
+        6.0
         """
-        logs, found = np.log(np.asarray(sizes, float)), np.log(np.asarray(values, float))
-        spread = logs - logs.mean()
-        power = float(spread @ (found - found.mean()) / (spread @ spread)) if spread.any() else 1.0
-        power = min(max(power, 0.0), 2.0)
-        return cls(float(np.exp(logs.mean())), float(np.exp(found.mean())), power)
+        by_size: dict[float, list[float]] = {}
+        for size, value in zip(sizes, values, strict=True):
+            by_size.setdefault(size, []).append(value)
+        rising = sorted(by_size)
+        means = [float(np.mean(by_size[size])) for size in rising]
+        return cls(tuple(rising), tuple(np.maximum.accumulate(means).tolist()))
 
     def at(self, points: float) -> float:
         """Return the value for so many data points."""
-        return self.value * (max(points, 0.0) / self.points) ** self.power
+        if points <= 0:
+            return 0.0
+        if len(self.sizes) == 1:
+            return self.values[0] * points / self.sizes[0]
+        logs, found, wanted = np.log(self.sizes), np.log(self.values), float(np.log(points))
+        if logs[0] <= wanted <= logs[-1]:
+            return float(np.exp(np.interp(wanted, logs, found)))
+        place, others = (0, slice(None, _ENDS)) if wanted < logs[0] else (-1, slice(-_ENDS, None))
+        power = _power(logs[others], found[others])
+        return float(np.exp(found[place] + power * (wanted - logs[place])))
+
+
+def _power(logs: npt.NDArray[np.float64], found: npt.NDArray[np.float64]) -> float:
+    spread = logs - logs.mean()
+    return min(max(float(spread @ (found - found.mean()) / (spread @ spread)), 0.0), _MOST_POWER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

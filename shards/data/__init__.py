@@ -8,6 +8,7 @@ readers           Parquet, Arrow and CSV files as batches of columns
 columns           which columns to read, and the ids, labels and features in them
 fragments         a source divided into pieces that several processes read
 frames            tables and frames in memory
+samples           every so many data points of a source, in memory
 arrays            arrays, frames and labels as an estimator takes them
 profile           what ``init`` and ``doctor`` report about a data file
 cleaned           copies of data files without some of their rows
