@@ -249,4 +249,5 @@ def non_negative(rows: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64])
             found[place] = better
         if moved <= _SETTLED * max(1.0, float(np.abs(found).max(initial=0.0))):
             break
-    return found / sizes
+    scaled: npt.NDArray[np.float64] = found / sizes
+    return scaled

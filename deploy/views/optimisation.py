@@ -178,7 +178,12 @@ def _reason(plan: OptimisedPlan) -> str:
     found = plan.recommendation
     chosen, current = plan.candidate(found.layout), plan.candidate(plan.current)
     what = "price" if plan.demand.is_priced else "processor time"
-    if found.is_measured:
+    if found.is_measured and len(found.good_enough) == 1:
+        others = sum(not each.failed for each in plan.tried) - 1
+        reason = (
+            "the only one that was measured" if not others else f"the best answers; {others} others are too far below"
+        )
+    elif found.is_measured:
         among = f"the smallest {what} of {len(found.good_enough)} measured with answers about as good as the best"
         reason = f"{among} ({found.best})"
     else:

@@ -25,8 +25,8 @@ from coordinator.decisions.pace import Pace
 from shards.cost import erasure_cost_epochs
 
 LAYOUTS: Final = (Layout(5, 5), Layout(20, 4), Layout(10, 10))
-REQUESTS: Final = 20
-BUDGET: Final = 12.0
+REQUESTS: Final = 12
+BUDGET: Final = 8.0
 
 MODELS: Final[dict[str, dict[str, Any]]] = {
     "MLP 64-64-10, 10 epochs, digits": {
@@ -77,6 +77,7 @@ def compare(name: str, turn: int) -> list[tuple[Layout, list[float]]]:
             rows = spread(federation, len(labels_N), layout)
             erased = [federation.erase([row]) for row in rows]
         found.append((layout, ratios(specification, pace, layout, len(labels_N), trained, erased)))
+        print(f"{name}, round {turn + 1}, {layout}:", *(f"{each:.3f}" for each in found[-1][1]), file=sys.stderr)
     return found
 
 

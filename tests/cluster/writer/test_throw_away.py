@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cluster.config.specification import FederationSpecification, read_specification
-from cluster.writer.one_process import Spent
+from cluster.writer.one_process import OneProcessFederation, Spent
 from cluster.writer.pace import PaceTrial
 from cluster.writer.throw_away import WhoStaysOut, layout_of, temporary_store, thrown_away, try_layout
 from cluster.writer.training_data import open_train
@@ -21,11 +21,6 @@ from shards.data.sources import Source
 from storage.errors import Invalid
 from storage.objects import object_key
 from tests.doubles.user_folder import MARKER, UserFolder, small_points
-
-BROKEN = """
-def broken(classes):
-    raise RuntimeError("secret-person-001 is in my text")
-"""
 
 
 @pytest.fixture
@@ -67,7 +62,7 @@ def _interrupted(home: UserFolder, specification: FederationSpecification, sourc
         raise KeyboardInterrupt
 
 
-def test_a_layout_is_tried_and_one_that_fails_says_why(home: UserFolder) -> None:
+def test_a_layout_is_tried_and_one_that_fails_says_why(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """Accuracy is measured on the hold-out points; an error of the model's own code is not quoted."""
     specification, source = read_specification(home.config), open_train(read_specification(home.config))
     found = try_layout(specification, Layout(2, 2), who_of(home), source, None)
@@ -77,11 +72,17 @@ def test_a_layout_is_tried_and_one_that_fails_says_why(home: UserFolder) -> None
     assert found.training_seconds > 0
     many = try_layout(specification, Layout(30, 1), who_of(home), source, None)
     assert many.empty_shards > 0
-    (home.folder / "odd_model.py").write_text(BROKEN)
-    home.specify(data__holdout=0.3, model__factory="odd_model:broken", model__arguments=None)
+    home.specify(data__holdout=0.3, model__factory="no_such_module:made", model__arguments=None)
     failed = try_layout(read_specification(home.config), Layout(2, 2), who_of(home), source, None)
-    assert failed.failed
-    assert "secret-person" not in failed.failed
+    assert "no_such_module" in failed.failed
+
+    def diverged(_federation: OneProcessFederation) -> Spent:
+        raise RuntimeError("secret-person-001 is in my text")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OneProcessFederation, "train", diverged)
+        odd = try_layout(specification, Layout(2, 2), who_of(home), source, None)
+    assert odd.failed == "the model failed with RuntimeError"
     home.specify()
     unmeasured = try_layout(read_specification(home.config), Layout(1, 1), who_of(home), source, None)
     assert unmeasured.failed == "there are no hold-out points"
