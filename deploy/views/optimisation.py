@@ -28,11 +28,12 @@ def optimised_text(plan: OptimisedPlan) -> str:
         if pace.source == "measured"
         else "from this federation's own records"
     )
+    each = f"{demand.points_per_request:g} data point{'' if demand.points_per_request == 1 else 's'} each"
     batches = f"{1 + demand.more:.1f} in a batch on average" if demand.more >= 0.05 else "each in a batch of its own"
     parts = [
         (
-            f"{plan.stock.points:,} data points, {demand.requests_per_month:g} requests a month of"
-            f" {demand.points_per_request:g} data points, {batches}, for {demand.months:g} months;"
+            f"{plan.stock.points:,} data points, {demand.requests_per_month:g} requests a month, {each},"
+            f" {batches}, for {demand.months:g} months;"
             f" processor times {measured}"
         ),
         _table(plan),
