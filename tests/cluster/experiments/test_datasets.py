@@ -91,6 +91,17 @@ def test_a_form_that_is_whole_is_taken_before_one_that_is_not(tmp_path: Path) ->
     assert len(load("mnist", tmp_path).train_NF) == 3
 
 
+def test_files_of_another_data_set_are_not_taken_for_altered_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MNIST and Fashion-MNIST name their files alike: in a folder of the first, the second is missing."""
+    plain(tmp_path)
+    monkeypatch.setattr(datasets, "INSTALLED", {})
+    monkeypatch.setattr(datasets, "_PUBLISHED", frozenset(datasets._SHA256["mnist"].values()))
+    with pytest.raises(Invalid, match=f"the data set fashion-mnist is not on this machine: {FIRST} is missing"):
+        check_available(("mnist", "fashion-mnist"), tmp_path)
+
+
 def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
     """With what to do: fetch the data set, or do without it."""
     plain(tmp_path)
