@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.console.people import Person, person
-from tests.serving.conftest import _trained_folder, home, resident, still_world, world
+from tests.serving.conftest import _trained_folder, home, resident, still_world, url, world
 from tests.serving.world import World
 
-__all__ = ["_trained_folder", "home", "resident", "still_world", "world"]
+__all__ = ["_trained_folder", "home", "resident", "still_world", "url", "world"]
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -27,10 +27,8 @@ _MENU: Final = (
 )
 
 
-def add_console(
-    app: FastAPI, endpoints: Endpoints, service: Service, predicts: Predicts
-) -> tuple[Page | OpenPage, ...]:
-    """Put a federation's console into ``app``, and return its routes; ``predicts`` answers bodies of predictions."""
+def add_console(app: FastAPI, endpoints: Endpoints, service: Service, predicts: Predicts) -> None:
+    """Put a federation's console into ``app``; ``predicts`` answers bodies of predictions."""
     files = StaticFiles()
     pages = Pages(endpoints, service, service.specification.name, _MENU, files.version)
     entrance = Entrance(pages, files)
@@ -42,7 +40,7 @@ def add_console(
         *EvidencePage(pages, service, lambda: own_checks(service)).routes,
         entrance.elsewhere,
     )
-    return _added(app, endpoints, pages, routes)
+    _add(app, endpoints, pages, routes)
 
 
 def _declared(service: Service) -> DataSettings:
@@ -51,11 +49,9 @@ def _declared(service: Service) -> DataSettings:
     return replace(service.specification.data, features=data.layout.features)
 
 
-def _added(
-    app: FastAPI, endpoints: Endpoints, pages: Pages, routes: Iterable[Page | OpenPage]
-) -> tuple[Page | OpenPage, ...]:
-    added = tuple(routes)
-    for page in added:
+def _add(app: FastAPI, endpoints: Endpoints, pages: Pages, routes: Sequence[Page | OpenPage]) -> None:
+    app.state.console = routes
+    for page in routes:
         path = f"{PREFIX}{page.path}"
         if page.lane is not None:
             endpoints.lanes[path] = page.lane
@@ -68,4 +64,3 @@ def _added(
             response_model=None,
             include_in_schema=False,
         )
-    return added

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -56,10 +57,10 @@ class Entered:
             return None
         if self.kind != "number":
             return text
-        try:
-            return float(text)
-        except ValueError:
-            raise Invalid(f"{self.feature}: this is not a number", "Enter digits, with a point for decimals.") from None
+        value = _number(text)
+        if value is None:
+            raise Invalid(f"{self.feature}: this is not a number", "Enter digits, with a point for decimals.")
+        return value
 
 
 class TrialPage:
@@ -89,7 +90,7 @@ class TrialPage:
         data = await self._pages.call(self._data)
         try:
             payload = json.dumps({"points": [{"features": _features(data, given)}]}).encode()
-            body = json.loads((await self._predicts(request, payload, JSON, JSON)).body)
+            body = json.loads(bytes((await self._predicts(request, payload, JSON, JSON)).body))
         except Refused as refused:
             return await self._shown(request, signed_in, given, problem=refused.problem)
         except SisaError as error:
@@ -159,13 +160,19 @@ def _features(data: DataSettings, given: Mapping[str, str]) -> dict[str, Any] | 
     fields = entered(data)
     if fields:
         return {each.feature: each.value(given.get(each.name, "").strip()) for each in fields}
-    texts = given.get("list", "").replace(",", " ").replace(";", " ").split()
+    values = [_number(text) for text in given.get("list", "").replace(",", " ").replace(";", " ").split()]
+    if None in values:
+        raise Invalid("the list holds something that is not a number", "Separate numbers by spaces or commas.")
+    return [value for value in values if value is not None]
+
+
+def _number(text: str) -> float | None:
+    """Return the finite number that somebody has written; None: it is not one."""
     try:
-        return [float(text) for text in texts]
+        value = float(text)
     except ValueError:
-        raise Invalid(
-            "the list holds something that is not a number", "Separate numbers by spaces or commas."
-        ) from None
+        return None
+    return value if math.isfinite(value) else None
 
 
 def _answer(body: Mapping[str, Any]) -> dict[str, Any]:

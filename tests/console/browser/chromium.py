@@ -53,7 +53,8 @@ def serious(browser: Any) -> list[str]:
     """Return what axe finds on the page that is serious or worse, each with the elements that it is about."""
     browser.execute_script(_AXE.read_text(encoding="utf-8"))
     found = browser.execute_async_script(
-        "const done = arguments[0]; axe.run(document, {resultTypes: ['violations']}).then(done, (e) => done({error: `${e}`}))"
+        "const done = arguments[0];"
+        " axe.run(document, {resultTypes: ['violations']}).then(done, (e) => done({error: `${e}`}))"
     )
     assert "error" not in found, found
     return [
