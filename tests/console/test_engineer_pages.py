@@ -11,6 +11,7 @@ import cluster.training.workers
 from cluster.config.specification import read_specification
 from cluster.tokens import TokenRegister
 from cluster.writer.last_verification import VERIFICATION_KEY
+from tests.console.large import SHARDS, grown
 from tests.console.people import Person, person
 from tests.doubles.user_folder import MARKED, UserFolder
 from tests.doubles.workers.local_workers import LocalWorkers
@@ -106,6 +107,22 @@ def test_an_answer_is_tried(erased: World) -> None:
     assert f"The answer is <strong>{expected['predictions'][0]['prediction']}</strong>" in answer.text
     assert f"{expected['constituents']} of {expected['shards']}" in answer.text
     assert 'value="101"' in answer.text
+
+
+def test_a_large_federation_makes_a_small_page(erased: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With 1,000 shards and 10,000 open requests the page stays small, and describes no request that it only counts."""
+    officer, state = person(erased), grown(erased.resident.state())
+    described: list[str] = []
+    monkeypatch.setattr("coordinator.status.describe_request", lambda request, _: described.append(request.request_id))
+    monkeypatch.setattr(type(erased.service.standing), "current", lambda _: state)
+    page = officer.get("/federation")
+    assert page.status_code == 200
+    assert len(page.content) < 200_000
+    assert described == []
+    assert page.text.count('href="#shape') == SHARDS
+    assert page.text.count("<symbol") <= 6
+    assert "143 shards that do not serve all slices; the first 50" in _words(page.text)
+    assert "9,900 accepted, 100 retraining" in _words(page.text)
 
 
 @pytest.mark.parametrize("text", ["", "NaN", "one", "1e999", "<script>"])

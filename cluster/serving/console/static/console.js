@@ -14,6 +14,9 @@ window.addEventListener("pageshow", (event) => {
   if (event.persisted) location.reload();
 });
 
+// htmx notes the page's path for a history that these pages do not use.
+addEventListener("load", () => sessionStorage.clear());
+
 // Buttons that print the page, such as a letter's.
 for (const button of document.querySelectorAll("[data-print]")) {
   button.hidden = false;
