@@ -110,7 +110,9 @@ class PeoplePages:
         found = await self._pages.call(lambda: self._service.standing.trace(names))
         people = list(zip(names, found.subjects, strict=True))
         together = found.together
-        return self._pages.rendered(request, signed_in, "trace.html.jinja", people=people, together=together)
+        return self._pages.rendered(
+            request, signed_in, "trace.html.jinja", names="\n".join(names), people=people, together=together
+        )
 
     async def _named(
         self, request: Request, signed_in: SignedIn, fields: Mapping[str, str], *, is_look_up: bool = False

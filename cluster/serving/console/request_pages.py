@@ -121,6 +121,7 @@ class RequestPages:
             "kind": KINDS[found.kind],
             "steps": [(steps[name], text) for name, text in STEPS.items() if name in steps],
             "is_open": is_open,
+            "untouched": untouched,
             "may_hold": untouched and not found.held,
             "may_cancel": untouched,
             "may_extend": is_open and not found.extensions and not found.overdue,
