@@ -10,6 +10,7 @@ the answers to them, never in an address, a title, a log, a cookie or a cache; n
     sign_in           the cookie that keeps somebody signed in
     entrance          signing in and out, and the files that pages load
     wording           how moments, numbers and sizes are shown
+    request_pages     Requests: the list, one request, and changes to it
     federation_page   Federation
     trial_page        Try it
     evidence_page     Evidence
