@@ -68,6 +68,8 @@ def loaded(folder: Path, *words: str, code: int = 0) -> set[str]:
         ("request", "cancel", "er-2", "--reason", "withdrawn"),
         ("receipt", "er-1"),
         ("receipt", "--check", "receipt.json", "--key", "operator.keys"),
+        ("report", "er-1", "--out", "letter.html"),
+        ("trace", "--subject", MARKED),
         ("log", "--check"),
         ("keys",),
         ("token", "list"),

@@ -456,3 +456,35 @@ def test_nothing_heavy_is_loaded(served: Served, stranger: Path, words: tuple[st
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "[]"
     assert {path.name for path in stranger.iterdir()} <= {"out.csv"}
+
+
+def test_somebody_is_traced_readmitted_and_answered(served: Served, stranger: Path) -> None:
+    """An officer without a specification traces people, readmits them, and writes letters about both."""
+    subject = person(20)
+    held = served.json("officer", "trace", "--subject", subject).data
+    assert [each["points"] for each in held["subjects"]] == [4]
+    assert served.json("officer", "erase", "--subject", subject, "--request-id", "er-20", "--wait").code == 0
+    with cluster.connect(served.world.home.config) as federation:
+        here = federation.trace([subject]).subjects[0]
+    (gone,) = served.json("officer", "trace", "--subject", subject).data["subjects"]
+    assert (gone["points"], gone["erased"], [each["request_id"] for each in gone["requests"]]) == (0, True, ["er-20"])
+    assert [each["number"] for each in gone["generations"]] == [each.number for each in here.generations]
+    assert "erased, and kept out since then" in served.text("officer", "trace", "--subject", subject)
+    letter = served.json("officer", "report", "er-20", "--out", "letter.html").data
+    assert (letter["answer"], letter["receipt"]) == ("Yes, your data is erased.", "receipt-er-20.json")
+    back = ("readmit", "--subject", subject, "--subject", "nobody", "--reason", "a new contract")
+    assert served.json("officer", *back, "--request-id", "re-20").data["unknown_names"] == ["nobody"]
+    served.world.until_idle()
+    assert served.json("officer", "report", "re-20", "--out", "back.html").data["state"] == "readmitted"
+    assert "a new contract" in (stranger / "back.html").read_text(encoding="utf-8")
+    assert served.json("officer", "report", "er-none", "--out", "none.html").code == 2
+    assert not (stranger / "none.html").exists()
+
+
+@pytest.mark.parametrize("role", ["predict", "erase", "audit"])
+def test_only_officers_trace_and_readmit(served: Served, role: Role) -> None:
+    """Other tokens get nothing, and nothing of the name is repeated."""
+    for words in (("trace", "--subject", MARKED), ("readmit", "--subject", MARKED, "--reason", "a new contract")):
+        said = served.json(role, *words)
+        assert said.code != 0
+        assert MARKED not in said.out + said.err
