@@ -71,7 +71,7 @@ def with_valid_chains(state: FederationState, only: Collection[ShardId] | None =
 def without_bases(state: FederationState, only: ShardId | None = None) -> FederationState:
     """Return the state without bases, or without that of one shard: it is learned from nothing."""
     shards = (
-        replace(shard, base=None) if only is None or number == only else shard
+        replace(shard, base=None) if shard.base is not None and (only is None or number == only) else shard
         for number, shard in enumerate(state.shards)
     )
     return replace(state, shards=tuple(shards))
@@ -98,9 +98,14 @@ def withdraw_if_cut(before: FederationState, after: FederationState) -> Federati
     """
     if after.shards is before.shards or all(shard.serving <= len(shard.chain) for shard in after.shards):
         return after
-    shards = tuple(replace(shard, serving=min(shard.serving, len(shard.chain))) for shard in after.shards)
+    shards = tuple(serving_up_to(shard, min(shard.serving, len(shard.chain))) for shard in after.shards)
     generation = before.generation + 1
     return replace(after, shards=shards, generation=generation, floor=generation, published=False)
+
+
+def serving_up_to(shard: ShardState, portions: int) -> ShardState:
+    """Return the shard serving so many portions; itself if it does: what is the same object is not encoded again."""
+    return shard if shard.serving == portions else replace(shard, serving=portions)
 
 
 def hasten_if_changed(before: FederationState, after: FederationState) -> FederationState:

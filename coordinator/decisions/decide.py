@@ -13,6 +13,7 @@ from typing import assert_never
 
 from coordinator.decisions.chains import (
     hasten_if_changed,
+    serving_up_to,
     truncate,
     with_holdout,
     with_slices,
@@ -350,7 +351,7 @@ def _publish_if_trained(state: FederationState, at: str) -> FederationState:
     if state.published:
         # Corrections that cancel each other, and erasures of hold-out points alone, have nothing to wait for.
         return each_request(state, published) if any(map(is_training, state.requests)) else state
-    shards = tuple(replace(shard, serving=len(shard.chain)) for shard in state.shards)
+    shards = tuple(serving_up_to(shard, len(shard.chain)) for shard in state.shards)
     generation = state.generation + 1
     after = replace(state, shards=shards, generation=generation, published=True, at_once=False, is_measured=False)
     return each_request(after, published)
