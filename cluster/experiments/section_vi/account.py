@@ -293,11 +293,11 @@ def _distances(softmax: RowSet, net: RowSet) -> Table:
 
 def _others(rows: RowSet, settings: Settings) -> Iterator[Section]:
     """Yield what is not in the tables before."""
-    shown = {recipe_name(SURVEY_RECIPE), recipe_name(STOPPED_RECIPE)}
+    shown = {(SOFTMAX, recipe_name(SURVEY_RECIPE)), (NET, recipe_name(STOPPED_RECIPE))}
     lines = []
     seen: set[tuple[str, ...]] = set()
     for row in rows.all:
-        is_shown = row["dataset"] == settings["main"] and row["recipe"] in shown
+        is_shown = row["dataset"] == settings["main"] and (row["model"], row["recipe"]) in shown
         key = tuple(str(row.get(name)) for name in _PLACE)
         if row["recipe"] is None or is_shown or key in seen:
             continue

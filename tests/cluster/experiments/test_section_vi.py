@@ -251,6 +251,31 @@ def test_the_cross_over_is_held_against_the_law(shares: Sequence[float], crossed
     assert law.holds is holds
 
 
+def test_the_remark_says_how_long_more_steps_would_take() -> None:
+    """By the time of a step in the rows; with such rows there is a value in its place."""
+    net = dict.fromkeys(COLUMNS) | {"dataset": "mnist", "model": "net", "method": "trained", "ratio": 0.0}
+    stopped = net | {"recipe": "42 full steps", "seconds": 63.0, "accuracy": 0.86}
+    longer, long = "accuracy of the network after 80 steps", "400 steps: distance to the retrain 0.001"
+    step = "a step took 1.5 s of processor time in the training of 42 steps; by that, "
+    assert checked([stopped], longer).remark == f"{step}training and retrain take 4 minutes for one ratio"
+    parts = "training, retrain and both variants take 29 minutes for one ratio"
+    assert checked([stopped], long).remark == step + parts
+    found = checked([stopped, net | {"recipe": "80 full steps", "accuracy": 0.885}], longer)
+    assert (found.ours, found.holds) == (0.885, True)
+    retrain = net | {"recipe": "400 full steps", "method": "full-retrain", "scenario": IID, "ratio": 0.001}
+    assert (checked([stopped, retrain | {"distance": 0.013}], long).remark, checked([], long).remark) == ("", "")
+
+
+def test_steps_of_another_number_are_among_the_others() -> None:
+    """The tables of the network are of 42 steps; no row is left out."""
+    settings = settings_of(False)
+    row = dict.fromkeys(COLUMNS) | {"dataset": "mnist", "model": "net", "recipe": "80 full steps", "method": "trained"}
+    report = report_of(settings, [row | {"ratio": 0.0, "accuracy": 0.885}])
+    (others,) = [section for section in report.sections if section.title == "Other data sets and recipes"]
+    assert others.table is not None
+    assert others.table.rows == [["mnist", "net", "80 full steps", "–", "–", "trained", "–", "0.8850", "–", "–"]]
+
+
 def test_the_grids() -> None:
     """The quick one needs no files; all cells have names of their own, and data sets that there are."""
     quick, full = settings_of(True), settings_of(False)
