@@ -2,5 +2,6 @@
 
 grid    settings, cells, and how one cell is computed
 groups  declared groups of pictures: how far the writing leans
+learners  learners of all data points at once
 report  what the rows say
 """
