@@ -152,7 +152,7 @@ def _of_erased_classes(done: Sequence[Row]) -> Iterator[str]:
         f" out: {known or 'nothing'}; all others 0. Ascent has no step at which it is right: slow, it leaves"
         " the erased class in; fast, it takes other classes along."
         + (" Fisher scrubbing adds noise and takes nothing out." if scrubbed > 0 else "")
-        + " With noise, some answers are right by chance."
+        + " With noise, some answers are right at random."
     )
 
 
