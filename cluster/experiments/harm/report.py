@@ -157,13 +157,13 @@ def _of_erased_classes(done: Sequence[Row]) -> Iterator[str]:
 
 
 def _of_approximation(done: Sequence[Row], rows: Sequence[Row]) -> Iterator[str]:
-    """Yield what methods do to everybody, whoever is erased, and where they did not come to an end."""
+    """Yield what methods do to everybody, regardless of who is erased, and where they did not come to an end."""
     alike = _means([row for row in done if row["skew"] is None], "fall")
     if lossy := {method: fall for method, fall in alike.items() if fall > MARGIN}:
         named = "; ".join(f"{method}: {fall:.2f}" for method, fall in lossy.items())
         yield (
             f"Erasures at random lower the mean accuracy by more than {MARGIN} with some methods ({named}): they harm"
-            " everybody, whoever is erased, and what they lose of a target is not only what left."
+            " everybody, regardless of who is erased, and what they lose of a target is not only what left."
         )
     if budgets := [row for row in done if row.get("budget_used_up") is not None]:
         again = sum(row["budget_used_up"] for row in budgets)
