@@ -17,11 +17,11 @@ from cluster.writer.training_data import open_holdout, open_train
 from coordinator.decisions.forecast import POINT_OVERHEAD_BYTES
 from coordinator.decisions.optimise import (
     Candidate,
-    Demand,
     Layout,
     MeasuredFigure,
     Recommendation,
     Stock,
+    Workload,
     candidate_of,
     proposed_layouts,
     recommended,
@@ -61,10 +61,10 @@ class Wish:
     budget_seconds: float = _BUDGET_SECONDS
     """About how long the pace is measured, in seconds of the processor."""
 
-    def demand(self, specification: FederationSpecification, batch: BatchUntil | None = None) -> Demand:
+    def demand(self, specification: FederationSpecification, batch: BatchUntil | None = None) -> Workload:
         """Return the demand under the specification's rule for batches, or another one."""
         has_several = bool(specification.data.further_subjects)
-        return Demand(
+        return Workload(
             requests_per_month=self.requests_per_month,
             points_per_request=self.points_per_request,
             slices_per_request=max(1.0, self.points_per_request) if has_several else 1.0,
@@ -80,7 +80,7 @@ class OptimisedPlan:
     """A recommendation, and all that it rests on."""
 
     stock: Stock
-    demand: Demand
+    demand: Workload
     pace: Pace
     batch: BatchUntil
     """When batches are retrained, as specified."""
@@ -264,7 +264,7 @@ def _tries(
     return found
 
 
-def _notes(specification: FederationSpecification, stock: Stock, demand: Demand, pace: Pace) -> list[str]:
+def _notes(specification: FederationSpecification, stock: Stock, demand: Workload, pace: Pace) -> list[str]:
     found = []
     if stock.is_whole:
         found.append("all slices of a shard are learned at once: their number changes hardly anything")

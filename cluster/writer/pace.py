@@ -25,13 +25,13 @@ from coordinator.decisions.pace import (
     REWRITTEN,
     TASKS,
     Amounts,
-    Growth,
+    GrowingCost,
     MeasuredWork,
     Pace,
-    added,
     exact_amounts,
     fitted,
     in_federation,
+    summed,
 )
 from coordinator.state import FederationState
 from shards.data.columns import read_texts
@@ -157,9 +157,9 @@ class PaceTrial:
         for size in dict.fromkeys(min(size, self._points) for size in _SIZES):
             if not found.sizes or found.seconds < self._budget:
                 self._run(Layout(1, 1), size, 1)
-        learned = Growth.through(found.sizes, found.learned)
-        forgotten = Growth.through(found.sizes, found.forgotten)
-        grown = Growth.through(found.sizes, [max(size, 1.0) for _, _, size in found.checkpoints])
+        learned = GrowingCost.through(found.sizes, found.learned)
+        forgotten = GrowingCost.through(found.sizes, found.forgotten)
+        grown = GrowingCost.through(found.sizes, [max(size, 1.0) for _, _, size in found.checkpoints])
         self._layouts()
         _, coordinator, misfit = fitted(found.works)
         return Pace(
@@ -251,10 +251,10 @@ class PaceTrial:
                     epochs,
                     first=changed[0],
                 )
-            amounts = added(amounts, own)
+            amounts = summed(amounts, own)
         if requests:
             asked = {BATCH_WORK: 1.0, REQUESTS: float(requests), PLACES: float(places), REWRITTEN: float(rewritten)}
-            amounts = added(amounts, asked)
+            amounts = summed(amounts, asked)
         return in_federation(amounts, float(count), float(len(before.requests)))
 
     def _names(self, source: Source) -> list[DigestSet]:
@@ -279,8 +279,8 @@ def recorded_pace(
         workers={},
         coordinator={},
         checkpoint_bytes=0.0,
-        learning=Growth((points_per_shard,), (seconds_per_point_epoch * points_per_shard,)),
-        learned_bytes=Growth((points_per_shard,), (checkpoint_bytes,)),
+        learning=GrowingCost((points_per_shard,), (seconds_per_point_epoch * points_per_shard,)),
+        learned_bytes=GrowingCost((points_per_shard,), (checkpoint_bytes,)),
         source="records",
     )
 

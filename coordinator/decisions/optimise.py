@@ -21,9 +21,9 @@ from coordinator.decisions.pace import (
     TASKS,
     Amounts,
     Pace,
-    added,
     in_federation,
     scaled_amounts,
+    summed,
 )
 from shards.cost import repeated_step
 from shards.schedule import minimum_epochs, slice_epochs
@@ -47,7 +47,7 @@ class Layout(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Demand:
+class Workload:
     """What a federation will have to do, and what that costs."""
 
     requests_per_month: float
@@ -169,7 +169,7 @@ class Recommendation:
     """The measured one with the best answers."""
 
 
-def candidate_of(layout: Layout, stock: Stock, pace: Pace, demand: Demand) -> Candidate:
+def candidate_of(layout: Layout, stock: Stock, pace: Pace, demand: Workload) -> Candidate:
     """Return what a federation of these numbers costs."""
     training = pace.seconds(_training(layout, stock, pace)) + _learning(layout, stock, pace, float(layout.shards))
     alone = _batch_seconds(layout, stock, pace, demand, 0.0)
@@ -207,7 +207,7 @@ def expected_amounts(layout: Layout, stock: Stock, pace: Pace, *, first: float, 
         times = layout.shards * repeated_step(
             number, shards=layout.shards, slices=layout.slices, first=first, more=more
         )
-        amounts = added(amounts, scaled_amounts(pace.step_amounts(number * per_slice, epochs), times))
+        amounts = summed(amounts, scaled_amounts(pace.step_amounts(number * per_slice, epochs), times))
     return amounts
 
 
@@ -217,7 +217,7 @@ def _training(layout: Layout, stock: Stock, pace: Pace) -> dict[str, float]:
     if stock.is_whole:
         every[RECORDED] = float(layout.shards)
     for number, epochs in () if stock.is_whole else enumerate(_schedule(layout, stock), start=1):
-        every = added(every, scaled_amounts(pace.step_amounts(number * per_slice, epochs), layout.shards))
+        every = summed(every, scaled_amounts(pace.step_amounts(number * per_slice, epochs), layout.shards))
     return in_federation(every, float(layout.shards * layout.slices), 0.0)
 
 
@@ -226,7 +226,7 @@ def _learning(layout: Layout, stock: Stock, pace: Pace, shards: float) -> float:
     return 0.0 if pace.learning is None else shards * pace.learning.at(stock.points / layout.shards)
 
 
-def _batch_seconds(layout: Layout, stock: Stock, pace: Pace, demand: Demand, more: float) -> float:
+def _batch_seconds(layout: Layout, stock: Stock, pace: Pace, demand: Workload, more: float) -> float:
     """Return the seconds of a batch with one request and ``more`` on average."""
     hit, all_slices = demand.slices_per_request, float(layout.shards * layout.slices)
     first, expected = hit, more * hit
@@ -243,9 +243,9 @@ def _batch_seconds(layout: Layout, stock: Stock, pace: Pace, demand: Demand, mor
         POINTS_READ: 0.0 if stock.is_whole else shards * stock.points / layout.shards,
     }
     if stock.is_whole:
-        amounts = added(amounts, {RECORDED: shards})
+        amounts = summed(amounts, {RECORDED: shards})
     else:
-        amounts = added(amounts, expected_amounts(layout, stock, pace, first=first, more=expected))
+        amounts = summed(amounts, expected_amounts(layout, stock, pace, first=first, more=expected))
     seconds = pace.seconds(in_federation(amounts, all_slices, demand.past))
     again = _learning(layout, stock, pace, shards)
     if pace.forgetting is None:

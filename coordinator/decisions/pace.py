@@ -66,7 +66,7 @@ class MeasuredWork:
 
 
 @dataclass(frozen=True, slots=True)
-class Growth:
+class GrowingCost:
     """A value that grows with the number of data points: a power between two sizes, and beyond them."""
 
     sizes: tuple[float, ...]
@@ -78,7 +78,7 @@ class Growth:
     def through(cls, sizes: Sequence[float], values: Sequence[float]) -> Self:
         """Return the growth through what was measured for each size, and never falls. Sizes may repeat.
 
-        >>> Growth.through([10, 20, 40], [3.0, 6.0, 5.0]).at(30)
+        >>> GrowingCost.through([10, 20, 40], [3.0, 6.0, 5.0]).at(30)
         6.0
         """
         by_size: dict[float, list[float]] = {}
@@ -122,11 +122,11 @@ class Pace:
     """1 for learners without batches."""
     many_steps: float = float("inf")
     """Full batches of a slice from which on they are carried out otherwise."""
-    learning: Growth | None = None
+    learning: GrowingCost | None = None
     """Seconds of learning a shard at once."""
-    forgetting: Growth | None = None
+    forgetting: GrowingCost | None = None
     """Seconds of taking a request's data points out of it; with those of learning it again where that was needed."""
-    learned_bytes: Growth | None = None
+    learned_bytes: GrowingCost | None = None
     """Size of its checkpoint."""
     source: str = "measured"
     """``measured`` on this machine, or ``records`` of the federation's own training, which know wall times."""
@@ -172,7 +172,7 @@ def exact_amounts(
         batches = own * (seen // batch_size)
         end = MANY if batches >= many_steps else ""
         step = {f"{LEARNED}{end}": 1.0, f"{EPOCHS}{end}": own, f"{BATCHES}{end}": batches}
-        amounts = added(amounts, step, {RECORDED: 1.0})
+        amounts = summed(amounts, step, {RECORDED: 1.0})
     return amounts
 
 
@@ -188,10 +188,10 @@ def in_federation(amounts: Amounts, all_slices: float, past: float) -> dict[str,
     return {**amounts, **products}
 
 
-def added(*amounts: Amounts) -> dict[str, float]:
+def summed(*amounts: Amounts) -> dict[str, float]:
     """Return the sum of amounts.
 
-    >>> added({"epochs": 1.0}, {"epochs": 2.0, "tasks": 1.0})
+    >>> summed({"epochs": 1.0}, {"epochs": 2.0, "tasks": 1.0})
     {'epochs': 3.0, 'tasks': 1.0}
     """
     total: dict[str, float] = {}

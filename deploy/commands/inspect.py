@@ -173,7 +173,7 @@ def _optimised(wish: dict[str, Any], others: list[str], config: Path, as_json: b
         from cluster.writer.optimising import Wish
         from coordinator.decisions.optimise import Layout
         from deploy.views.diagnosis import refused_data
-        from deploy.views.optimisation import optimised_fields, optimised_text
+        from deploy.views.plans.optimisation import optimised_fields, optimised_text
 
         asked = Wish(**wish, tries=tuple(Layout(shards, slices) for shards, slices in tries))
         asked.demand(federation.specification)  # raises before data are read

@@ -9,7 +9,7 @@ erasure    erasure requests
 rectification  corrections
 receipts   receipts and the log
 handed_over  files from others: receipts, keys, checkpoints
-optimisation  how many shards and slices to take
+plans/     what is recommended before a federation is begun
 growth     whether a log continues an earlier one
 new_keys   whether new keys are signed by older ones
 diagnosis  what ``doctor`` found

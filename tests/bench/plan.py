@@ -20,7 +20,7 @@ from cluster.experiments.datasets import load
 from cluster.experiments.federation import OwnFederation, key_of_round
 from cluster.writer.pace import PaceTrial
 from cluster.writer.throw_away import WhoStaysOut, temporary_store
-from coordinator.decisions.optimise import Demand, Layout, Stock, candidate_of
+from coordinator.decisions.optimise import Layout, Stock, Workload, candidate_of
 from coordinator.decisions.pace import Pace
 from shards.cost import erasure_cost_epochs
 
@@ -102,7 +102,7 @@ def ratios(
         epochs=specification.training.epochs,
         is_whole=specification.model.is_whole,
     )
-    demand = Demand(requests_per_month=float(len(erased)), months=1.0)
+    demand = Workload(requests_per_month=float(len(erased)), months=1.0)
     candidate = candidate_of(layout, stock, pace, demand)
     seconds = float(np.mean([each.seconds for each in erased]))
     work = float(np.mean([each.point_epochs for each in erased]))

@@ -13,10 +13,10 @@ from coordinator.decisions.optimise import (
     GIB,
     MONTH_DAYS,
     Candidate,
-    Demand,
     Layout,
     MeasuredFigure,
     Stock,
+    Workload,
     candidate_of,
     good_enough,
     proposed_layouts,
@@ -32,7 +32,7 @@ from coordinator.decisions.pace import (
     REQUESTS,
     REWRITTEN,
     TASKS,
-    Growth,
+    GrowingCost,
     Pace,
 )
 from shards.cost import batch_fraction, erasure_cost_epochs, repeated_step
@@ -46,9 +46,9 @@ WHOLE = Pace(
     workers={},
     coordinator={RECORDED: 0.001, BATCH_WORK: 0.01},
     checkpoint_bytes=0.0,
-    learning=Growth((100.0,), (2.0,)),
-    forgetting=Growth((100.0,), (0.1,)),
-    learned_bytes=Growth((100.0,), (5000.0,)),
+    learning=GrowingCost((100.0,), (2.0,)),
+    forgetting=GrowingCost((100.0,), (0.1,)),
+    learned_bytes=GrowingCost((100.0,), (5000.0,)),
 )
 
 paces = st.builds(
@@ -70,7 +70,7 @@ def stock(points: int = 6000, epochs: int = 12, **others: object) -> Stock:
 
 def priced(layout: Layout, pace: Pace = STEPS_ALONE, held: Stock | None = None, **demand: float) -> Candidate:
     """Return what the numbers cost."""
-    return candidate_of(layout, held or stock(), pace, Demand(**{"requests_per_month": 10.0, **demand}))
+    return candidate_of(layout, held or stock(), pace, Workload(**{"requests_per_month": 10.0, **demand}))
 
 
 @pytest.mark.parametrize(("shards", "slices", "epochs"), [(5, 1, 12), (5, 5, 12), (20, 7, 12), (1, 3, 4)])
@@ -150,14 +150,14 @@ def test_waiting_longer_never_costs_more(pace: Pace, layout: Layout, rate: float
 
 def test_batches_of_a_month() -> None:
     """The first of a batch waits for a day: at a request a day there are two in each, and half as many batches."""
-    demand = Demand(requests_per_month=MONTH_DAYS, batch_days=1.0)
+    demand = Workload(requests_per_month=MONTH_DAYS, batch_days=1.0)
     assert demand.more == pytest.approx(1)
     assert demand.batches_per_month == pytest.approx(MONTH_DAYS / 2)
 
 
 def test_how_many_ended_requests_a_state_lists() -> None:
     """It grows with the requests, up to between 64 and 127."""
-    few, many = (Demand(requests_per_month=each, months=2.0).past for each in (10, 1e6))
+    few, many = (Workload(requests_per_month=each, months=2.0).past for each in (10, 1e6))
     assert few == 10
     assert many == pytest.approx(1.5 * TOGETHER, rel=1e-3)
 
@@ -178,7 +178,7 @@ def test_shards_that_are_learned_at_once() -> None:
     assert alone.checkpoint_bytes == 4 * 5000
     many = priced(Layout(4, 8), WHOLE, held, requests_per_month=1e6, batch_days=MONTH_DAYS)
     assert many.batch_seconds == pytest.approx(4 * 2.0 + 4 * 0.001 + 0.01, rel=1e-3)
-    again = Pace(workers={}, coordinator={}, checkpoint_bytes=0.0, learning=Growth((100.0,), (2.0,)))
+    again = Pace(workers={}, coordinator={}, checkpoint_bytes=0.0, learning=GrowingCost((100.0,), (2.0,)))
     assert priced(Layout(4, 8), again, held).erasure_seconds == pytest.approx(2.0)
 
 
@@ -231,6 +231,6 @@ def test_all_proposals_can_be_trained(points: int, subjects: int, epochs: int, l
 def test_impossible_demands_are_refused_together() -> None:
     """With all that is wrong."""
     with pytest.raises(Invalid, match=r"requests a month must be 0 or more.*months must be.*points a request must be"):
-        Demand(requests_per_month=-1, months=math.nan, points_per_request=0)
+        Workload(requests_per_month=-1, months=math.nan, points_per_request=0)
     with pytest.raises(Invalid, match="price of a CPU hour must be 0 or more, got -1"):
-        Demand(requests_per_month=1, price_cpu_hour=-1.0)
+        Workload(requests_per_month=1, price_cpu_hour=-1.0)

@@ -20,7 +20,7 @@ from coordinator.decisions.pace import (
     RECORDED,
     REQUESTS,
     TASKS,
-    Growth,
+    GrowingCost,
     MeasuredWork,
     Pace,
     exact_amounts,
@@ -112,22 +112,22 @@ def test_no_second_is_below_nothing_and_none_could_be_better(seed: int) -> None:
 @given(st.lists(st.tuples(st.floats(1, 1e5), st.floats(1e-6, 1e3)), min_size=1, max_size=6), st.floats(0.1, 1e6))
 def test_a_growth_never_falls(pairs: list[tuple[float, float]], points: float) -> None:
     """More data points never cost less, between sizes and beyond them."""
-    growth = Growth.through([size for size, _ in pairs], [value for _, value in pairs])
+    growth = GrowingCost.through([size for size, _ in pairs], [value for _, value in pairs])
     assert 0 <= growth.at(points) <= growth.at(2 * points) * (1 + 1e-9)
 
 
 def test_a_growth_goes_on_as_at_its_end() -> None:
     """A square goes on as a square; nothing costs nothing; a single size is a line."""
-    square = Growth.through([10, 20, 40, 80], [1.0, 4.0, 16.0, 64.0])
+    square = GrowingCost.through([10, 20, 40, 80], [1.0, 4.0, 16.0, 64.0])
     assert square.at(160) == pytest.approx(256)
     assert square.at(5) == pytest.approx(0.25)
     assert square.at(0) == 0
-    assert Growth((10.0,), (5.0,)).at(4) == 2
+    assert GrowingCost((10.0,), (5.0,)).at(4) == 2
 
 
 def test_checkpoints_that_grow_with_each_epoch() -> None:
     """Such as those of boosting; where slices are learned at once there is one."""
     pace = Pace(workers={}, coordinator={}, checkpoint_bytes=100.0, epoch_bytes=10.0)
     assert pace.checkpoint_sizes(50, (3, 2)) == (100 + 30) + (100 + 50)
-    whole = Pace(workers={}, coordinator={}, checkpoint_bytes=0.0, learned_bytes=Growth((10.0,), (1000.0,)))
+    whole = Pace(workers={}, coordinator={}, checkpoint_bytes=0.0, learned_bytes=GrowingCost((10.0,), (1000.0,)))
     assert whole.checkpoint_sizes(20, (1,)) == 2000

@@ -12,7 +12,7 @@ import pytest
 import cluster.writer.optimising
 from cluster.writer.throw_away import TriedLayout
 from coordinator.decisions.optimise import Layout
-from coordinator.decisions.pace import BATCH_WORK, BATCHES, LEARNED, Growth, Pace
+from coordinator.decisions.pace import BATCH_WORK, BATCHES, LEARNED, GrowingCost, Pace
 from tests.doubles.user_folder import MARKED, UserFolder
 
 STEPS = Pace(workers={BATCHES: 0.001, LEARNED: 0.02}, coordinator={BATCH_WORK: 0.05}, checkpoint_bytes=10_000.0)
@@ -20,9 +20,9 @@ DIRECT = Pace(
     workers={},
     coordinator={BATCH_WORK: 0.05},
     checkpoint_bytes=0.0,
-    learning=Growth((100.0,), (1.0,)),
-    forgetting=Growth((100.0,), (0.01,)),
-    learned_bytes=Growth((100.0,), (5000.0,)),
+    learning=GrowingCost((100.0,), (1.0,)),
+    forgetting=GrowingCost((100.0,), (0.01,)),
+    learned_bytes=GrowingCost((100.0,), (5000.0,)),
 )
 NO_RECIPE: dict[str, Any] = {
     "training__epochs": None,
