@@ -84,7 +84,7 @@ def thrown_away(specification: FederationSpecification, who: WhoStaysOut) -> Ite
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TriedLayout:
-    """What came of training a federation of these numbers of shards and slices."""
+    """The result of training a federation of these numbers of shards and slices."""
 
     layout: Layout
     failed: str = ""

@@ -104,7 +104,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stock:
-    """What a federation has, whatever its numbers of shards and slices."""
+    """What a federation has, regardless of its numbers of shards and slices."""
 
     points: int
     subjects: int | None

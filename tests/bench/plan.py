@@ -2,7 +2,8 @@
 
 In each round the pace is measured first, as the command does. Then federations are trained and erased from for real, in
 one process with encrypted stores, and compared in processor seconds and in point-epochs. The requests are spread evenly
-over the slices, so that the luck of a draw is not part of the error. Ratios are medians of the rounds.
+over the slices, so that the luck of a draw is not part of the error. Ratios are medians of the rounds. A fixed piece of
+work between all others says how much the machine itself drifted, because of other processes.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from shards.cost import erasure_cost_epochs
 LAYOUTS: Final = (Layout(5, 5), Layout(20, 4), Layout(10, 10))
 REQUESTS: Final = 12
 BUDGET: Final = 8.0
+YARDSTICK: Final = "MLP 64-64-10, 10 epochs, digits"
 
 MODELS: Final[dict[str, dict[str, Any]]] = {
     "MLP 64-64-10, 10 epochs, digits": {
@@ -59,7 +61,10 @@ def compare(name: str, turn: int) -> list[tuple[Layout, list[float]]]:
     with own as federation:
         specification, source = federation.specification, federation.source
     who = WhoStaysOut.of(specification, federation.store, None)
+    before = yardstick()
     pace = PaceTrial(specification, who, source, points=len(labels_N), budget=BUDGET).pace()
+    last = yardstick()
+    own_pace = (before + last) / 2
     found = []
     for layout in LAYOUTS:
         with (
@@ -76,9 +81,22 @@ def compare(name: str, turn: int) -> list[tuple[Layout, list[float]]]:
             trained = federation.train()
             rows = spread(federation, len(labels_N), layout)
             erased = [federation.erase([row]) for row in rows]
-        found.append((layout, ratios(specification, pace, layout, len(labels_N), trained, erased)))
+        before, last = last, yardstick()
+        drift = (before + last) / 2 / own_pace
+        found.append((layout, ratios(specification, pace, layout, len(labels_N), trained, erased, drift)))
         print(f"{name}, round {turn + 1}, {layout}:", *(f"{each:.3f}" for each in found[-1][1]), file=sys.stderr)
     return found
+
+
+def yardstick() -> float:
+    """Return the processor seconds of a fixed piece of work: other processes on the machine make it take longer."""
+    features_NF, labels_N = points_of("digits")
+    tables = {**MODELS[YARDSTICK], "partition": {"shards": 2, "slices": 3}}
+    with (
+        temporary_store() as store,
+        OwnFederation(features_NF[:300], labels_N[:300], classes=10, tables=tables, store=store) as federation,
+    ):
+        return federation.train().seconds + sum(federation.erase([row]).seconds for row in (1, 2))
 
 
 def spread(federation: OwnFederation, points: int, layout: Layout) -> list[int]:
@@ -92,9 +110,18 @@ def spread(federation: OwnFederation, points: int, layout: Layout) -> list[int]:
 
 
 def ratios(
-    specification: FederationSpecification, pace: Pace, layout: Layout, points: int, trained: Any, erased: Sequence[Any]
+    specification: FederationSpecification,
+    pace: Pace,
+    layout: Layout,
+    points: int,
+    trained: Any,
+    erased: Sequence[Any],
+    drift: float,
 ) -> list[float]:
-    """Return predicted over measured: seconds of training, seconds of a request, its point-epochs; and both seconds."""
+    """Return predicted over measured: seconds of training, of a request, its point-epochs; the first two with drift.
+
+    ``drift`` is how much longer the machine took for the same work than while the pace was measured.
+    """
     stock = Stock(
         points=points,
         subjects=points,
@@ -113,6 +140,8 @@ def ratios(
         candidate.training_seconds / trained.seconds,
         candidate.erasure_seconds / seconds,
         expected / work,
+        candidate.training_seconds / trained.seconds * drift,
+        candidate.erasure_seconds / seconds * drift,
         trained.seconds,
         seconds,
     ]
@@ -123,16 +152,16 @@ def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     names = [name for name in MODELS if not sys.argv[2:] or any(name.startswith(each) for each in sys.argv[2:])]
     print(
-        "| model | S × R | training, predicted / measured | one request, predicted / measured | point-epochs |"
-        " training, CPU s | request, CPU s |"
+        "| model | S × R | training, predicted / measured | one request | point-epochs | training, corrected for drift |"
+        " one request, corrected | training, CPU s | request, CPU s |"
     )
-    print("| --- | --- | --- | --- | --- | --- | --- |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for name in names:
         turns = [compare(name, turn) for turn in range(rounds)]
         for place, layout in enumerate(LAYOUTS):
             columns = list(zip(*(turn[place][1] for turn in turns), strict=True))
-            shown = [f"{median(each):.2f} ({min(each):.2f} – {max(each):.2f})" for each in columns[:3]]
-            times = [f"{median(each):.3g}" for each in columns[3:]]
+            shown = [f"{median(each):.2f} ({min(each):.2f} – {max(each):.2f})" for each in columns[:5]]
+            times = [f"{median(each):.3g}" for each in columns[5:]]
             cells = [name, f"{layout.shards} × {layout.slices}", *shown, *times]
             print(f"| {' | '.join(cells)} |", flush=True)
 
