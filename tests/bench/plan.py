@@ -152,8 +152,8 @@ def main() -> None:
     rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
     names = [name for name in MODELS if not sys.argv[2:] or any(name.startswith(each) for each in sys.argv[2:])]
     print(
-        "| model | S × R | training, predicted / measured | one request | point-epochs | training, corrected for drift |"
-        " one request, corrected | training, CPU s | request, CPU s |"
+        "| model | S × R | training, predicted / measured | one request | point-epochs | training, without drift |"
+        " one request, without drift | training, CPU s | request, CPU s |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for name in names:
