@@ -85,6 +85,9 @@ bench: venv ## measure speed against a plain PyTorch loop, serving against one b
 	$(BIN)/python -m tests.bench.serving
 	$(BIN)/python -m tests.bench.sites
 	$(BIN)/python -m tests.bench.names
+	$(BIN)/python -m tests.bench.training
+	$(BIN)/python -m tests.bench.erasure
+	$(BIN)/python -m tests.bench.niceness
 
 # Hashes of all files of each release, for the Python of the image. The CPU build of torch has an index of its own, and
 # its hashes are in a file that is written by hand.

@@ -41,7 +41,7 @@ SHARDS: Final = 20
 SLICES: Final = 10
 BATCHES: Final = (1, 8, 18, 39, 100, 1000)
 BATCH_SIZE: Final = 16
-ONES: Final = 10
+ONES: Final = 5
 """How many single erasures the first row is the mean of."""
 SPECIFICATION: Final = """
 name = "bench"

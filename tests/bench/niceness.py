@@ -4,18 +4,15 @@
 
 A coordinator on a Ray of its own retrains on as many workers as the machine has processors, while requests come one
 after another. For each niceness of workers: how long after its acknowledgement a request's points are withdrawn, and
-which share of a processor a worker gets beside as many processes that compute without end.
+which share of a processor a worker gets beside as many other tasks of Ray that compute.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import median, quantiles
@@ -23,11 +20,10 @@ from typing import Final
 
 from cluster.config.specification import FederationSpecification
 from cluster.coordinator_actor.actor import RemoteWriter
-from cluster.federation import Federation
 from cluster.writer.stores import open_objects
 from cluster.writer.writer import drafted, writer_setup
 from coordinator.ports import Notice, RequestMoved, TrainingStarted
-from coordinator.requests import RequestState
+from coordinator.requests import ErasureRequest, RequestState
 from deploy.demo_data import write_digits
 from deploy.views.tables import table
 from tests.bench.erasure import specification_in
@@ -35,41 +31,34 @@ from tests.bench.erasure_on_ray import Running, processor_seconds, running
 
 STEPS: Final = (0, 10)
 """Beyond the niceness that Ray gives its workers, and the coordinator."""
-_BUSY: Final = "while True: pass"
-_RAYS: Final = 15
 _SHARE_SECONDS: Final = 10.0
 
 
 def main() -> None:
     """Measure, and print a table."""
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 100
-    lines = []
+    print(f"{os.cpu_count()} processors, as many workers; from the acknowledgement to the withdrawal")
+    header = ("niceness", "requests", "median ms", "p99 ms", "worst ms", "a worker's share of a processor")
     for steps in STEPS:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             made = specification_in(folder, write_digits(folder / "data"), epochs=4000, slices=2)
             cluster = replace(made.cluster, niceness=steps, workers=os.cpu_count())
             partition = replace(made.partition, shards=2 * (os.cpu_count() or 1))
-            lines.append(_measured(replace(made, cluster=cluster, partition=partition), steps, count))
-    header = ("niceness", "requests", "median ms", "p99 ms", "worst ms", "a worker's share of a processor")
-    print(f"{os.cpu_count()} processors, as many workers; from the acknowledgement to the withdrawal")
-    print(table(header, lines))
+            line = _measured(replace(made, cluster=cluster, partition=partition), steps, count)
+            print(table(header, [line]), flush=True)
 
 
 def _measured(specification: FederationSpecification, steps: int, count: int) -> tuple[str, ...]:
-    quick = replace(specification, training=replace(specification.training, epochs=2))
-    with Federation(quick) as federation:
-        federation.train()
     with running(specification) as at_work:
         watch: list[Notice] = []
         writer = RemoteWriter(at_work.handle, open_objects(specification), watch.append)
         training = writer._hear(None, 0.0)
-        at_work.handle.train.remote()  # other settings: everything is trained again, for minutes
+        at_work.handle.train.remote()  # takes minutes
         while not any(isinstance(each, TrainingStarted) for each in watch):
             training = writer._tell(writer._hear(training.upto, 1.0))
         waits = [_withdrawn(writer, specification, number) for number in range(count)]
-        with _others_at_work():
-            share = _share(at_work)
+        share = _share(at_work)
     found = (median(waits), quantiles(waits, n=100)[98], max(waits))
     return (f"+{steps}", f"{count}", *(f"{value * 1000:.0f}" for value in found), f"{share:.2f}")
 
@@ -84,35 +73,43 @@ def _withdrawn(writer: RemoteWriter, specification: FederationSpecification, num
     while True:
         heard = writer._hear(heard.upto, 1.0, until_idle=False)
         for notice in heard.notices:
-            if isinstance(notice, RequestMoved) and notice.request.request_id == request.request_id:
-                if notice.request.state is not RequestState.ACCEPTED:
-                    return time.perf_counter() - acknowledged
+            if isinstance(notice, RequestMoved) and _is_withdrawn(notice.request, request.request_id):
+                return time.perf_counter() - acknowledged
 
 
-@contextmanager
-def _others_at_work() -> Iterator[None]:
-    """Have as many processes compute as there are processors, with the niceness that Ray gives its own."""
-    others = [
-        subprocess.Popen([sys.executable, "-c", _BUSY], preexec_fn=lambda: os.nice(_RAYS))  # noqa: PLW1509
-        for _ in range(os.cpu_count() or 1)
-    ]
-    try:
-        yield
-    finally:
-        for each in others:
-            each.kill()
-            each.wait()
+def _is_withdrawn(request: ErasureRequest, request_id: str) -> bool:
+    return request.request_id == request_id and request.state is not RequestState.ACCEPTED
 
 
 def _share(at_work: Running) -> float:
-    """Return which share of a processor the busiest worker gets."""
-    del at_work
-    found = [process for process in map(int, filter(str.isdecimal, os.listdir("/proc"))) if _is_worker(process)]
-    before = {process: processor_seconds(process) for process in found}
+    """Return the mean share of a processor that a worker gets beside as many other Ray tasks."""
+    import ray
+
+    parent = _parent(at_work.process)
+    found = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdecimal()]
+    found = [process for process in found if _is_worker(process) and _parent(process) == parent]
+    compute = ray.remote(num_cpus=0)(_compute)
+    others = [compute.remote(_SHARE_SECONDS + 5) for _ in found]
+    time.sleep(5)  # until they have started
+    before = [processor_seconds(process) for process in found]
     began = time.perf_counter()
     time.sleep(_SHARE_SECONDS)
-    spent = time.perf_counter() - began
-    return max((processor_seconds(process) - was) / spent for process, was in before.items())
+    seconds = time.perf_counter() - began
+    spent = [processor_seconds(process) - was for process, was in zip(found, before, strict=True)]
+    ray.get(others)
+    return sum(spent) / seconds / len(found)
+
+
+def _compute(seconds: float) -> None:
+    """Compute for so long."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
+
+
+def _parent(process: int) -> int:
+    """Return a process's parent: all processes of one Ray have the same."""
+    return int(Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
 
 
 def _is_worker(process: int) -> bool:
