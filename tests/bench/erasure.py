@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 from unittest.mock import patch
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from cluster.config.specification import FederationSpecification, read_specification
 from cluster.experiments.experiment import Figure, Panel, Series
@@ -223,6 +226,7 @@ def report_batches(folder: Path, data: DemoData, epochs: int) -> list[Batch]:
                 repeats = ONES if count == 1 else 1
                 chosen = [[people.pop() for _ in range(count)] for _ in range(repeats)]
                 found.append(_batch(writer, setup, chosen, full, epochs))
+                print(*_cells(found[-1]), sep=" | ", file=sys.stderr, flush=True)
     header = (
         "K",
         "closed form",
@@ -275,6 +279,14 @@ def _steps(before: FederationState | None, after: FederationState, epochs: int) 
     return steps
 
 
+def _part_of(data: DemoData, people: int) -> DemoData:
+    """Keep the first ``people``, with all of their data points."""
+    whole = pq.read_table(data.train)
+    kept = whole.filter(pa.array(np.arange(len(whole)) % data.people < people))
+    pq.write_table(kept, data.train)
+    return replace(data, people=people, train_points=len(kept))
+
+
 def figure_of(batches: Sequence[Batch], title: str) -> Figure:
     """Return the figure of the speed-ups."""
     counts = [each.requests for each in batches]
@@ -303,6 +315,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.erasure")
     parser.add_argument("--out", type=Path, help="folder for the figure and its data")
     parser.add_argument("--fashion-mnist", type=Path, help="folder with its four files")
+    parser.add_argument("--people", type=int, default=7500, help="how many of its people, with 8 data points each")
     parser.add_argument("--epochs", type=int, default=11)
     parser.add_argument("--ray", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--batches", action=argparse.BooleanOptionalAction, default=True)
@@ -315,7 +328,7 @@ def main() -> None:
             report_overhead(folder / "one")
         if chosen.batches:
             (folder / "many").mkdir()
-            data = write_fashion_mnist(folder / "many" / "data", chosen.fashion_mnist)
+            data = _part_of(write_fashion_mnist(folder / "many" / "data", chosen.fashion_mnist), chosen.people)
             found = report_batches(folder / "many", data, chosen.epochs)
             if chosen.out is not None:
                 drawn = figure_of(found, f"{SHARDS} shards of {SLICES} slices, {data.name}, {chosen.epochs} epochs")
