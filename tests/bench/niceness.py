@@ -59,7 +59,7 @@ def _measured(specification: FederationSpecification, steps: int, count: int) ->
             training = writer._tell(writer._hear(training.upto, 1.0))
         waits = [_withdrawn(writer, specification, number) for number in range(count)]
         share = _share(at_work)
-    found = (median(waits), quantiles(waits, n=100)[98], max(waits))
+    found = (median(waits), quantiles(waits, n=100, method="inclusive")[98], max(waits))
     return (f"+{steps}", f"{count}", *(f"{value * 1000:.0f}" for value in found), f"{share:.2f}")
 
 
