@@ -64,7 +64,7 @@ def _measured(specification: FederationSpecification, steps: int, count: int) ->
 
 
 def _withdrawn(writer: RemoteWriter, specification: FederationSpecification, number: int) -> float:
-    """Return the seconds from a request's acknowledgement until this process hears that its points are withdrawn."""
+    """Return the seconds from a request's acknowledgement until this process receives notice of the withdrawal."""
     setup = writer_setup(specification, listener=lambda _: None)
     request, names = drafted(setup, subjects=[f"person-{number:04d}"], ids=(), request_id=f"er-{number}", held="")
     heard = writer._hear(None, 0.0)
