@@ -160,24 +160,6 @@ def read_texts(batch: Batch, column: str, *, optional: bool = False) -> list[str
     return texts
 
 
-def read_distinct(batch: Batch, column: str, *, optional: bool = False) -> tuple[list[str], npt.NDArray[np.int64]]:
-    """Return the distinct texts of a column, and for each data point the position of its own, shape (N,).
-
-    The texts are those of ``read_texts``, which raises the same errors; a null and an empty string become one text.
-    """
-    array = batch.column(column)
-    is_name = pa.types.is_integer(array.type) or is_text(array.type)
-    if (array.null_count and not (optional and is_name)) or not is_name:
-        texts = read_texts(batch, column, optional=optional)  # raises, unless all are missing
-        return list(dict.fromkeys(texts)), np.zeros(len(texts), dtype=np.int64)
-    encoded = array.dictionary_encode()
-    codes_N = numbers_of(encoded.indices.fill_null(len(encoded.dictionary))).astype(np.int64)
-    distinct = [str(value) for value in encoded.dictionary.to_pylist()]
-    if "" in distinct and not optional:
-        raise _missing_name("is an empty string", batch, column, _first(codes_N == distinct.index("")))
-    return ([*distinct, ""] if array.null_count else distinct), codes_N
-
-
 def check_written(batch: Batch, column: str) -> None:
     """Raise ``Invalid`` when a name is a number that was stored as a float and may have been rounded."""
     array = batch.column(column)

@@ -25,7 +25,6 @@ from shards.data.columns import (
     choose_columns,
     count_missing,
     labels_of,
-    read_distinct,
     read_features,
     read_texts,
 )
@@ -37,18 +36,16 @@ from shards.points import PointBlock
 from shards.routing import (
     AS_GIVEN,
     DIGEST_BYTES,
-    KnownSubjects,
     Naming,
     PartitionKey,
     PointDigest,
     SliceId,
+    digests_of_all,
     point_digest,
-    point_digests,
     slice_numbers,
 )
 from shards.slices.admitted import refuse_features, refuse_labels
-from shards.slices.files import EMPTY_SLICE, PartRecord, SliceRecord, write_part
-from shards.slices.kept_digests import DigestKeeper, repeat_in_slices
+from shards.slices.files import EMPTY_SLICE, PartRecord, SliceRecord, record_slice, repeated_point, write_part
 from shards.specification import DataSettings, PartitionSettings, ShardId, SliceIndex
 from shards.subjects import in_form
 from shards.targets import Class, LabelArray
@@ -67,10 +64,6 @@ _MOST_BATCH_BYTES = 8 * _MEBIBYTE
 _ID_BATCH_POINTS = 65_536
 _PARTS_PER_BUFFER = 4
 """A part is at most the buffer divided by this number, because it is copied while it is written."""
-_NAMES_PER_BUFFER = 4
-"""The same for names of subjects and their digests."""
-_KEPT_PER_BUFFER = 2
-"""Digests in memory take at most the buffer's bytes divided by this number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +164,16 @@ class Intake:
         points = self.columns.points_within(min(_MOST_BATCH_BYTES, self.buffer_bytes))
         return source.batches(self.columns.wanted, points)
 
+    def digests_of_ids(self, ids: Sequence[str]) -> npt.NDArray[np.void]:
+        """Return the digests of data points."""
+        joined = b"".join([point_digest(self.key, text) for text in ids])
+        return np.frombuffer(joined, dtype=f"V{DIGEST_BYTES}")
+
+    def digests_of_subjects(self, subjects: Sequence[str]) -> npt.NDArray[np.void]:
+        """Return the digests of subjects. Raises ``Invalid`` when one does not have the declared form."""
+        joined = b"".join(digests_of_all(self.key, subjects, self.naming))
+        return np.frombuffer(joined, dtype=f"V{DIGEST_BYTES}")
+
     def split(self, subjects_N: npt.NDArray[np.void]) -> Iterator[tuple[SliceId, npt.NDArray[np.intp]]]:
         """Yield each placement that occurs, starting with ``first_shard``, and the positions of its data points."""
         shards, slices = self.partition.shards, self.partition.slices
@@ -217,21 +220,17 @@ def ingest(task: IngestTask, buffer_bytes: int | None = None) -> IngestResult:
         admitted=task.admitted,
         buffer_bytes=buffer_bytes or buffer_within(data.ingest_memory_mb, source),
     )
-    kept = keeper_of(intake, store, task.new_name)
     with ExitStack() as undo:
-        undo.callback(kept.discard)
         try:
-            gathered = gather(intake.read(source), intake, store, task.new_name, progress=task.progress, kept=kept)
+            gathered = gather(intake.read(source), intake, store, task.new_name, progress=task.progress)
         except MissingName as error:
             raise counted(error, source) from None
         undo.callback(store.delete_all, [part.key for parts in gathered.parts.values() for part in parts])
-        sources = kept.sources(gathered.parts)
-        slices = {slice_id: each.record(store) for slice_id, each in sources.items()}
-        repeat = repeat_in_slices(store, tuple(sources.values()), max(1024, intake.buffer_bytes // (4 * DIGEST_BYTES)))
+        slices = {slice_id: record_slice(store, parts) for slice_id, parts in sorted(gathered.parts.items())}
+        repeat = repeated_point(store, tuple(slices.values()), max(1024, intake.buffer_bytes // (4 * DIGEST_BYTES)))
         if repeat is not None:
             raise repeated_id(data.id, places_of(source, data.id, task.key, repeat))
         ingested = ingested_of(source, columns, gathered, slices)
-        kept.discard()
         undo.pop_all()
     return ingested
 
@@ -245,17 +244,15 @@ def gather(
     progress: Callable[[int], None] = lambda _: None,
     noted: Callable[[npt.NDArray[np.void]], None] = lambda _: None,
     seen: Callable[[Batch, PointBlock], None] = lambda _batch, _block: None,
-    kept: DigestKeeper | None = None,
 ) -> Gathered:
     """Write the batches' data points as parts of their slices, and return what was written.
 
-    The digests of each part go to ``kept``.
     ``noted`` is called with the digests of the data points written, some at a time, and ``seen`` with each batch and
     all of its data points before they are written.
     Raises ``Invalid`` for any data point that cannot be trained on. After any error, no part is left.
     """
     with ExitStack() as undo:
-        writer = _SliceWriter(intake=intake, store=store, new_name=new_name, noted=noted, kept=kept)
+        writer = _SliceWriter(intake=intake, store=store, new_name=new_name, noted=noted)
         undo.callback(writer.discard)
         reading = _Reading(intake=intake, width=intake.width)
         for batch in batches:
@@ -272,11 +269,6 @@ def gather(
         numbers=reading.numbers,
         width=reading.width,
     )
-
-
-def keeper_of(intake: Intake, store: ObjectStore, new_name: NewName) -> DigestKeeper:
-    """Return what keeps the digests of the parts that this process will write, within a share of its memory."""
-    return DigestKeeper(store=store, new_name=new_name, most_bytes=intake.buffer_bytes // _KEPT_PER_BUFFER)
 
 
 def blocks_of(batches: Iterable[Batch], intake: Intake) -> Iterator[tuple[Batch, PointBlock]]:
@@ -369,12 +361,6 @@ class _Reading:
     points: int = 0
     left_out: LeftOut = field(default_factory=LeftOut)
     numbers: dict[tuple[str, str], bool] = field(default_factory=dict)
-    _known: KnownSubjects = field(init=False)
-
-    def __post_init__(self) -> None:
-        intake = self.intake
-        most_bytes = intake.buffer_bytes // _NAMES_PER_BUFFER
-        self._known = KnownSubjects(key=intake.key, naming=intake.naming, most_bytes=most_bytes)
 
     def kept(self, block: PointBlock) -> PointBlock:
         """Count the data points of a batch, and return them without tombstoned ones."""
@@ -392,12 +378,12 @@ class _Reading:
         data = self.intake.data
         ids = read_texts(batch, data.id)
         subject = data.subject_column
-        subjects = read_distinct(batch, subject)
+        subjects = ids if subject == data.id else read_texts(batch, subject)
         for column in dict.fromkeys((data.id, subject)):
             self._check_names(batch, column)
         return PointBlock(
-            points_N=point_digests(self.intake.key, ids),
-            subjects_N=self._subjects(batch, subject, *subjects),
+            points_N=self.intake.digests_of_ids(ids),
+            subjects_N=self._subjects(batch, subject, subjects),
             labels_N=self._labels(batch),
             features_NF=self._features(batch),
             further_NK=self._further(batch, len(ids)),
@@ -407,10 +393,10 @@ class _Reading:
         columns = self.intake.data.further_subjects
         further_NK = np.empty((points, len(columns)), dtype=f"V{DIGEST_BYTES}")
         for position, column in enumerate(columns):
-            distinct, codes_N = read_distinct(batch, column, optional=True)
-            if any(distinct):
+            names = read_texts(batch, column, optional=True)
+            if any(names):
                 self._check_names(batch, column)
-            further_NK[:, position] = self._subjects(batch, column, distinct, codes_N)
+            further_NK[:, position] = self._subjects(batch, column, names)
         return further_NK
 
     def _check_names(self, batch: Batch, column: str) -> None:
@@ -420,17 +406,15 @@ class _Reading:
         if self.intake.columns.untyped and self.numbers.get(place, True):
             self.numbers[place] = are_numbers(batch, column)
 
-    def _subjects(
-        self, batch: Batch, column: str, distinct: list[str], codes_N: npt.NDArray[np.int64]
-    ) -> npt.NDArray[np.void]:
+    def _subjects(self, batch: Batch, column: str, subjects: Sequence[str]) -> npt.NDArray[np.void]:
         try:
-            return self._known.digests(distinct)[codes_N]
+            return self.intake.digests_of_subjects(subjects)
         except Invalid:
-            for position, code in enumerate(codes_N.tolist()):
-                if not distinct[code]:
+            for position, name in enumerate(subjects):
+                if not name:
                     continue
                 try:
-                    in_form(distinct[code], self.intake.naming.form)
+                    in_form(name, self.intake.naming.form)
                 except Invalid as error:
                     raise Invalid(
                         error.fact,
@@ -466,7 +450,6 @@ class _SliceWriter:
     store: ObjectStore
     new_name: NewName
     noted: Callable[[npt.NDArray[np.void]], None]
-    kept: DigestKeeper | None
     _buffer: PointBlock | None = None
     _held: int = 0
     _parts: dict[SliceId, list[PartRecord]] = field(default_factory=dict)
@@ -505,8 +488,6 @@ class _SliceWriter:
                 block = self._buffer.take(indices[start : start + most])
                 record = write_part(self.store, block, slice_id, self.new_name)
                 self._parts.setdefault(slice_id, []).append(record)
-                if self.kept is not None:
-                    self.kept.add(slice_id, record, block)
         self._held = 0
 
 
