@@ -19,7 +19,7 @@ from cluster.runtime.user_code import make_importable, working_in
 from coordinator.aggregation import AnsweredBy, ModelFailed, Rule, aggregate, model_failed
 from coordinator.state import FederationState, servable
 from shards.learner_kinds.guarantees import EXACT
-from shards.learners.protocol import Learner, Outputs, Serves, answering, answering_from, outputs_of
+from shards.learners.protocol import Learner, Serves, answering, answering_from
 from shards.learners.registry import code_digest, fix_numerics
 from shards.learners.tensors import OTHER_DIGEST, decode_serving, encode_serving
 from shards.learners.torch.code_manifest import CodeManifest
@@ -48,8 +48,6 @@ class Ensemble:
     target: Target
     answering: tuple[Any, ...] = field(repr=False)
     """The states that are asked: the constituents, or one made of them all."""
-    outputs: Outputs = field(repr=False)
-    """Asks them."""
     checkpoints: tuple[tuple[ShardId, Sha256], ...] = ()
     """Shard and checkpoint of each constituent."""
     guarantee: str = str(EXACT)
@@ -135,14 +133,12 @@ class Ensemble:
             learner.initial(ShardId(0))  # imports all of the model's code
             _check_code(code, manifest, specification)
             constituents = tuple(known[name] if name in known else fetch(learner, name) for name in checkpoints)
-        asked = answering(learner, constituents)
         return cls(
             generation=generation,
             shards=shards,
             learner=learner,
             constituents=constituents,
-            answering=asked,
-            outputs=outputs_of(learner, asked),
+            answering=answering(learner, constituents),
             rule=specification.aggregation.rule,
             target=specification.predicted,
             checkpoints=checkpoints,
@@ -156,7 +152,7 @@ class Ensemble:
         when there is too little memory.
         """
         try:
-            outputs_KNW = self.outputs(features_NF)
+            outputs_KNW = self._outputs(features_NF)
         except MemoryError:
             raise Unavailable(
                 "there is not enough memory to answer these data points", "Ask for fewer at a time."
@@ -167,6 +163,9 @@ class Ensemble:
             point = int(np.argwhere(~np.isfinite(outputs_KNW))[:, 1].min())
             raise model_failed("the model's answer is not a number", point)
         return aggregate(outputs_KNW, self.rule, self.target)
+
+    def _outputs(self, features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        return np.stack([self.learner.probabilities(state, features_NF) for state in self.answering])
 
     def _failed(self, features_NF: npt.NDArray[np.float32], fact: str) -> ModelFailed:
         """Return the error for data points one of which the model fails on; the halving below finds it."""
@@ -179,7 +178,7 @@ class Ensemble:
 
     def _fails(self, features_NF: npt.NDArray[np.float32]) -> bool:
         try:
-            self.outputs(features_NF)
+            self._outputs(features_NF)
         except Exception:  # noqa: BLE001  see ``answer``
             return True
         return False

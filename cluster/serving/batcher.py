@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from threading import Condition, Lock, Thread
+from threading import Condition, Thread
 from typing import Final
 
 import numpy as np
@@ -65,10 +65,8 @@ class Answering:
         self._standing = standing
         self._refresh_seconds = refresh_seconds
         self._refresh = refresh
-        self._lock = Lock()
+        self._changed = Condition()
         """Guards all fields below but ``_threads``; an ask that was taken out belongs to the thread that took it."""
-        # One condition for each thread, so that a request wakes only those that have work with it.
-        self._to_compute, self._to_confirm, self._to_load = (Condition(self._lock) for _ in range(3))
         self._waiting: deque[_Ask] = deque()
         self._computed: list[_Ask] = []
         self._trouble: SisaError | None = None
@@ -97,7 +95,7 @@ class Answering:
         """Raise ``Unavailable`` when this replica cannot answer now, ``InvariantBroken`` when it never will."""
         if not all(thread.is_alive() for thread in self._threads):
             raise InvariantBroken("a thread of this replica has ended")
-        with self._lock:
+        with self._changed:
             if self._doubt is not None:
                 raise self._doubt
             if self._standing.ensemble is None:
@@ -117,13 +115,12 @@ class Answering:
             self._end()
 
     def _end(self) -> None:
-        with self._lock:
+        with self._changed:
             self._is_closing = True
             asks = [*self._waiting, *self._computed]
             self._waiting.clear()
             self._computed.clear()
-            for each in (self._to_compute, self._to_confirm, self._to_load):
-                each.notify()
+            self._changed.notify_all()
         self._refuse(asks, _stopping())
 
     @property
@@ -135,8 +132,8 @@ class Answering:
 
     def _compute(self) -> None:
         while True:
-            with self._lock:
-                self._to_compute.wait_for(lambda: self._is_closing or self._is_ready)
+            with self._changed:
+                self._changed.wait_for(lambda: self._is_closing or self._is_ready)
                 if self._is_closing:
                     return
                 asks, ensemble, reason = self._take(), self._standing.ensemble, self._reason
@@ -205,16 +202,13 @@ class Answering:
 
     def _put(self, *, first: Sequence[_Ask] = (), behind: Sequence[_Ask] = (), computed: Sequence[_Ask] = ()) -> None:
         """Queue asks for their next step; refuse them once the replica is closing."""
-        with self._lock:
+        with self._changed:
             is_over = self._is_closing
             if not is_over:
                 self._waiting.extendleft(reversed(first))
                 self._waiting.extend(behind)
                 self._computed.extend(computed)
-                if self._waiting:
-                    self._to_compute.notify()
-                if computed:
-                    self._to_confirm.notify()
+                self._changed.notify_all()
         if is_over:
             self._refuse([*first, *behind, *computed], _stopping())
 
@@ -222,8 +216,8 @@ class Answering:
 
     def _confirm(self) -> None:
         while not self._is_closing:
-            with self._lock:
-                self._to_confirm.wait_for(lambda: self._computed or self._is_closing, self._refresh_seconds)
+            with self._changed:
+                self._changed.wait_for(lambda: self._computed or self._is_closing, self._refresh_seconds)
                 asks, self._computed = self._computed, []
             try:
                 self._standing.current()
@@ -240,13 +234,10 @@ class Answering:
                 self._let_go(asks)
 
     def _looked(self, doubt: SisaError | None) -> None:
-        with self._lock:
+        with self._changed:
             self._doubt = doubt
             self._looks += doubt is None
-            if self._is_wanted:
-                self._to_load.notify()
-            if self._waiting:
-                self._to_compute.notify()
+            self._changed.notify_all()
 
     def _let_go(self, asks: Sequence[_Ask]) -> None:
         """Answer what was computed with a generation that may be served; have the rest computed again."""
@@ -266,8 +257,8 @@ class Answering:
         """Load the generation that the state names whenever a read of the store finds another one than in memory."""
         seen = 0
         while True:
-            with self._lock:
-                self._to_load.wait_for(partial(self._is_behind, seen))
+            with self._changed:
+                self._changed.wait_for(partial(self._is_behind, seen))
                 if self._is_closing:
                     return
                 seen = self._looks
@@ -276,18 +267,14 @@ class Answering:
                 self._standing.load()
             except SisaError as error:
                 trouble = error
-            with self._lock:
+            with self._changed:
                 self._trouble = trouble
-                self._to_compute.notify()
+                self._changed.notify_all()
 
     def _is_behind(self, seen: int) -> bool:
         """Whether a read of the store since the first ``seen`` ones calls for loading, or the replica is closing."""
-        return self._is_closing or (self._looks > seen and self._is_wanted)
-
-    @property
-    def _is_wanted(self) -> bool:
-        """Whether a generation is to be loaded."""
-        return self._trouble is not None or self._standing.state is None or self._standing.is_behind
+        is_wanted = self._trouble is not None or self._standing.state is None or self._standing.is_behind
+        return self._is_closing or (self._looks > seen and is_wanted)
 
     def _refuse(self, asks: Sequence[_Ask], error: SisaError) -> None:
         for ask in asks:

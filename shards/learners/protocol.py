@@ -58,19 +58,6 @@ class AnswersTogether(Protocol[State]):
         ...
 
 
-Outputs = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]
-"""Returns the outputs of K constituents for N data points, shape (K, N, W)."""
-
-
-@runtime_checkable
-class AnswersAtOnce(Protocol[State]):
-    """A learner that can ask several constituents in fewer steps than one after the other."""
-
-    def at_once(self, states: Sequence[State]) -> Outputs | None:
-        """Return what asks all of them; None where that would save nothing. The states must not change afterwards."""
-        ...
-
-
 @runtime_checkable
 class AnswersWithLess(Protocol[State]):
     """A learner that needs only a part of a constituent to answer."""
@@ -162,9 +149,3 @@ def answering_from(learner: Learner[State], payload: bytes, shard: ShardId) -> S
     """Return the constituent in a checkpoint, for answers alone. Raises as ``Learner.from_bytes`` does."""
     state = learner.from_bytes(payload, shard)
     return learner.for_answers(state) if isinstance(learner, AnswersWithLess) else state
-
-
-def outputs_of(learner: Learner[State], states: Sequence[State]) -> Outputs:
-    """Return what asks these constituents, all at once where the learner can."""
-    found = learner.at_once(states) if isinstance(learner, AnswersAtOnce) else None
-    return found or (lambda features_NF: np.stack([learner.probabilities(state, features_NF) for state in states]))

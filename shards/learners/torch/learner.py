@@ -5,7 +5,7 @@ Shape legend: N points, F features, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +21,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from shards.encoding import InputShape
-from shards.learners.protocol import Learning, Outputs
+from shards.learners.protocol import Learning
 from shards.learners.torch.checkpoint import (
     base_digests,
     decode_checkpoint,
@@ -36,7 +36,6 @@ from shards.learners.torch.engines.replay import Replay, StepBatch, StepEngine, 
 from shards.learners.torch.factory import build_model, in_shape, received_shape
 from shards.learners.torch.recipe import Recipe, check_finite, check_learns, optimizer_of
 from shards.learners.torch.seeding import Device, generator_of, seed_all
-from shards.learners.torch.stacked import MOST_POINTS, stacked_models
 from shards.lineage import Lineage
 from shards.ordering import AUGMENT, INITIAL_WEIGHTS, NOISE, SHUFFLE, STEP, epoch_order, stream
 from shards.points import ShardPoints
@@ -184,8 +183,7 @@ class TorchLearner:
 
     def probabilities(self, state: TorchState, features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Return the target's outputs, shape (N, C): probabilities by softmax or sigmoid, or numbers as they are."""
-        if state.model.training:
-            state.model.eval()
+        state.model.eval()
         activate = _ACTIVATIONS[self._target]
         parts = [np.empty((0, self._classes), dtype=np.float64)]
         with torch.inference_mode():
@@ -194,25 +192,6 @@ class TorchLearner:
                 outputs = state.model(in_shape(chunk, self._inputs)).to(device="cpu", dtype=torch.float64)
                 parts.append(activate(outputs).numpy())
         return np.concatenate(parts)
-
-    def at_once(self, states: Sequence[TorchState]) -> Outputs | None:
-        """Return what asks all of the constituents, in common tensors where they are small; see ``AnswersAtOnce``."""
-        is_plain = self._device.type == "cpu" and len(self._inputs.shape) == 1 and not self._inputs.ids
-        together = stacked_models([state.model for state in states]) if is_plain else None
-        if together is None:
-            return None
-        activate = _ACTIVATIONS[self._target]
-
-        def outputs(features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-            if len(features_NF) > MOST_POINTS:
-                return np.stack([self.probabilities(state, features_NF) for state in states])
-            with torch.inference_mode():
-                outputs_KNW = together(torch.tensor(features_NF)).double()
-                # The activations take one constituent's outputs, (N, W); they know nothing of K.
-                found: npt.NDArray[np.float64] = activate(outputs_KNW.flatten(0, 1)).view_as(outputs_KNW).numpy()
-            return found
-
-        return outputs
 
     def digest(self, state: TorchState) -> Sha256:
         """Return the digest of parameters and buffers."""
