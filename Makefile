@@ -80,7 +80,7 @@ soak: venv ## all cases of which 'make test' runs a spread, a million schedules,
 	$(BIN)/python -m tests.simulation --soak $(SOAK_SEEDS)
 	$(BIN)/python -m tests.kills 1000 500
 
-bench: venv ## measure speed against a plain PyTorch loop, serving against one bare model, sites against one federation, what names cost
+bench: venv ## measure speed against a plain PyTorch loop, serving against one bare model, sites against one federation, what names and ingest cost
 	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench.serving
 	$(BIN)/python -m tests.bench.sites
@@ -88,6 +88,7 @@ bench: venv ## measure speed against a plain PyTorch loop, serving against one b
 	$(BIN)/python -m tests.bench.training
 	$(BIN)/python -m tests.bench.erasure
 	$(BIN)/python -m tests.bench.niceness
+	$(BIN)/python -m tests.bench.ingest
 
 # Hashes of all files of each release, for the Python of the image. The CPU build of torch has an index of its own, and
 # its hashes are in a file that is written by hand.

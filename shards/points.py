@@ -5,7 +5,9 @@ Shape legend: N points, F features, K further subjects, W labels of a data point
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -52,6 +54,59 @@ class PointBlock:
             further_NK=self.further_NK[chosen],
         )
 
+    def between(self, start: int, stop: int) -> PointBlock:
+        """Return consecutive points, as views."""
+        return PointBlock(
+            points_N=self.points_N[start:stop],
+            subjects_N=self.subjects_N[start:stop],
+            labels_N=self.labels_N[start:stop],
+            features_NF=self.features_NF[start:stop],
+            further_NK=self.further_NK[start:stop],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PointBlocks:
+    """Data points in several blocks, as if they were in one; their features are not copied."""
+
+    blocks: tuple[PointBlock, ...]
+    points_N: npt.NDArray[np.void]
+    subjects_N: npt.NDArray[np.void]
+
+    @classmethod
+    def of(cls, blocks: Sequence[PointBlock]) -> Self:
+        """Return the data points of the blocks, in order."""
+        nothing = [np.empty(0, dtype="V16")]
+        return cls(
+            blocks=tuple(blocks),
+            points_N=np.concatenate([block.points_N for block in blocks] or nothing),
+            subjects_N=np.concatenate([block.subjects_N for block in blocks] or nothing),
+        )
+
+    def take(self, ascending: npt.NDArray[np.intp]) -> PointBlock:
+        """Return the points at these positions, which are one or more, copied into new arrays."""
+        first = self.blocks[0]
+        features_NF = np.empty((len(ascending), first.features_NF.shape[1]), dtype=first.features_NF.dtype)
+        labels, further = [], []
+        ends = np.cumsum([len(block) for block in self.blocks])
+        bounds = [0, *np.searchsorted(ascending, ends).tolist()]
+        for block, end, start, stop in zip(self.blocks, ends.tolist(), bounds[:-1], bounds[1:], strict=True):
+            own = ascending[start:stop] - (end - len(block))
+            # Written to its place at once; "clip" because numpy would otherwise write to a buffer first.
+            np.take(block.features_NF, own, axis=0, out=features_NF[start:stop], mode="clip")
+            labels.append(block.labels_N[own])
+            further.append(block.further_NK[own])
+        return PointBlock(
+            points_N=self.points_N[ascending],
+            subjects_N=self.subjects_N[ascending],
+            labels_N=np.concatenate(labels),
+            features_NF=features_NF,
+            further_NK=np.concatenate(further),
+        )
+
+    def __len__(self) -> int:
+        return len(self.points_N)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class ShardPoints:
@@ -70,6 +125,13 @@ class ShardPoints:
     """The same of the subject that decides the slice."""
     ends: tuple[int, ...]
     """``ends[r - 1]`` is the number of points in slices 1..r; length R."""
+
+
+def points_within(block: PointBlock, most_bytes: int) -> int:
+    """Return how many data points like those of ``block`` take ``most_bytes``, at least one."""
+    row = block.between(0, 1)
+    columns = (row.points_N, row.subjects_N, row.labels_N, row.features_NF, row.further_NK)
+    return max(1, most_bytes // max(1, sum(column.nbytes for column in columns)))
 
 
 def scaled(

@@ -10,9 +10,10 @@ of a name share one slice and can be recognised by their equal first halves (E15
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final, NewType
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from operator import add
+from typing import Any, Final, NewType, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,12 @@ DIGEST_BYTES = 16
 SKELETON_BYTES = 8
 """The first half of a subject's digest, in federations that route by skeleton."""
 
+
+_POINT: Final = b"sisa/point"
+_BETWEEN: Final = "\0"
+"""Separates ids while they are encoded together."""
+_ENTRY_BYTES: Final = 224
+"""What a name of ASCII and its digest take in a dictionary, beyond its characters."""
 
 NOBODY: Final = SubjectDigest(bytes(DIGEST_BYTES))
 """The digest stored for a data point without a further subject."""
@@ -62,7 +69,12 @@ class SliceId:
 
 def point_digest(key: PartitionKey, point_id: str) -> PointDigest:
     """Return the keyed digest of a data point's id."""
-    return PointDigest(_digest(key, point_id.encode("utf-8", "surrogatepass"), b"sisa/point"))
+    return PointDigest(_digest(key, point_id.encode("utf-8", "surrogatepass"), _POINT))
+
+
+def point_digests(key: PartitionKey, ids: Sequence[str]) -> npt.NDArray[np.void]:
+    """Return ``point_digest`` of many ids, shape (N,)."""
+    return np.frombuffer(b"".join(_hashed(_hasher(key, DIGEST_BYTES, _POINT), _in_utf8(ids))), dtype=f"V{DIGEST_BYTES}")
 
 
 def subject_digest(key: PartitionKey, subject: str, naming: Naming = AS_GIVEN) -> SubjectDigest:
@@ -74,17 +86,10 @@ def subject_digests(key: PartitionKey, subjects: Sequence[str], naming: Naming =
     """Return the keyed digest of each name. Raises ``Invalid`` as ``subject_digest`` does."""
     names, bare = forms_and_skeletons(subjects, naming.form)
     if not naming.by_skeleton:
-        return [SubjectDigest(_digest(key, name, b"sisa/subject")) for name in names]
-    # One keyed hasher, copied for each name, is a third faster than a new one for each name.
-    by_name = hashlib.blake2b(digest_size=DIGEST_BYTES - SKELETON_BYTES, key=key, person=b"sisa/name").copy
-    by_skeleton = hashlib.blake2b(digest_size=SKELETON_BYTES, key=key, person=b"sisa/skeleton").copy
-    found = []
-    for name, without in zip(names, bare, strict=True):
-        first, second = by_skeleton(), by_name()
-        first.update(without)
-        second.update(name)
-        found.append(SubjectDigest(first.digest() + second.digest()))
-    return found
+        return cast("list[SubjectDigest]", _hashed(_hasher(key, DIGEST_BYTES, b"sisa/subject"), names))
+    by_skeleton = _hashed(_hasher(key, SKELETON_BYTES, b"sisa/skeleton"), bare)
+    by_name = _hashed(_hasher(key, DIGEST_BYTES - SKELETON_BYTES, b"sisa/name"), names)
+    return cast("list[SubjectDigest]", list(map(add, by_skeleton, by_name)))
 
 
 def digests_of_all(key: PartitionKey, subjects: Sequence[str], naming: Naming = AS_GIVEN) -> list[SubjectDigest]:
@@ -98,6 +103,38 @@ def digests_of_all(key: PartitionKey, subjects: Sequence[str], naming: Naming = 
     known = dict(zip(distinct, subject_digests(key, distinct, naming), strict=True))
     known[""] = NOBODY
     return [known[name] for name in subjects]
+
+
+@dataclass(slots=True, kw_only=True)
+class KnownSubjects:
+    """Digests of subjects, each computed once as long as it is remembered, within a fixed amount of memory."""
+
+    key: PartitionKey = field(repr=False)
+    naming: Naming
+    most_bytes: int
+    """What names and digests may take; beyond it, all of them are forgotten."""
+    _digests: dict[str, SubjectDigest] = field(default_factory=dict, repr=False)
+    held_bytes: int = field(default=0, init=False)
+    """What they take now."""
+
+    def digests(self, distinct: Sequence[str]) -> npt.NDArray[np.void]:
+        """Return the digest of each name, and ``NOBODY`` for an empty one. Raises ``Invalid`` as ``subject_digest``."""
+        found = list(map(self._digests.get, distinct))
+        new = [name for name, digest in zip(distinct, found, strict=True) if digest is None and name]
+        fresh = dict(zip(new, subject_digests(self.key, new, self.naming), strict=True))
+        self._remember(fresh)
+        fresh[""] = NOBODY
+        known = [fresh[name] if digest is None else digest for name, digest in zip(distinct, found, strict=True)]
+        return np.frombuffer(b"".join(known), dtype=f"V{DIGEST_BYTES}")
+
+    def _remember(self, fresh: dict[str, SubjectDigest]) -> None:
+        added = sum(map(len, fresh)) + len(fresh) * _ENTRY_BYTES
+        if self.held_bytes + added > self.most_bytes:
+            self._digests.clear()
+            self.held_bytes = 0
+        if added <= self.most_bytes:
+            self._digests |= fresh
+            self.held_bytes += added
 
 
 def slice_of(subject: SubjectDigest, shards: int, slices: int, naming: Naming = AS_GIVEN) -> SliceId:
@@ -158,6 +195,26 @@ def _are_held_out(leading_N: npt.NDArray[Any], share: float) -> npt.NDArray[np.b
         return np.ones(len(leading_N), dtype=np.bool_)
     lowest: npt.NDArray[np.bool_] = leading_N < np.uint64(int(share * 2.0**64))
     return lowest
+
+
+def _hasher(key: PartitionKey, size: int, domain: bytes) -> hashlib.blake2b:
+    return hashlib.blake2b(digest_size=size, key=key, person=domain)
+
+
+def _hashed(hasher: hashlib.blake2b, payloads: Iterable[bytes]) -> list[bytes]:
+    """Return the digest of each payload. Copying a hasher that has its key is faster than making one."""
+    copy, found = hasher.copy, []
+    for payload in payloads:
+        own = copy()
+        own.update(payload)
+        found.append(own.digest())
+    return found
+
+
+def _in_utf8(texts: Sequence[str]) -> list[bytes]:
+    """Return each text in UTF-8: together, unless one of them has a NUL."""
+    split = _BETWEEN.join(texts).encode("utf-8", "surrogatepass").split(_BETWEEN.encode())
+    return split if len(split) == len(texts) else [text.encode("utf-8", "surrogatepass") for text in texts]
 
 
 def _digest(key: PartitionKey, name: bytes, domain: bytes) -> bytes:

@@ -95,8 +95,17 @@ def forms_and_skeletons(names: Sequence[str], form: SubjectForm) -> tuple[list[b
             if found[:1] in _BEGIN_NUMBERS or formed[position][:1] == b"-":
                 bare[position] = _utf8(skeleton(names[position]))
         return formed, bare
-    texts = [in_form(name, form) for name in names]
-    return [_utf8(text) for text in texts], [_utf8(skeleton(text)) for text in texts]
+    if form in {"exact", "trimmed"} and len(plain := [name for name in names if _is_plain(name)]) > 1:
+        quick = dict(zip(plain, zip(*forms_and_skeletons(plain, form), strict=True), strict=True))
+        pairs = [quick[name] if name in quick else _form_and_skeleton(name, form) for name in names]
+    else:
+        pairs = [_form_and_skeleton(name, form) for name in names]
+    return [formed for formed, _ in pairs], [bare for _, bare in pairs]
+
+
+def _form_and_skeleton(name: str, form: SubjectForm) -> tuple[bytes, bytes]:
+    formed = in_form(name, form)
+    return _utf8(formed), _utf8(skeleton(formed))
 
 
 def skeleton(name: str) -> str:
@@ -137,6 +146,10 @@ def _are_plain(names: Sequence[str]) -> bool:
     """Return whether all names are visible ASCII without spaces, and not empty."""
     joined = "".join(names)
     return bool(names) and joined.isascii() and joined.isprintable() and " " not in joined and all(names)
+
+
+def _is_plain(name: str) -> bool:
+    return name.isascii() and name.isprintable() and " " not in name and bool(name)
 
 
 def _trimmed(text: str) -> str:

@@ -169,6 +169,21 @@ def sortable(digests_N: npt.NDArray[np.void]) -> npt.NDArray[np.bytes_]:
     return np.ascontiguousarray(digests_N).view(f"S{DIGEST_BYTES}")
 
 
+def sorted_digests(digests_N: npt.NDArray[Any]) -> npt.NDArray[np.bytes_]:
+    """Return the digests, as ``sortable`` shows them, in ascending order, in a new array.
+
+    Sorted by their first halves as numbers, which numpy does several times faster than with 16 bytes. Digests are
+    hashes, so equal first halves mostly belong to equal digests; where they do not, all are compared whole.
+    """
+    halves_N2 = np.ascontiguousarray(digests_N).view(">u8").reshape(-1, 2)
+    order_N = np.argsort(halves_N2[:, 0].astype(np.uint64))
+    ordered_N, halves_N2 = sortable(digests_N)[order_N], halves_N2[order_N]
+    first_N, second_N = halves_N2.T
+    if ((first_N[1:] == first_N[:-1]) & (second_N[1:] < second_N[:-1])).any():
+        ordered_N.sort()
+    return ordered_N
+
+
 def _view(joined: bytes) -> npt.NDArray[np.bytes_]:
     return np.frombuffer(joined, dtype=f"S{DIGEST_BYTES}")
 
@@ -176,7 +191,7 @@ def _view(joined: bytes) -> npt.NDArray[np.bytes_]:
 def _canonical(joined: bytes) -> bytes:
     if len(joined) % DIGEST_BYTES:
         raise InvariantBroken("a digest is not 16 bytes long")
-    digests = np.sort(_view(joined))  # eight times as fast as ``np.unique``, which hashes strings one by one
+    digests = sorted_digests(_view(joined))
     first = np.ones(len(digests), dtype=np.bool_)
     np.not_equal(digests[1:], digests[:-1], out=first[1:])
     return digests[first].tobytes()

@@ -32,8 +32,9 @@ from shards.data.sources import Batch, Source
 from shards.learner_kinds.admissible import ANYTHING, Admissible
 from shards.points import PointBlock
 from shards.routing import PartitionKey, PointDigest, SliceId
+from shards.slices.contents import content_digests
 from shards.slices.corrections import by_place, concatenated, named_identities
-from shards.slices.files import SliceRecord, content_digests, record_slice
+from shards.slices.files import SliceRecord, record_slice
 from shards.slices.ingest import Intake, blocks_of, buffer_within, counted, gather, places_of, refuse_mixed, repeated_id
 from shards.specification import DataSettings, PartitionSettings
 from shards.tombstones import NOTHING, DigestSet, sortable

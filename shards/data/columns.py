@@ -18,7 +18,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from shards.data.encoding.apply import encode_into
-from shards.data.encoding.cells import MISSING_REMEDY, BadCell, BadColumn, Surroundings, numbers_of, plain_label
+from shards.data.encoding.cells import (
+    MISSING_REMEDY,
+    BadCell,
+    BadColumn,
+    Surroundings,
+    mask_of,
+    numbers_of,
+    plain_label,
+)
 from shards.data.encoding.cells import first as _first
 from shards.data.readers import Wanted
 from shards.data.sources import Batch, DataFile, Source, glob_like, is_list, is_text, plain_array, plain_type
@@ -158,6 +166,25 @@ def read_texts(batch: Batch, column: str, *, optional: bool = False) -> list[str
     if "" in texts:
         raise _missing_name("is an empty string", batch, column, texts.index(""))
     return texts
+
+
+def read_distinct(batch: Batch, column: str, *, optional: bool = False) -> tuple[list[str], npt.NDArray[np.int64]]:
+    """Return the distinct texts of a column, and for each data point the position of its own, shape (N,).
+
+    The texts are those of ``read_texts``, which raises the same errors; a null and an empty string become one text.
+    """
+    array = batch.column(column)
+    is_name = pa.types.is_integer(array.type) or is_text(array.type)
+    if (array.null_count and not (optional and is_name)) or not is_name:
+        texts = read_texts(batch, column, optional=optional)  # raises, unless all are missing
+        return list(dict.fromkeys(texts)), np.zeros(len(texts), dtype=np.int64)
+    encoded = array.dictionary_encode()
+    # Not fill_null(), which imports pandas if it is installed: 50 MB.
+    codes_N = np.where(mask_of(array), len(encoded.dictionary), numbers_of(encoded.indices).astype(np.int64))
+    distinct = [str(value) for value in encoded.dictionary.to_pylist()]
+    if "" in distinct and not optional:
+        raise _missing_name("is an empty string", batch, column, _first(codes_N == distinct.index("")))
+    return ([*distinct, ""] if array.null_count else distinct), codes_N
 
 
 def check_written(batch: Batch, column: str) -> None:

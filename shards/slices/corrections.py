@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from shards.points import PointBlock
 from shards.routing import DIGEST_BYTES, Naming, SliceId, slice_numbers
+from shards.slices.contents import content_digests
 from shards.slices.files import (
     EMPTY_SLICE,
     SliceRecord,
-    content_digests,
     identities,
     read_part,
     record_slice,

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from shards.points import PointBlock, ShardPoints, scaled
 from shards.routing import DIGEST_BYTES
-from shards.slices.files import SliceRecord, content_digests, point_keys, read_part
+from shards.slices.contents import content_digests
+from shards.slices.files import SliceRecord, point_keys, read_part
 from shards.tombstones import sortable
 from storage.objects import ObjectStore
 

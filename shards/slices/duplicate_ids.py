@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from shards.routing import DIGEST_BYTES, PointDigest
 from shards.slices.files import point_keys
-from shards.tombstones import sortable
+from shards.slices.kept_digests import fetch_temporary
+from shards.tombstones import sorted_digests
 from storage.digests import Sha256, sha256
-from storage.errors import Corrupt, ObjectMissing
 from storage.objects import NewName, ObjectKey, ObjectStore, object_key
 from storage.registers.create_once import create_or_read
 
@@ -106,25 +106,13 @@ def _ranges_of(points_N: npt.NDArray[np.void], ranges: int) -> npt.NDArray[np.ui
 
 def _within(store: ObjectStore, run: DigestRun, ranges: int, number: int) -> npt.NDArray[np.void]:
     """Return the digests of the run that are in range ``number`` of ``ranges``."""
-    try:
-        payload = store.get(run.key).payload
-    except ObjectMissing as error:
-        raise _damaged("is missing", run) from error
-    if sha256(payload) != run.sha256:
-        raise _damaged("is not what was written", run)
+    payload = fetch_temporary(store, run.key, run.sha256)
     points_N: npt.NDArray[Any] = np.frombuffer(payload, dtype=f"V{DIGEST_BYTES}")
     chosen: npt.NDArray[np.void] = points_N[_ranges_of(points_N, ranges) == number]
     return chosen
 
 
-def _damaged(fact: str, run: DigestRun) -> Corrupt:
-    return Corrupt(
-        f"an object of an ingest in progress {fact}", "Run 'sisa train' to read the source again.", key=run.key
-    )
-
-
 def _repeat_among(digests: Sequence[npt.NDArray[np.void]]) -> PointDigest | None:
-    ordered = sortable(np.concatenate(digests))
-    ordered.sort()
+    ordered = sorted_digests(np.concatenate(digests))
     repeats = np.flatnonzero(ordered[1:] == ordered[:-1])
     return PointDigest(ordered[repeats[:1]].tobytes()) if len(repeats) else None

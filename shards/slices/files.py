@@ -11,9 +11,7 @@ Shape legend: N points, F features, K further subjects.
 
 from __future__ import annotations
 
-import hashlib
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, cast
@@ -25,8 +23,9 @@ import pyarrow.parquet as pq
 
 from shards.points import PointBlock, ShardPoints, scaled
 from shards.routing import DIGEST_BYTES, PointDigest, SliceId
+from shards.slices.contents import NUMBER, PartDigests, plain_labels
 from shards.targets import LabelArray
-from shards.tombstones import NOTHING, DigestSet, count_similar, sortable
+from shards.tombstones import NOTHING, DigestSet, count_similar, sortable, sorted_digests
 from storage.digests import Sha256, sha256
 from storage.errors import Corrupt, InvariantBroken, ObjectMissing, OutcomeUnknown
 from storage.objects import NewName, ObjectKey, ObjectStore, object_key
@@ -42,10 +41,7 @@ _MORE_COLUMNS: dict[bytes, tuple[str, ...]] = {
     _FORMAT_NUMBERS_FURTHER: ("further",),
 }
 """Additional columns of each format, which hold the digests of further subjects."""
-_NUMBER = np.dtype("<f4")
-"""Of a label that is a number."""
 _DTYPES: dict[str, np.dtype[Any]] = {"uint8": np.dtype("u1"), "float32": np.dtype("<f4")}
-_BYTES_AT_ONCE = 1 << 20
 _MOST_POINTS_AT_ONCE = 2_000_000
 
 
@@ -164,7 +160,7 @@ def read_part(store: ObjectStore, record: PartRecord) -> PointBlock:
 
 def record_slice(store: ObjectStore, parts: Sequence[PartRecord]) -> SliceRecord:
     """Return the record of the slice that consists of ``parts``, reading one part at a time."""
-    return _record(tuple(parts), [_Digests.of(read_part(store, part)) for part in parts])
+    return record_of(tuple(parts), [PartDigests.of(read_part(store, part)) for part in parts])
 
 
 def load_shard(
@@ -210,7 +206,7 @@ def rewrite_slice(
         block = read_part(store, part)
         gone = erased.contains(block)
         survivors = block.take(~gone) if gone.any() else block
-        digests.append(_Digests.of(survivors))
+        digests.append(PartDigests.of(survivors))
         if not gone.any():
             parts.append(part)
             continue
@@ -221,11 +217,11 @@ def rewrite_slice(
     removed = record.points - sum(len(each.points_N) for each in digests)
     if added is not None and len(added):
         parts.append(write_part(store, added, slice_id, new_name))
-        digests.append(_Digests.of(added))
+        digests.append(PartDigests.of(added))
     elif not superseded:
         return SliceRewrite(record=record, removed=0, superseded=(), names=NOTHING)
     return SliceRewrite(
-        record=_record(tuple(parts), digests),
+        record=record_of(tuple(parts), digests),
         removed=removed,
         superseded=tuple(superseded),
         names=reduce(DigestSet.union, found, NOTHING),
@@ -239,7 +235,12 @@ def count_erased(store: ObjectStore, record: SliceRecord, erased: DigestSet) -> 
 
 def identities(store: ObjectStore, record: SliceRecord) -> Iterator[PointBlock]:
     """Yield each part's digests, without labels and features."""
-    for part in record.parts:
+    return identities_of(store, record.parts)
+
+
+def identities_of(store: ObjectStore, parts: Sequence[PartRecord]) -> Iterator[PointBlock]:
+    """Yield the digests of each of the parts, without labels and features."""
+    for part in parts:
         table, _, _ = _read_columns(_fetch(store, part), ("point", "subject"))
         _check_points(part, table.num_rows)
         yield PointBlock(
@@ -258,10 +259,22 @@ def repeated_point(
 
     Holds about ``most_points`` digests in memory, and reads all parts once for each such range of digests.
     """
-    passes = -(-sum(record.points for record in slices) // most_points)
+    total = sum(record.points for record in slices)
+    parts = [part for record in slices for part in record.parts]
+    return repeat_among(lambda: (block.points_N for block in identities_of(store, parts)), total, most_points)
+
+
+def repeat_among(
+    read: Callable[[], Iterable[npt.NDArray[Any]]], total: int, most_points: int = _MOST_POINTS_AT_ONCE
+) -> PointDigest | None:
+    """Return the least of ``total`` digests that occurs twice, or None; ``read`` yields them all, in any order.
+
+    Calls ``read`` once for every ``most_points`` digests, and holds about as many in memory.
+    """
+    passes = -(-total // most_points)
     for index in range(passes):
         low, high = (position * 2**32 // passes for position in (index, index + 1))
-        found = _repeat_in_range(store, slices, low, high)
+        found = _repeat_in_range(read(), low, high)
         if found is not None:
             return found
     return None
@@ -273,38 +286,14 @@ def point_keys(points_N: npt.NDArray[np.void]) -> npt.NDArray[np.uint64]:
     return halves[:, 0].astype(np.uint64)
 
 
-def content_digests(block: PointBlock) -> npt.NDArray[np.bytes_]:
-    """Return a digest of each point's content, the same for features stored as uint8 and as float32."""
-    columns = (block.points_N, block.subjects_N, _plain_labels(block.labels_N), *block.further_NK.T)
-    heads = [_as_bytes(column) for column in columns]
-    step = max(1, _BYTES_AT_ONCE // (4 * block.features_NF.shape[1] + 1))
-    blake2b = hashlib.blake2b
-    joined = bytearray()
-    for start in range(0, len(block), step):
-        # Joined first, because a second call for each row would cost more.
-        place = slice(start, start + step)
-        features = _as_bytes(block.features_NF[place].astype("<f4", copy=False))
-        rows = np.concatenate([*(head[place] for head in heads), features], axis=1)
-        joined += b"".join([blake2b(row, digest_size=DIGEST_BYTES).digest() for row in rows])
-    return np.frombuffer(bytes(joined), dtype=f"S{DIGEST_BYTES}")
-
-
-def _as_bytes(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Return the bytes of each element of the first axis."""
-    width = array.dtype.itemsize * math.prod(array.shape[1:])
-    return np.ascontiguousarray(array).view(np.uint8).reshape(len(array), width)
-
-
-def _repeat_in_range(store: ObjectStore, slices: Sequence[SliceRecord], low: int, high: int) -> PointDigest | None:
+def _repeat_in_range(read: Iterable[npt.NDArray[Any]], low: int, high: int) -> PointDigest | None:
     chosen = []
-    for record in slices:
-        for block in identities(store, record):
-            leading = point_keys(block.points_N) >> np.uint64(32)
-            chosen.append(block.points_N[(leading >= low) & (leading < high)])
-    digests = np.concatenate(chosen) if chosen else np.empty(0, dtype=f"V{DIGEST_BYTES}")
+    for points_N in read:
+        leading = point_keys(points_N) >> np.uint64(32)
+        chosen.append(sortable(points_N)[(leading >= low) & (leading < high)])
+    digests = np.concatenate(chosen) if chosen else np.empty(0, dtype=f"S{DIGEST_BYTES}")
     del chosen
-    ordered = sortable(digests)
-    ordered.sort()
+    ordered = sorted_digests(digests)
     repeats = np.flatnonzero(ordered[1:] == ordered[:-1])
     return PointDigest(ordered[repeats[:1]].tobytes()) if len(repeats) else None
 
@@ -347,26 +336,12 @@ def _other_shape(part: PartRecord, block: PointBlock, width: int) -> Corrupt:
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Digests:
-    """The digests of a part's data points, for the slice's record."""
-
-    points_N: npt.NDArray[np.bytes_]
-    contents_N: npt.NDArray[np.bytes_]
-    subjects: bytes
-    """Digests of the subjects that decide the slice, each once, joined."""
-
-    @classmethod
-    def of(cls, block: PointBlock) -> _Digests:
-        subjects = DigestSet.joined(subjects=block.subjects_N.tobytes()).subjects
-        return cls(sortable(block.points_N), content_digests(block), subjects)
-
-
-def _record(parts: tuple[PartRecord, ...], digests: Sequence[_Digests]) -> SliceRecord:
+def record_of(parts: tuple[PartRecord, ...], digests: Sequence[PartDigests]) -> SliceRecord:
+    """Return the record of the slice that consists of ``parts``, whose data points have these digests."""
     if not parts:
         return EMPTY_SLICE
-    points = np.sort(np.concatenate([each.points_N for each in digests]))
-    contents = np.sort(np.concatenate([each.contents_N for each in digests]))
+    points = sorted_digests(np.concatenate([each.points_N for each in digests]))
+    contents = sorted_digests(np.concatenate([each.contents_N for each in digests]))
     return SliceRecord(
         parts=parts,
         points=len(points),
@@ -431,16 +406,8 @@ def _column(values: npt.NDArray[Any], data_type: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(data_type, len(values), [None, pa.py_buffer(values.tobytes())])
 
 
-def _plain_labels(labels_N: LabelArray) -> npt.NDArray[Any]:
-    """Return the labels as they are stored, one element for each data point: an integer, or the bytes of numbers."""
-    if labels_N.ndim == 1:
-        return labels_N.astype("<i4")
-    numbers = np.ascontiguousarray(labels_N, dtype=_NUMBER)
-    return numbers.view(f"V{numbers.shape[1] * _NUMBER.itemsize}").reshape(len(numbers))
-
-
 def _label_column(labels_N: LabelArray) -> pa.Array:
-    values = _plain_labels(labels_N)
+    values = plain_labels(labels_N)
     return _column(values, pa.int32() if labels_N.ndim == 1 else pa.binary(values.dtype.itemsize))
 
 
@@ -448,8 +415,8 @@ def _labels(table: pa.Table) -> LabelArray:
     kind = table.schema.field("label").type
     if pa.types.is_int32(kind):
         return _raw(table, "label", 4).view("<i4").astype(np.int32, copy=False)
-    numbers = _raw(table, "label", kind.byte_width).view(_NUMBER).astype(np.float32, copy=False)
-    return numbers.reshape(table.num_rows, kind.byte_width // _NUMBER.itemsize)
+    numbers = _raw(table, "label", kind.byte_width).view(NUMBER).astype(np.float32, copy=False)
+    return numbers.reshape(table.num_rows, kind.byte_width // NUMBER.itemsize)
 
 
 def _raw(table: pa.Table, name: str, width: int) -> npt.NDArray[np.uint8]:

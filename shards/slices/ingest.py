@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +24,7 @@ from shards.data.columns import (
     choose_columns,
     count_missing,
     labels_of,
+    read_distinct,
     read_features,
     read_texts,
 )
@@ -32,20 +32,22 @@ from shards.data.inventory import SourceFile, inventory
 from shards.data.readers import Wanted
 from shards.data.sources import Batch, Source
 from shards.learner_kinds.admissible import ANYTHING, Admissible
-from shards.points import PointBlock
+from shards.points import PointBlock, PointBlocks, points_within
 from shards.routing import (
     AS_GIVEN,
     DIGEST_BYTES,
+    KnownSubjects,
     Naming,
     PartitionKey,
     PointDigest,
     SliceId,
-    digests_of_all,
     point_digest,
+    point_digests,
     slice_numbers,
 )
 from shards.slices.admitted import refuse_features, refuse_labels
-from shards.slices.files import EMPTY_SLICE, PartRecord, SliceRecord, record_slice, repeated_point, write_part
+from shards.slices.files import EMPTY_SLICE, PartRecord, SliceRecord, write_part
+from shards.slices.kept_digests import DigestKeeper, repeat_in_slices
 from shards.specification import DataSettings, PartitionSettings, ShardId, SliceIndex
 from shards.subjects import in_form
 from shards.targets import Class, LabelArray
@@ -64,6 +66,10 @@ _MOST_BATCH_BYTES = 8 * _MEBIBYTE
 _ID_BATCH_POINTS = 65_536
 _PARTS_PER_BUFFER = 4
 """A part is at most the buffer divided by this number, because it is copied while it is written."""
+_NAMES_PER_BUFFER = 8
+"""The same for names of subjects and their digests."""
+_KEPT_PER_BUFFER = 4
+"""Digests in memory take at most the buffer's bytes divided by this number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,16 +170,6 @@ class Intake:
         points = self.columns.points_within(min(_MOST_BATCH_BYTES, self.buffer_bytes))
         return source.batches(self.columns.wanted, points)
 
-    def digests_of_ids(self, ids: Sequence[str]) -> npt.NDArray[np.void]:
-        """Return the digests of data points."""
-        joined = b"".join([point_digest(self.key, text) for text in ids])
-        return np.frombuffer(joined, dtype=f"V{DIGEST_BYTES}")
-
-    def digests_of_subjects(self, subjects: Sequence[str]) -> npt.NDArray[np.void]:
-        """Return the digests of subjects. Raises ``Invalid`` when one does not have the declared form."""
-        joined = b"".join(digests_of_all(self.key, subjects, self.naming))
-        return np.frombuffer(joined, dtype=f"V{DIGEST_BYTES}")
-
     def split(self, subjects_N: npt.NDArray[np.void]) -> Iterator[tuple[SliceId, npt.NDArray[np.intp]]]:
         """Yield each placement that occurs, starting with ``first_shard``, and the positions of its data points."""
         shards, slices = self.partition.shards, self.partition.slices
@@ -220,17 +216,21 @@ def ingest(task: IngestTask, buffer_bytes: int | None = None) -> IngestResult:
         admitted=task.admitted,
         buffer_bytes=buffer_bytes or buffer_within(data.ingest_memory_mb, source),
     )
+    kept = keeper_of(intake, store, task.new_name)
     with ExitStack() as undo:
+        undo.callback(kept.discard)
         try:
-            gathered = gather(intake.read(source), intake, store, task.new_name, progress=task.progress)
+            gathered = gather(intake.read(source), intake, store, task.new_name, progress=task.progress, kept=kept)
         except MissingName as error:
             raise counted(error, source) from None
         undo.callback(store.delete_all, [part.key for parts in gathered.parts.values() for part in parts])
-        slices = {slice_id: record_slice(store, parts) for slice_id, parts in sorted(gathered.parts.items())}
-        repeat = repeated_point(store, tuple(slices.values()), max(1024, intake.buffer_bytes // (4 * DIGEST_BYTES)))
+        sources = kept.sources(gathered.parts)
+        slices = {slice_id: each.record(store) for slice_id, each in sources.items()}
+        repeat = repeat_in_slices(store, tuple(sources.values()), max(1024, intake.buffer_bytes // (4 * DIGEST_BYTES)))
         if repeat is not None:
             raise repeated_id(data.id, places_of(source, data.id, task.key, repeat))
         ingested = ingested_of(source, columns, gathered, slices)
+        kept.discard()
         undo.pop_all()
     return ingested
 
@@ -244,15 +244,17 @@ def gather(
     progress: Callable[[int], None] = lambda _: None,
     noted: Callable[[npt.NDArray[np.void]], None] = lambda _: None,
     seen: Callable[[Batch, PointBlock], None] = lambda _batch, _block: None,
+    kept: DigestKeeper | None = None,
 ) -> Gathered:
     """Write the batches' data points as parts of their slices, and return what was written.
 
+    The digests of each part go to ``kept``.
     ``noted`` is called with the digests of the data points written, some at a time, and ``seen`` with each batch and
     all of its data points before they are written.
     Raises ``Invalid`` for any data point that cannot be trained on. After any error, no part is left.
     """
     with ExitStack() as undo:
-        writer = _SliceWriter(intake=intake, store=store, new_name=new_name, noted=noted)
+        writer = _SliceWriter(intake=intake, store=store, new_name=new_name, noted=noted, kept=kept)
         undo.callback(writer.discard)
         reading = _Reading(intake=intake, width=intake.width)
         for batch in batches:
@@ -269,6 +271,11 @@ def gather(
         numbers=reading.numbers,
         width=reading.width,
     )
+
+
+def keeper_of(intake: Intake, store: ObjectStore, new_name: NewName) -> DigestKeeper:
+    """Return what keeps the digests of the parts that this process will write, within a share of its memory."""
+    return DigestKeeper(store=store, new_name=new_name, most_bytes=intake.buffer_bytes // _KEPT_PER_BUFFER)
 
 
 def blocks_of(batches: Iterable[Batch], intake: Intake) -> Iterator[tuple[Batch, PointBlock]]:
@@ -361,6 +368,12 @@ class _Reading:
     points: int = 0
     left_out: LeftOut = field(default_factory=LeftOut)
     numbers: dict[tuple[str, str], bool] = field(default_factory=dict)
+    _known: KnownSubjects = field(init=False)
+
+    def __post_init__(self) -> None:
+        intake = self.intake
+        most_bytes = intake.buffer_bytes // _NAMES_PER_BUFFER
+        self._known = KnownSubjects(key=intake.key, naming=intake.naming, most_bytes=most_bytes)
 
     def kept(self, block: PointBlock) -> PointBlock:
         """Count the data points of a batch, and return them without tombstoned ones."""
@@ -378,12 +391,12 @@ class _Reading:
         data = self.intake.data
         ids = read_texts(batch, data.id)
         subject = data.subject_column
-        subjects = ids if subject == data.id else read_texts(batch, subject)
+        subjects = read_distinct(batch, subject)
         for column in dict.fromkeys((data.id, subject)):
             self._check_names(batch, column)
         return PointBlock(
-            points_N=self.intake.digests_of_ids(ids),
-            subjects_N=self._subjects(batch, subject, subjects),
+            points_N=point_digests(self.intake.key, ids),
+            subjects_N=self._subjects(batch, subject, *subjects),
             labels_N=self._labels(batch),
             features_NF=self._features(batch),
             further_NK=self._further(batch, len(ids)),
@@ -393,10 +406,10 @@ class _Reading:
         columns = self.intake.data.further_subjects
         further_NK = np.empty((points, len(columns)), dtype=f"V{DIGEST_BYTES}")
         for position, column in enumerate(columns):
-            names = read_texts(batch, column, optional=True)
-            if any(names):
+            distinct, codes_N = read_distinct(batch, column, optional=True)
+            if any(distinct):
                 self._check_names(batch, column)
-            further_NK[:, position] = self._subjects(batch, column, names)
+            further_NK[:, position] = self._subjects(batch, column, distinct, codes_N)
         return further_NK
 
     def _check_names(self, batch: Batch, column: str) -> None:
@@ -406,15 +419,17 @@ class _Reading:
         if self.intake.columns.untyped and self.numbers.get(place, True):
             self.numbers[place] = are_numbers(batch, column)
 
-    def _subjects(self, batch: Batch, column: str, subjects: Sequence[str]) -> npt.NDArray[np.void]:
+    def _subjects(
+        self, batch: Batch, column: str, distinct: list[str], codes_N: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.void]:
         try:
-            return self.intake.digests_of_subjects(subjects)
+            return self._known.digests(distinct)[codes_N]
         except Invalid:
-            for position, name in enumerate(subjects):
-                if not name:
+            for position, code in enumerate(codes_N.tolist()):
+                if not distinct[code]:
                     continue
                 try:
-                    in_form(name, self.intake.naming.form)
+                    in_form(distinct[code], self.intake.naming.form)
                 except Invalid as error:
                     raise Invalid(
                         error.fact,
@@ -444,33 +459,32 @@ class _Reading:
 
 @dataclass(slots=True, kw_only=True)
 class _SliceWriter:
-    """Collects data points in arrays of fixed size and writes them as parts of the slices when the arrays are full."""
+    """Collects data points up to a fixed number and then writes them as parts of their slices."""
 
     intake: Intake
     store: ObjectStore
     new_name: NewName
     noted: Callable[[npt.NDArray[np.void]], None]
-    _buffer: PointBlock | None = None
+    kept: DigestKeeper | None
+    _blocks: list[PointBlock] = field(default_factory=list)
     _held: int = 0
+    _most: int = 0
+    """How many data points may be held; 0: not known yet."""
     _parts: dict[SliceId, list[PartRecord]] = field(default_factory=dict)
 
     def add(self, block: PointBlock) -> None:
-        """Add the data points to the buffer, and write parts when it is full."""
-        if self._buffer is None:
-            self._buffer = _buffer_for(block, self.intake.buffer_bytes)
-        start = 0
-        while start < len(block):
-            end = min(len(block), start + len(self._buffer) - self._held)
-            _copy(block, slice(start, end), self._buffer, self._held)
-            self._held += end - start
-            start = end
-            if self._held == len(self._buffer):
+        """Hold the data points; before they are too many, write parts."""
+        self._most = self._most or points_within(block, self.intake.buffer_bytes)
+        for start in range(0, len(block), self._most):
+            piece = block.between(start, start + self._most) if len(block) > self._most else block
+            if self._held + len(piece) > self._most:
                 self._flush()
+            self._blocks.append(piece)
+            self._held += len(piece)
 
     def finish(self) -> dict[SliceId, tuple[PartRecord, ...]]:
-        """Write the rest of the buffer and return the parts of all slices that have data points."""
+        """Write what is held and return the parts of all slices that have data points."""
         self._flush()
-        self._buffer = None
         return {slice_id: tuple(parts) for slice_id, parts in self._parts.items()}
 
     def discard(self) -> None:
@@ -478,17 +492,20 @@ class _SliceWriter:
         self.store.delete_all(part.key for parts in self._parts.values() for part in parts)
 
     def _flush(self) -> None:
-        if self._buffer is None or not self._held:
+        blocks, self._blocks = PointBlocks.of(self._blocks), []
+        self._held = 0
+        if not len(blocks):
             return
-        self.noted(self._buffer.points_N[: self._held])
-        # A part is copied while it is encoded, so only a share of the buffer is written at a time.
-        most = -(-len(self._buffer) // _PARTS_PER_BUFFER)
-        for slice_id, indices in self.intake.split(self._buffer.subjects_N[: self._held]):
+        self.noted(blocks.points_N)
+        # A part is copied while it is encoded, so only a share of what is held is written at a time.
+        most = -(-self._most // _PARTS_PER_BUFFER)
+        for slice_id, indices in self.intake.split(blocks.subjects_N):
             for start in range(0, len(indices), most):
-                block = self._buffer.take(indices[start : start + most])
+                block = blocks.take(indices[start : start + most])
                 record = write_part(self.store, block, slice_id, self.new_name)
                 self._parts.setdefault(slice_id, []).append(record)
-        self._held = 0
+                if self.kept is not None:
+                    self.kept.add(slice_id, record, block)
 
 
 def feature_width(source: Source, data: DataSettings, columns: ChosenColumns | None = None) -> int:
@@ -538,27 +555,3 @@ def _no_points(source: Source) -> Invalid:
     return Invalid(
         "the data set has no data points", "Set [data] train to files that hold some.", source=source.location
     )
-
-
-def _buffer_for(block: PointBlock, buffer_bytes: int) -> PointBlock:
-    width, further = block.features_NF.shape[1], block.further_NK.shape[1]
-    dtype: np.dtype[Any] = block.features_NF.dtype
-    labels = block.labels_N.shape[1:]
-    numbers = int(np.prod(labels, dtype=np.int64)) * block.labels_N.dtype.itemsize
-    points = max(1, buffer_bytes // ((2 + further) * DIGEST_BYTES + numbers + width * dtype.itemsize))
-    return PointBlock(
-        points_N=np.empty(points, dtype=f"V{DIGEST_BYTES}"),
-        subjects_N=np.empty(points, dtype=f"V{DIGEST_BYTES}"),
-        labels_N=np.empty_like(block.labels_N, shape=(points, *labels)),
-        features_NF=np.empty((points, width), dtype=dtype),
-        further_NK=np.empty((points, further), dtype=f"V{DIGEST_BYTES}"),
-    )
-
-
-def _copy(block: PointBlock, chosen: slice, buffer: PointBlock, start: int) -> None:
-    target = slice(start, start + chosen.stop - chosen.start)
-    buffer.points_N[target] = block.points_N[chosen]
-    buffer.subjects_N[target] = block.subjects_N[chosen]
-    buffer.labels_N[target] = block.labels_N[chosen]
-    buffer.features_NF[target] = block.features_NF[chosen]
-    buffer.further_NK[target] = block.further_NK[chosen]

@@ -8,7 +8,7 @@ Data points go from the files to the store only: the processes return just where
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import chain, count
@@ -19,7 +19,7 @@ from shards.data.fragments import Fragment, divide, payload_bytes
 from shards.learner_kinds.admissible import ANYTHING, Admissible
 from shards.routing import Naming, PartitionKey, PointDigest, SliceId
 from shards.slices.duplicate_ids import DigestRun, DigestWriter, Ranges, find_repeat
-from shards.slices.files import PartRecord, SliceRecord, record_slice
+from shards.slices.files import SliceRecord
 from shards.slices.ingest import (
     Gathered,
     IngestResult,
@@ -31,9 +31,11 @@ from shards.slices.ingest import (
     feature_width,
     gather,
     ingested_of,
+    keeper_of,
     places_of,
     repeated_id,
 )
+from shards.slices.kept_digests import DigestsObject, SliceSource, slice_source
 from shards.specification import DataSettings, PartitionSettings
 from shards.tombstones import DigestSet
 from storage.objects import NewName, ObjectStore
@@ -92,6 +94,8 @@ class FragmentResult:
 
     gathered: Gathered
     runs: tuple[DigestRun, ...]
+    digests: Mapping[SliceId, tuple[DigestsObject, ...]]
+    """Objects with the digests of some of the parts."""
 
 
 def gather_fragment(fragment: Fragment, name: str, context: IngestContext, key: PartitionKey) -> FragmentResult:
@@ -124,27 +128,40 @@ def gather_fragment(fragment: Fragment, name: str, context: IngestContext, key: 
             store=context.store, ranges=context.ranges.count, shards=context.partition.shards, new_name=new_name
         )
         undo.callback(digests.discard)
+        kept = keeper_of(intake, context.store, new_name)
+        undo.callback(kept.discard)
         batches = fragment.numbered(intake.read(fragment.source))
-        gathered = gather(batches, intake, context.store, new_name, noted=digests.add)
+        gathered = gather(batches, intake, context.store, new_name, noted=digests.add, kept=kept)
+        undo.callback(context.store.delete_all, [part.key for own in gathered.parts.values() for part in own])
+        objects = kept.write()
         undo.pop_all()
-    return FragmentResult(gathered=gathered, runs=tuple(digests.runs))
+    return FragmentResult(gathered=gathered, runs=tuple(digests.runs), digests=objects)
 
 
 def merge(results: Sequence[FragmentResult]) -> FragmentResult:
     """Return the results as one, with parts in the order of the results; merging is associative."""
     each = [result.gathered for result in results]
-    parts: dict[SliceId, list[PartRecord]] = {}
-    for one in each:
-        for slice_id, own in one.parts.items():
-            parts.setdefault(slice_id, []).extend(own)
     gathered = Gathered(
-        parts={slice_id: tuple(own) for slice_id, own in parts.items()},
+        parts=_together([one.parts for one in each]),
         points=sum(one.points for one in each),
         left_out=sum((one.left_out for one in each), LeftOut()),
         numbers=_agreed(each),
         width=next((one.width for one in each if one.width is not None), None),
     )
-    return FragmentResult(gathered=gathered, runs=tuple(run for result in results for run in result.runs))
+    return FragmentResult(
+        gathered=gathered,
+        runs=tuple(run for result in results for run in result.runs),
+        digests=_together([result.digests for result in results]),
+    )
+
+
+def _together(each: Sequence[Mapping[SliceId, tuple[_Thing, ...]]]) -> dict[SliceId, tuple[_Thing, ...]]:
+    """Return for each slice all things that belong to it, in order."""
+    found: dict[SliceId, list[_Thing]] = {}
+    for one in each:
+        for slice_id, own in one.items():
+            found.setdefault(slice_id, []).extend(own)
+    return {slice_id: tuple(own) for slice_id, own in found.items()}
 
 
 def _agreed(each: Sequence[Gathered]) -> dict[tuple[str, str], bool]:
@@ -156,9 +173,9 @@ def _agreed(each: Sequence[Gathered]) -> dict[tuple[str, str], bool]:
     return agreed
 
 
-def join_parts(parts: tuple[PartRecord, ...], _name: str, store: ObjectStore) -> SliceRecord:
-    """Return the record of the slice that consists of ``parts``."""
-    return record_slice(store, parts)
+def join_parts(source: SliceSource, _name: str, store: ObjectStore) -> SliceRecord:
+    """Return the record of the slice that consists of the parts of ``source``."""
+    return source.record(store)
 
 
 def repeat_in(runs: Sequence[DigestRun], _name: str, context: IngestContext) -> PointDigest | None:
@@ -206,9 +223,10 @@ class ParallelIngest:
             except MissingName as error:
                 raise counted(error, task.source) from None
             self._refuse_repeats(fragments, result.runs, draw, context, task.key)
-            slices = self._joined(result.gathered, draw, task.store)
+            slices = self._joined(result, draw, task.store)
             ingested = ingested_of(task.source, context.columns, result.gathered, slices)
-            task.store.delete_all(run.key for run in result.runs)
+            objects = chain.from_iterable(result.digests.values())
+            task.store.delete_all([*(run.key for run in result.runs), *(each.key for each in objects)])
             undo.pop_all()
         return ingested
 
@@ -248,10 +266,11 @@ class ParallelIngest:
             places = self.pool(places_in, fragments, new_name, _ignore, context, key, repeats[0])
             raise repeated_id(context.data.id, list(chain.from_iterable(places)))
 
-    def _joined(self, gathered: Gathered, new_name: NewName, store: ObjectStore) -> dict[SliceId, SliceRecord]:
-        slice_ids = sorted(gathered.parts)
-        parts = [gathered.parts[slice_id] for slice_id in slice_ids]
-        return dict(zip(slice_ids, self.pool(join_parts, parts, new_name, _ignore, store), strict=True))
+    def _joined(self, result: FragmentResult, new_name: NewName, store: ObjectStore) -> dict[SliceId, SliceRecord]:
+        parts = result.gathered.parts
+        slice_ids = sorted(parts)
+        sources = [slice_source(parts[each], result.digests.get(each, ())) for each in slice_ids]
+        return dict(zip(slice_ids, self.pool(join_parts, sources, new_name, _ignore, store), strict=True))
 
 
 @dataclass(slots=True)
