@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import NewType, Protocol
 
+from storage.digests import sha256
 from storage.errors import Invalid
 
 ObjectKey = NewType("ObjectKey", str)
@@ -30,12 +31,29 @@ _SEGMENT = re.compile(r"[a-z0-9_-][a-z0-9._-]{0,199}")
 _KEY = re.compile(rf"{_SEGMENT.pattern}(?:/{_SEGMENT.pattern})*")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StoredObject:
-    """What ``get`` returns."""
+    """What ``get`` returns; it does not change."""
+
+    __slots__ = ("_tag", "payload")
 
     payload: bytes
-    tag: VersionTag
+
+    def __init__(self, *, payload: bytes, tag: VersionTag | None = None) -> None:
+        """Without a ``tag`` it is the payload's digest, computed once somebody asks for it: most readers do not."""
+        self.payload = payload
+        self._tag = tag
+
+    @property
+    def tag(self) -> VersionTag:
+        """The mark of this content."""
+        if self._tag is None:
+            self._tag = VersionTag(sha256(self.payload))
+        return self._tag
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StoredObject) and (self.payload, self.tag) == (other.payload, other.tag)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

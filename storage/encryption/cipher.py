@@ -36,8 +36,8 @@ _START: Final = len(_FORMAT) + NONCE_BYTES
 OVERHEAD_BYTES: Final = _START + _TAG_BYTES
 """How much longer the stored form is than the payload."""
 
-_CHUNK_BYTES = 1 << 28
-"""The library takes at most 2 GiB at once."""
+_CHUNK_BYTES = 1 << 30
+"""The library takes at most 2 GiB at once. A payload of one chunk is not copied again."""
 
 
 def fresh_key() -> bytes:

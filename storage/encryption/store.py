@@ -111,13 +111,13 @@ class SealedStore:
             return self.inner.put_if_match(key, payload, expected)
         for _ in range(_ATTEMPTS):
             try:
-                present, tag = self._get(name, key)
+                present, stored = self._get(name, key)
             except KeyDestroyed as error:
                 raise ObjectMissing("the store has no such object: its key was destroyed", key=key) from error
             if present.tag != expected:
                 raise ObjectChanged("the object changed since it was read", "Read it again.", key=key)
             try:
-                return self._put(name, key, payload, partial(self.inner.put_if_match, key, expected=tag))
+                return self._put(name, key, payload, partial(self.inner.put_if_match, key, expected=stored.tag))
             except ObjectChanged:
                 continue  # the same payload under another nonce, or another payload: the tag shows which
         raise Unavailable("other writers keep replacing the object", "Stop them, or try again.", key=key)
@@ -154,19 +154,19 @@ class SealedStore:
             raise _unconfirmed(key)
         return _tag(payload)
 
-    def _get(self, name: str, key: ObjectKey) -> tuple[StoredObject, VersionTag]:
-        """Return the object, and the inner store's tag of it."""
+    def _get(self, name: str, key: ObjectKey) -> tuple[StoredObject, StoredObject]:
+        """Return the object, and the inner store's encrypted one."""
         before = None
         for _ in range(_ATTEMPTS):
             found = self.inner.get(key)
             try:
                 payload = self._decrypted(name, key, found.payload)
             except Corrupt:
-                if found.tag == before:
+                if found == before:
                     raise
-                before = found.tag  # object and ring are read one after the other, and both may have changed in between
+                before = found  # object and ring are read one after the other, and both may have changed in between
             else:
-                return StoredObject(payload=payload, tag=_tag(payload)), found.tag
+                return StoredObject(payload=payload), found
         raise Unavailable("the object is replaced faster than it can be read", "Try again.", key=key)
 
     def _decrypted(self, name: str, key: ObjectKey, stored: bytes) -> bytes:

@@ -18,6 +18,7 @@ import pytest
 
 import cluster.training.workers
 from shards.learners.trainer import TrainingEvent, TrainTask
+from storage.stores import local
 from storage.stores.local import LocalStore
 from tests.doubles.stores.system_calls import struck
 from tests.doubles.user_folder import MARKED, UserFolder, duplicate, small_points, without
@@ -266,14 +267,14 @@ def test_a_disk_that_fails_is_reported(home: UserFolder, code: int, at: int) -> 
 
 def test_a_disk_that_cannot_be_read_is_reported(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store whose files cannot be read is away, not damaged."""
-    read = Path.read_bytes
+    read = local.read_whole
 
-    def fail(path: Path) -> bytes:
-        if path.is_relative_to(home.store):
-            raise OSError(errno.EIO, "planned", str(path))
+    def fail(path: str) -> bytes:
+        if Path(path).is_relative_to(home.store):
+            raise OSError(errno.EIO, "planned", path)
         return read(path)
 
-    monkeypatch.setattr(Path, "read_bytes", fail)
+    monkeypatch.setattr(local, "read_whole", fail)
     for words in (("status",), EVALUATE, ("train",)):
         said = home.json(*words)
         assert (said.code, said.error["kind"]) == (5, "unavailable")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from storage import objects
+from storage.digests import Sha256, sha256
 from storage.encryption.cipher import OVERHEAD_BYTES
 from storage.encryption.keyring_location import IDENTITY
 from storage.encryption.store import KeyDestroyed, SealedStore
@@ -427,3 +429,23 @@ def test_damage_survives_no_error_path(memory: RecordingStore) -> None:
         store.get(A)
     assert secret_key.hex() not in repr(caught.value)
     assert "ERASE" not in repr(caught.value)
+
+
+def test_reading_digests_nothing_that_nobody_asks_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large object is read and decrypted without a digest of either form; its tag is computed for those who ask."""
+    store = filled(LocalStore(str(tmp_path)))
+    tag = store.get(A).tag
+    digested: list[bytes] = []
+
+    def remembered(payload: bytes) -> Sha256:
+        digested.append(payload)
+        return sha256(payload)
+
+    monkeypatch.setattr(objects, "sha256", remembered)
+    found = store.get(A)
+    assert found.payload == payload_of(A)
+    assert len(digested) == 0
+    assert (found.tag, found.tag) == (tag, tag)
+    assert digested == [payload_of(A)]
+    assert found == store.get(A)
+    assert found != store.get(B)
