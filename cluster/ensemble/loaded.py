@@ -5,10 +5,11 @@ Shape legend: K constituents, N points, F features, W outputs of the model.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +18,9 @@ from cluster.config.specification import FederationSpecification
 from cluster.runtime.learners import learner_of
 from cluster.runtime.user_code import make_importable, working_in
 from coordinator.aggregation import AnsweredBy, ModelFailed, Rule, aggregate, model_failed
-from coordinator.state import FederationState, servable
+from coordinator.state import Constituent, FederationState, servable
 from shards.learner_kinds.guarantees import EXACT
-from shards.learners.protocol import Learner, Serves, answering, answering_from
+from shards.learners.protocol import Learner, OpensForAnswers, Outputs, Serves, answering, answering_from, outputs_of
 from shards.learners.registry import code_digest, fix_numerics
 from shards.learners.tensors import OTHER_DIGEST, decode_serving, encode_serving
 from shards.learners.torch.code_manifest import CodeManifest
@@ -32,6 +33,15 @@ from shards.targets import Target
 from storage.digests import Sha256, sha256
 from storage.errors import Conflict, Corrupt, Invalid, InvariantBroken, Unavailable
 from storage.objects import ObjectStore
+
+Name = tuple[ShardId, Sha256]
+"""Shard and checkpoint of a constituent."""
+
+_MOST_READERS: Final = 4
+"""Checkpoints are read at once on so many threads: the store's answers take time, and so do decryption and digests."""
+
+_READING_BYTES: Final = 256 * 1024 * 1024
+"""Most bytes of checkpoints that are read at once, but for one that is larger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -48,7 +58,9 @@ class Ensemble:
     target: Target
     answering: tuple[Any, ...] = field(repr=False)
     """The states that are asked: the constituents, or one made of them all."""
-    checkpoints: tuple[tuple[ShardId, Sha256], ...] = ()
+    outputs: Outputs = field(repr=False)
+    """Asks them."""
+    checkpoints: tuple[Name, ...] = ()
     """Shard and checkpoint of each constituent."""
     guarantee: str = str(EXACT)
     """See ``AnsweredBy.guarantee``."""
@@ -90,8 +102,12 @@ class Ensemble:
         named = tuple((each.shard, each.checkpoint.sha256) for each in current)
         records = dict(zip(named, current, strict=True))
 
-        def fetch(learner: Learner[Any], name: tuple[ShardId, Sha256]) -> Any:
-            return answering_from(learner, read_checkpoint(store, records[name].checkpoint, name[0]), name[0])
+        def fetched(learner: Learner[Any], names: Sequence[Name]) -> Sequence[Any]:
+            def fetch(name: Name) -> Any:
+                return answering_from(learner, read_checkpoint(store, records[name].checkpoint, name[0]), name[0])
+
+            is_safe = isinstance(learner, OpensForAnswers)
+            return _on_threads(fetch, names, _readers(current) if is_safe else 1)
 
         configuration = state.configuration
         return cls.of(
@@ -102,7 +118,7 @@ class Ensemble:
             checkpoints=named,
             code=configuration.model_code if configuration else None,
             manifest=_manifest(store, state.data.layout.width, configuration),
-            fetch=fetch,
+            fetched=fetched,
             loaded=loaded,
         )
 
@@ -114,13 +130,13 @@ class Ensemble:
         generation: int,
         width: int,
         shards: int,
-        checkpoints: tuple[tuple[ShardId, Sha256], ...],
+        checkpoints: tuple[Name, ...],
         code: Sha256 | None,
-        fetch: Callable[[Learner[Any], tuple[ShardId, Sha256]], Any],
+        fetched: Callable[[Learner[Any], Sequence[Name]], Sequence[Any]],
         manifest: CodeManifest | None = None,
         loaded: Ensemble | None = None,
     ) -> Ensemble:
-        """Return the ensemble of these checkpoints, whose constituents ``fetch`` opens; see ``load`` for ``loaded``.
+        """Return the ensemble of these checkpoints, whose constituents ``fetched`` opens; see ``load`` for ``loaded``.
 
         Raises ``Conflict`` when the model's code differs from ``code``, or its parts from ``manifest``: the code and
         parts with which the checkpoints were trained.
@@ -130,15 +146,22 @@ class Ensemble:
         learner = learner_of(specification, width)
         known = dict(zip(loaded.checkpoints, loaded.constituents, strict=True)) if loaded else {}
         with working_in(specification.folder) if specification.model.files else nullcontext():
-            learner.initial(ShardId(0))  # imports all of the model's code
+            if isinstance(learner, OpensForAnswers):
+                learner.prepare_to_open()  # imports all of the model's code, as the other does
+            else:
+                learner.initial(ShardId(0))
             _check_code(code, manifest, specification)
-            constituents = tuple(known[name] if name in known else fetch(learner, name) for name in checkpoints)
+            missing = [name for name in checkpoints if name not in known]
+            known |= zip(missing, fetched(learner, missing), strict=True)
+            constituents = tuple(known[name] for name in checkpoints)
+        asked = answering(learner, constituents)
         return cls(
             generation=generation,
             shards=shards,
             learner=learner,
             constituents=constituents,
-            answering=answering(learner, constituents),
+            answering=asked,
+            outputs=outputs_of(learner, asked),
             rule=specification.aggregation.rule,
             target=specification.predicted,
             checkpoints=checkpoints,
@@ -152,7 +175,7 @@ class Ensemble:
         when there is too little memory.
         """
         try:
-            outputs_KNW = self._outputs(features_NF)
+            outputs_KNW = self.outputs(features_NF)
         except MemoryError:
             raise Unavailable(
                 "there is not enough memory to answer these data points", "Ask for fewer at a time."
@@ -163,9 +186,6 @@ class Ensemble:
             point = int(np.argwhere(~np.isfinite(outputs_KNW))[:, 1].min())
             raise model_failed("the model's answer is not a number", point)
         return aggregate(outputs_KNW, self.rule, self.target)
-
-    def _outputs(self, features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        return np.stack([self.learner.probabilities(state, features_NF) for state in self.answering])
 
     def _failed(self, features_NF: npt.NDArray[np.float32], fact: str) -> ModelFailed:
         """Return the error for data points one of which the model fails on; the halving below finds it."""
@@ -178,15 +198,31 @@ class Ensemble:
 
     def _fails(self, features_NF: npt.NDArray[np.float32]) -> bool:
         try:
-            self._outputs(features_NF)
+            self.outputs(features_NF)
         except Exception:  # noqa: BLE001  see ``answer``
             return True
         return False
 
 
-def serving_part(
-    specification: FederationSpecification, width: int, payload: bytes, name: tuple[ShardId, Sha256]
-) -> bytes:
+def _readers(constituents: Sequence[Constituent]) -> int:
+    """Return how many of these checkpoints are read at once: each is in memory twice meanwhile."""
+    largest = max(each.checkpoint.payload_bytes for each in constituents)
+    return min(_MOST_READERS, max(1, _READING_BYTES // max(1, largest)))
+
+
+def _on_threads(fetch: Callable[[Name], Any], names: Sequence[Name], readers: int) -> list[Any]:
+    """Return what ``fetch`` returns for each name; raises the first error, and begins no more after it."""
+    if readers == 1 or len(names) < 2:
+        return [fetch(name) for name in names]
+    with ThreadPoolExecutor(readers, "sisa-reading") as threads:
+        try:
+            return list(threads.map(fetch, names))
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def serving_part(specification: FederationSpecification, width: int, payload: bytes, name: Name) -> bytes:
     """Return what leaves the site of a checkpoint: of torch all of it, else the part that serves.
 
     Raises ``Invalid`` when it is of so few data points that it would show single ones.
@@ -200,7 +236,7 @@ def serving_part(
     return encode_serving(learner.to_serving(learner.from_bytes(payload, name[0])), name[1])
 
 
-def open_serving(learner: Learner[Any], payload: bytes, name: tuple[ShardId, Sha256]) -> Any:
+def open_serving(learner: Learner[Any], payload: bytes, name: Name) -> Any:
     """Return what answers in place of a constituent of another site, from what ``serving_part`` returned there.
 
     Raises ``Corrupt`` when ``payload`` is damaged, of another checkpoint or not of this learner.

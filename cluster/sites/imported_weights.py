@@ -74,7 +74,7 @@ class Carried:
                 shards=standing.shards,
                 checkpoints=tuple((ShardId(shard), Sha256(digest)) for shard, digest in standing.checkpoints),
                 code=Sha256(standing.model_code) if standing.model_code else None,
-                fetch=self._fetch,
+                fetched=lambda learner, names: [self._fetch(learner, name) for name in names],
                 loaded=known,
             )
             return self._ensemble

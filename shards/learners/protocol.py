@@ -18,6 +18,7 @@ from storage.digests import Sha256
 
 State = TypeVar("State")
 State_contra = TypeVar("State_contra", contravariant=True)
+State_co = TypeVar("State_co", covariant=True)
 
 Learning = Generator[int, None, State]
 """Yields the number of epochs done after each one, and returns the state at the end."""
@@ -58,12 +59,38 @@ class AnswersTogether(Protocol[State]):
         ...
 
 
+Outputs = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]
+"""Returns the outputs of K constituents for N data points, shape (K, N, W)."""
+
+
+@runtime_checkable
+class AnswersAtOnce(Protocol[State]):
+    """A learner that can ask several constituents in fewer steps than one after the other."""
+
+    def at_once(self, states: Sequence[State]) -> Outputs | None:
+        """Return what asks all of them; None where that would save nothing. The states must not change afterwards."""
+        ...
+
+
 @runtime_checkable
 class AnswersWithLess(Protocol[State]):
     """A learner that needs only a part of a constituent to answer."""
 
     def for_answers(self, state: State) -> State:
         """Return what answers as ``state`` does, in less memory. It cannot be stored or changed."""
+        ...
+
+
+@runtime_checkable
+class OpensForAnswers(Protocol[State_co]):
+    """A learner that can read the part of a checkpoint that answers, without the rest, on several threads at once."""
+
+    def prepare_to_open(self) -> None:
+        """Do once what opening needs, such as importing the model's code. Raises as ``Learner.initial`` does."""
+        ...
+
+    def open_for_answers(self, payload: bytes, shard: ShardId) -> State_co:
+        """Return what answers as ``from_bytes`` of the payload; it cannot be stored or changed. Raises the same."""
         ...
 
 
@@ -147,5 +174,14 @@ def answering(learner: Learner[State], states: Sequence[State]) -> tuple[State, 
 
 def answering_from(learner: Learner[State], payload: bytes, shard: ShardId) -> State:
     """Return the constituent in a checkpoint, for answers alone. Raises as ``Learner.from_bytes`` does."""
+    if isinstance(learner, OpensForAnswers):
+        opened: State = learner.open_for_answers(payload, shard)
+        return opened
     state = learner.from_bytes(payload, shard)
     return learner.for_answers(state) if isinstance(learner, AnswersWithLess) else state
+
+
+def outputs_of(learner: Learner[State], states: Sequence[State]) -> Outputs:
+    """Return what asks these constituents, all at once where the learner can."""
+    found = learner.at_once(states) if isinstance(learner, AnswersAtOnce) else None
+    return found or (lambda features_NF: np.stack([learner.probabilities(state, features_NF) for state in states]))

@@ -12,6 +12,8 @@ user_modules       the user's modules in a training process: read once, executed
 rehearsal          tries a model in two fresh processes before it sees real data points
 rehearsal_process  one of the two processes of a rehearsal
 attributes         tensors and numbers in plain attributes, which no checkpoint holds
+stacked            small constituents, asked together
+copies             models filled with trained weights, without initial ones
 checkpoint         all of a learner's state as safetensors
 seeding            the only module that touches random generators and torch's numerics switches
 probe              a digest of fixed arithmetic, which can show that two processes compute differently

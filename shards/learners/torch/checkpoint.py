@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Final
+from math import prod
+from typing import Any, Final
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -27,6 +29,19 @@ _OPTIMIZER: Final = "optimizer/"
 _BASE: Final = "base/"
 _SMALL_BYTES: Final = 1024
 """Tensors up to this size are always stored: a reference would save nothing."""
+_DTYPES: Final[Mapping[str, torch.dtype]] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""By the names that safetensors has for them; ``decode_model`` leaves others to its library."""
 COUNTS: Final = frozenset({"step", "mu_product"})
 """Entries that optimizers keep on the CPU, regardless of the device, and that are one number for each parameter, the
 same for all: the count of steps, and what NAdam derives from it."""
@@ -91,7 +106,49 @@ def decode_checkpoint(payload: bytes) -> dict[str, torch.Tensor]:
     try:
         return load(payload)
     except (SafetensorError, ValueError, KeyError) as error:
-        raise Corrupt("a checkpoint is not a readable safetensors file", "Run 'sisa train' to rebuild it.") from error
+        raise _unreadable() from error
+
+
+def decode_model(payload: bytes) -> dict[str, torch.Tensor] | None:
+    """Return the tensors of a checkpoint's model by name, each in memory of its own; None if ``put_tensors`` is needed.
+
+    Copies each of them once, and nothing else, and without the interpreter's lock: the optimizer's may be twice as
+    large. Raises ``Corrupt`` when ``payload`` is not a checkpoint.
+    """
+    try:
+        return _decoded_model(payload)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _unreadable() from error
+
+
+def _decoded_model(payload: bytes) -> dict[str, torch.Tensor] | None:
+    start = 8 + int.from_bytes(payload[:8], "little")
+    header = json.loads(payload[8:start])
+    names = header.keys() - {"__metadata__"}
+    if max(header[name]["data_offsets"][1] for name in names) != len(payload) - start:
+        raise ValueError("the payload is not as long as its header says")
+    if any(name.startswith(_BASE) or header[name]["dtype"] not in _DTYPES for name in names):
+        return None
+    return {
+        name.removeprefix(_MODEL): _copied(payload, start, header[name]) for name in names if name.startswith(_MODEL)
+    }
+
+
+def _copied(payload: bytes, start: int, entry: Mapping[str, Any]) -> torch.Tensor:
+    """Return the tensor that a header's entry describes. Raises ``ValueError`` unless it is as long as that says."""
+    dtype, shape, (begin, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+    if not 0 <= begin <= end <= len(payload) - start or end - begin != prod(shape) * dtype.itemsize:
+        raise ValueError("a tensor is not where the header says")
+    # Memory of its own has the alignment of all tensors, unlike a view of the payload (E7). ``torch.empty`` would fill
+    # it with NaN first, as deterministic algorithms want.
+    tensor = torch.empty(0, dtype=dtype).set_(torch.UntypedStorage(end - begin), 0, shape)
+    if tensor.nbytes:
+        tensor.reshape(-1).view(torch.uint8).numpy()[:] = np.frombuffer(payload, np.uint8, end - begin, start + begin)
+    return tensor
+
+
+def _unreadable() -> Corrupt:
+    return Corrupt("a checkpoint is not a readable safetensors file", "Run 'sisa train' to rebuild it.")
 
 
 def checkpoint_lineage(payload: bytes) -> Mapping[str, object]:
@@ -112,7 +169,7 @@ def put_tensors(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, to
     stored = {name.removeprefix(_MODEL): tensor for name, tensor in tensors.items() if name.startswith(_MODEL)}
     referenced = {name.removeprefix(_BASE): tensor for name, tensor in tensors.items() if name.startswith(_BASE)}
     own = {name: tensor for name, tensor in targets.items() if name not in referenced}
-    if _kinds(stored) != _kinds(own) or not referenced.keys() <= targets.keys():
+    if kinds_of(stored) != kinds_of(own) or not referenced.keys() <= targets.keys():
         raise Corrupt("a checkpoint's tensors are not this model's", "Run 'sisa train' to rebuild it.")
     for name, digest in referenced.items():
         if digest_tensors({"": targets[name]}) != bytes(digest.tolist()).hex():
@@ -147,5 +204,6 @@ def _optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, torc
     return tensors
 
 
-def _kinds(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+def kinds_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    """Return shape and type of each tensor."""
     return {name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()}

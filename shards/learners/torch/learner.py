@@ -5,10 +5,11 @@ Shape legend: N points, F features, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from typing import Final
 
 import numpy as np
@@ -21,21 +22,24 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from shards.encoding import InputShape
-from shards.learners.protocol import Learning
+from shards.learners.protocol import Learning, Outputs
 from shards.learners.torch.checkpoint import (
     base_digests,
     decode_checkpoint,
+    decode_model,
     digest_tensors,
     encode_checkpoint,
     model_tensors,
     put_tensors,
     state_tensors,
 )
+from shards.learners.torch.copies import filled, form_of
 from shards.learners.torch.engines.recording import Recording, Unrepeatable, address_of, record_step
 from shards.learners.torch.engines.replay import Replay, StepBatch, StepEngine, StepTrial, recording_of, wants_trial
 from shards.learners.torch.factory import build_model, in_shape, received_shape
 from shards.learners.torch.recipe import Recipe, check_finite, check_learns, optimizer_of
 from shards.learners.torch.seeding import Device, generator_of, seed_all
+from shards.learners.torch.stacked import MOST_POINTS, stacked_models
 from shards.lineage import Lineage
 from shards.ordering import AUGMENT, INITIAL_WEIGHTS, NOISE, SHUFFLE, STEP, epoch_order, stream
 from shards.points import ShardPoints
@@ -50,6 +54,9 @@ from storage.errors import Invalid
 _PREDICTION_POINTS = 4096
 _TRIED_SHARES: Final = (1.0, 0.5, 0.25, 0.75, 1.0)
 """Shares of the learning rate in the steps of a trial: it may not be part of what is replayed."""
+_BUILDING: Final = Lock()
+"""Held while a model is built on one of several threads: initial weights come from the process's one generator."""
+
 _ACTIVATIONS: Final[Mapping[str, Callable[[torch.Tensor], torch.Tensor]]] = {
     Class.kind: partial(functional.softmax, dim=1),
     Number.kind: lambda outputs: outputs,
@@ -59,10 +66,16 @@ _ACTIVATIONS: Final[Mapping[str, Callable[[torch.Tensor], torch.Tensor]]] = {
 
 
 @dataclass(slots=True)
-class TorchState:
-    """A constituent during training."""
+class AnsweringState:
+    """A constituent that only answers."""
 
     model: nn.Module
+
+
+@dataclass(slots=True)
+class TorchState(AnsweringState):
+    """A constituent during training."""
+
     optimizer: Optimizer
     recipe: Recipe
     base: Mapping[str, Sha256] | None = None
@@ -120,9 +133,16 @@ class TorchLearner:
         self._resident: _Resident | None = None
         self._loss: float | None = None
         self._engine_asked = training.engine
+        self._forms: tuple[nn.Module | None] | None = None  # under ``_BUILDING``
 
     def initial(self, shard: ShardId) -> TorchState:
         """Return the state before slice 1: weights drawn from (seed, shard)."""
+        model = self._built(shard)
+        recipe = Recipe.of(self._training, self._device, self._target)
+        base = base_digests(model) if self._model.files else None
+        return TorchState(model, optimizer_of(model, self._training), recipe, base)
+
+    def _built(self, shard: ShardId) -> nn.Module:
         seed_all(stream(self._training.seed, shard, SliceIndex(0), 0, INITIAL_WEIGHTS))
         model = build_model(self._model, self._inputs, self._classes, self._target).to(self._device)
         if self._training.batch_size == 1 and _batch_norms(model):
@@ -130,9 +150,7 @@ class TorchLearner:
                 "[training] batch_size = 1 with batch normalisation: one data point has no variance",
                 "Set batch_size to 2 or more, or use a model without batch normalisation.",
             )
-        recipe = Recipe.of(self._training, self._device, self._target)
-        base = base_digests(model) if self._model.files else None
-        return TorchState(model, optimizer_of(model, self._training), recipe, base)
+        return model
 
     def learn(self, state: TorchState, points: ShardPoints, shard: ShardId, slice_: SliceIndex) -> Learning[TorchState]:
         """Train ``state`` on slices 1..``slice_`` for the epochs of ``slice_`` (SISA section IV)."""
@@ -181,9 +199,10 @@ class TorchLearner:
         """Return how many optimizer steps ``learn`` takes."""
         return self._epochs[slice_ - 1] * len(batch_bounds(points.ends[slice_ - 1], self._training.batch_size))
 
-    def probabilities(self, state: TorchState, features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    def probabilities(self, state: AnsweringState, features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Return the target's outputs, shape (N, C): probabilities by softmax or sigmoid, or numbers as they are."""
-        state.model.eval()
+        if state.model.training:
+            state.model.eval()
         activate = _ACTIVATIONS[self._target]
         parts = [np.empty((0, self._classes), dtype=np.float64)]
         with torch.inference_mode():
@@ -193,7 +212,26 @@ class TorchLearner:
                 parts.append(activate(outputs).numpy())
         return np.concatenate(parts)
 
-    def digest(self, state: TorchState) -> Sha256:
+    def at_once(self, states: Sequence[AnsweringState]) -> Outputs | None:
+        """Return what asks all of the constituents, in common tensors where they are small; see ``AnswersAtOnce``."""
+        is_plain = self._device.type == "cpu" and len(self._inputs.shape) == 1 and not self._inputs.ids
+        together = stacked_models([state.model for state in states]) if is_plain else None
+        if together is None:
+            return None
+        activate = _ACTIVATIONS[self._target]
+
+        def outputs(features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+            if len(features_NF) > MOST_POINTS:
+                return np.stack([self.probabilities(state, features_NF) for state in states])
+            with torch.inference_mode():
+                outputs_KNW = together(torch.tensor(features_NF)).double()
+                # The activations take one constituent's outputs, (N, W); they know nothing of K.
+                found: npt.NDArray[np.float64] = activate(outputs_KNW.flatten(0, 1)).view_as(outputs_KNW).numpy()
+            return found
+
+        return outputs
+
+    def digest(self, state: AnsweringState) -> Sha256:
         """Return the digest of parameters and buffers."""
         return digest_tensors(model_tensors(state.model))
 
@@ -207,6 +245,30 @@ class TorchLearner:
         state = self.initial(shard)
         put_tensors(state.model, state.optimizer, tensors)
         return state
+
+    def prepare_to_open(self) -> None:
+        """Import all of the model's code and the recipe's, and build what opening needs; see ``OpensForAnswers``."""
+        if self._form() is None or self._training.code:
+            self.initial(ShardId(0))
+
+    def open_for_answers(self, payload: bytes, shard: ShardId) -> AnsweringState:
+        """Return the constituent in a checkpoint, without the optimizer and its state; see ``OpensForAnswers``."""
+        tensors = decode_model(payload) if self._device.type == "cpu" else None
+        model = filled(form, tensors) if tensors is not None and (form := self._form()) is not None else None
+        if model is None:
+            with _BUILDING:
+                model = self.from_bytes(payload, shard).model
+        return AnsweringState(model)
+
+    def _form(self) -> nn.Module | None:
+        """Return the form that the constituents have, built once; None if each has to be built on its own.
+
+        It has no optimizer: to make one, torch imports its compiler, two seconds of the processor.
+        """
+        with _BUILDING:
+            if self._forms is None:
+                self._forms = (form_of(self._built(ShardId(0))),)
+            return self._forms[0]
 
     def _learn_epoch(
         self, state: TorchState, data: _Resident, epoch: _Epoch, losses: list[torch.Tensor] | None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import random
-from typing import Literal
+import sys
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -50,6 +51,9 @@ def generator_state(value: object) -> str | None:
     return None
 
 
+_COMPILER: Final = "torch._inductor.config"
+
+
 def set_numerics(threads: int, device: Device) -> NumericsProfile:
     """Fix this process's numerics for its lifetime and return the resulting profile (E7).
 
@@ -58,7 +62,13 @@ def set_numerics(threads: int, device: Device) -> NumericsProfile:
     # cuBLAS is deterministic only with a fixed workspace, which it reads when its handle is created.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(mode=True)
+    if _COMPILER in sys.modules:
+        torch.use_deterministic_algorithms(mode=True)
+    else:
+        # The same switch. The call above imports the compiler for it, two seconds of the processor; if a model's code
+        # imports that later, it reads its own switch from the environment.
+        os.environ["TORCHINDUCTOR_DETERMINISTIC"] = "1"
+        torch.set_deterministic_debug_mode("error")
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import traceback
 
 import numpy as np
@@ -28,3 +30,20 @@ def test_nothing_is_noted_for_devices_that_are_not_there(monkeypatch: pytest.Mon
     """No stack is formatted, which takes longer than the seeding of a small model's slice."""
     monkeypatch.setattr(traceback, "format_stack", None)
     seed_all(1)
+
+
+NUMERICS = """
+import sys, torch
+from shards.learners.torch.seeding import set_numerics
+set_numerics(1, "cpu")
+assert torch.are_deterministic_algorithms_enabled()
+assert not torch.is_deterministic_algorithms_warn_only_enabled()
+assert "torch._inductor" not in sys.modules
+from torch._inductor import config
+assert config.deterministic
+"""
+
+
+def test_fixing_numerics_imports_no_compiler() -> None:
+    """The compiler takes longer to import than all else; a model that imports it finds its own switch set."""
+    subprocess.run([sys.executable, "-c", NUMERICS], check=True)
