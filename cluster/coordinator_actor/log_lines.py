@@ -36,6 +36,8 @@ _IN_WORK: Final = frozenset({RequestState.QUARANTINED, RequestState.RETRAINING})
 _SYSTEM: Final = (Fenced, OutcomeUnknown, Unavailable)
 """Errors about stores, locks and clusters, which never quote data."""
 
+_COMPACT: Final = json.JSONEncoder(separators=(",", ":"))
+
 Value = str | int | float | bool | Sequence[str] | Sequence[int]
 
 
@@ -54,7 +56,7 @@ class LogLines:
         if strange := fields.keys() - FIELDS:
             raise InvariantBroken("a log line has a field that is not on the list", field=min(strange))
         at = self._clock.now().isoformat(timespec="milliseconds")
-        line = json.dumps({"at": at, "event": event, "federation": self._federation, **fields}, separators=(",", ":"))
+        line = _COMPACT.encode({"at": at, "event": event, "federation": self._federation, **fields})
         with self._lock, suppress(OSError, ValueError):  # a full disk, a stream that was closed
             self._stream.write(line + "\n")
             self._stream.flush()

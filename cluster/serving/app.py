@@ -53,6 +53,7 @@ from cluster.tokens import TokenRecord
 from coordinator.effects import HoldoutMeasure
 from coordinator.interventions import Cancel, Extend, Hold, Intervention, Release
 from coordinator.requests import check_request_id
+from coordinator.state import DataState
 from coordinator.status import for_the_federation, for_the_public, without_effects
 from storage.errors import Invalid
 
@@ -85,6 +86,7 @@ class _Endpoints(Endpoints):
     def __init__(self, service: Service) -> None:
         super().__init__(service)
         self._service = service
+        self._read_as: tuple[DataState, BodyReader] | None = None
 
     def add_to(self, app: FastAPI) -> None:
         """Put the endpoints into ``app``."""
@@ -179,7 +181,7 @@ class _Endpoints(Endpoints):
         if state is None or state.data is None:
             state = await self.call(self._service.standing.trained)
             assert state.data is not None
-        reader = BodyReader.of(self._service.specification, state.data)
+        reader = self._reader(state.data)
         asked = await self.predictions.handle(len(payload), lambda: reader.read(payload, media_type))
         answer = await asyncio.wrap_future(self._service.answering.ask(asked.features_NF))
         note(request.scope, points=len(asked.features_NF), generation=answer.generation)
@@ -196,6 +198,12 @@ class _Endpoints(Endpoints):
             ),
         )
         return Response(body, media_type=answer_type)
+
+    def _reader(self, ingested: DataState) -> BodyReader:
+        """Return the reader for the data as they were ingested: the same one as long as these are the same."""
+        if self._read_as is None or self._read_as[0] is not ingested:
+            self._read_as = ingested, BodyReader.of(self._service.specification, ingested)
+        return self._read_as[1]
 
     async def erase(self, request: Request) -> Response:
         """Submit an erasure request; it is durable when this answers, and is carried out even after a crash.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from threading import Lock
 from typing import Final
@@ -80,7 +80,17 @@ class Gate:
         Raises ``Refused`` with 401 without a valid token, 403 if its role is not one of ``roles``, 429 if it asks too
         often; ``Unavailable`` if the register of tokens cannot be read.
         """
-        record = self._known(_bearer(headers))
+        return self._admitted(self._known(_bearer(headers)), roles)
+
+    def admit_from_memory(self, headers: Mapping[str, str], *roles: Role) -> TokenRecord | None:
+        """Do what ``admit`` does, for an event loop; None: the register has to be read first."""
+        text = _bearer(headers)
+        is_stale = self._is_older_than(self._refresh_seconds * _STALE_REFRESHES)
+        record = None if is_stale else known_token(self._records, text)
+        return None if record is None else self._admitted(record, roles)
+
+    def _admitted(self, record: TokenRecord, roles: Collection[Role]) -> TokenRecord:
+        self._refuse_over(record)
         if record.role not in roles:
             raise Refused(
                 HttpProblem(
@@ -97,7 +107,7 @@ class Gate:
         """Raise ``Refused`` with 401 once a token that was admitted before is over; counts nothing."""
         if self._is_older_than(self._refresh_seconds * _STALE_REFRESHES):
             self._read()
-        self._check(next((each for each in self._records if each.token_id == record.token_id), record))
+        self._refuse_over(next((each for each in self._records if each.token_id == record.token_id), record))
 
     def count_lookup(self, record: TokenRecord) -> None:
         """Count one look-up of the token. Raises ``Refused`` with 429 if it has none left."""
@@ -112,10 +122,9 @@ class Gate:
             record = known_token(self._records, text)
         if record is None:
             raise _unauthorized("the token is not known", "Ask the operator for one: 'sisa token create'.")
-        self._check(record)
         return record
 
-    def _check(self, record: TokenRecord) -> None:
+    def _refuse_over(self, record: TokenRecord) -> None:
         if record.is_over(self._clock.now()):
             state = "was revoked" if record.revoked_at else "has expired"
             raise _unauthorized(f"the token {state}", "Ask the operator for a new one: 'sisa token create'.")

@@ -1,9 +1,10 @@
 """Answering: many callers' data points, evaluated together, confirmed together.
 
-It uses three threads, because torch and the store are blocking. One computes: its next batch is what arrived during the
-last one, so that no caller waits for a batch to fill. One confirms: a single read of the store serves all answers that
-were ready when it began. One loads a new generation while the previous one still answers. An answer whose generation
-has been withdrawn meanwhile is computed again, unnoticed by its caller.
+It uses three threads, because torch and the store are blocking, and a request wakes only those that it concerns. One
+computes: its next batch is what arrived during the last one, so that no caller waits for a batch to fill. One confirms:
+a single read of the store serves all answers that were ready when it began. One loads a new generation while the
+previous one still answers. An answer whose generation has been withdrawn meanwhile is computed again, unnoticed by its
+caller.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from threading import Condition, Thread
+from threading import Condition, Lock, Thread
 from typing import Final
 
 import numpy as np
@@ -65,8 +66,10 @@ class Answering:
         self._standing = standing
         self._refresh_seconds = refresh_seconds
         self._refresh = refresh
-        self._changed = Condition()
+        self._lock = Lock()
         """Guards all fields below but ``_threads``; an ask that was taken out belongs to the thread that took it."""
+        # One condition for each thread, so that a request wakes only those that have work with it.
+        self._to_compute, self._to_confirm, self._to_load = (Condition(self._lock) for _ in range(3))
         self._waiting: deque[_Ask] = deque()
         self._computed: list[_Ask] = []
         self._trouble: SisaError | None = None
@@ -95,7 +98,7 @@ class Answering:
         """Raise ``Unavailable`` when this replica cannot answer now, ``InvariantBroken`` when it never will."""
         if not all(thread.is_alive() for thread in self._threads):
             raise InvariantBroken("a thread of this replica has ended")
-        with self._changed:
+        with self._lock:
             if self._doubt is not None:
                 raise self._doubt
             if self._standing.ensemble is None:
@@ -115,12 +118,13 @@ class Answering:
             self._end()
 
     def _end(self) -> None:
-        with self._changed:
+        with self._lock:
             self._is_closing = True
             asks = [*self._waiting, *self._computed]
             self._waiting.clear()
             self._computed.clear()
-            self._changed.notify_all()
+            for each in (self._to_compute, self._to_confirm, self._to_load):
+                each.notify()
         self._refuse(asks, _stopping())
 
     @property
@@ -132,8 +136,8 @@ class Answering:
 
     def _compute(self) -> None:
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._is_closing or self._is_ready)
+            with self._lock:
+                self._to_compute.wait_for(lambda: self._is_closing or self._is_ready)
                 if self._is_closing:
                     return
                 asks, ensemble, reason = self._take(), self._standing.ensemble, self._reason
@@ -202,13 +206,16 @@ class Answering:
 
     def _put(self, *, first: Sequence[_Ask] = (), behind: Sequence[_Ask] = (), computed: Sequence[_Ask] = ()) -> None:
         """Queue asks for their next step; refuse them once the replica is closing."""
-        with self._changed:
+        with self._lock:
             is_over = self._is_closing
             if not is_over:
                 self._waiting.extendleft(reversed(first))
                 self._waiting.extend(behind)
                 self._computed.extend(computed)
-                self._changed.notify_all()
+                if self._waiting:
+                    self._to_compute.notify()
+                if computed:
+                    self._to_confirm.notify()
         if is_over:
             self._refuse([*first, *behind, *computed], _stopping())
 
@@ -216,8 +223,8 @@ class Answering:
 
     def _confirm(self) -> None:
         while not self._is_closing:
-            with self._changed:
-                self._changed.wait_for(lambda: self._computed or self._is_closing, self._refresh_seconds)
+            with self._lock:
+                self._to_confirm.wait_for(lambda: self._computed or self._is_closing, self._refresh_seconds)
                 asks, self._computed = self._computed, []
             try:
                 self._standing.current()
@@ -234,10 +241,13 @@ class Answering:
                 self._let_go(asks)
 
     def _looked(self, doubt: SisaError | None) -> None:
-        with self._changed:
+        with self._lock:
             self._doubt = doubt
             self._looks += doubt is None
-            self._changed.notify_all()
+            if self._is_wanted:
+                self._to_load.notify()
+            if self._waiting:
+                self._to_compute.notify()
 
     def _let_go(self, asks: Sequence[_Ask]) -> None:
         """Answer what was computed with a generation that may be served; have the rest computed again."""
@@ -257,8 +267,8 @@ class Answering:
         """Load the generation that the state names whenever a read of the store finds another one than in memory."""
         seen = 0
         while True:
-            with self._changed:
-                self._changed.wait_for(partial(self._is_behind, seen))
+            with self._lock:
+                self._to_load.wait_for(partial(self._is_behind, seen))
                 if self._is_closing:
                     return
                 seen = self._looks
@@ -267,14 +277,18 @@ class Answering:
                 self._standing.load()
             except SisaError as error:
                 trouble = error
-            with self._changed:
+            with self._lock:
                 self._trouble = trouble
-                self._changed.notify_all()
+                self._to_compute.notify()
 
     def _is_behind(self, seen: int) -> bool:
         """Whether a read of the store since the first ``seen`` ones calls for loading, or the replica is closing."""
-        is_wanted = self._trouble is not None or self._standing.state is None or self._standing.is_behind
-        return self._is_closing or (self._looks > seen and is_wanted)
+        return self._is_closing or (self._looks > seen and self._is_wanted)
+
+    @property
+    def _is_wanted(self) -> bool:
+        """Whether a generation is to be loaded."""
+        return self._trouble is not None or self._standing.state is None or self._standing.is_behind
 
     def _refuse(self, asks: Sequence[_Ask], error: SisaError) -> None:
         for ask in asks:

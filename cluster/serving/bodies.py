@@ -34,6 +34,8 @@ from storage.errors import Invalid
 JSON: Final = "application/json"
 FORMATS: Final = (JSON, ARROW_STREAM)
 
+_COMPACT: Final = json.JSONEncoder(separators=(",", ":"))
+
 _LEAST_PARTS: Final = 100_000
 _PARTS_OF_A_THING: Final = 4
 """A data point is an object with another object or a list for its features; its id may hold a bracket, too."""
@@ -154,13 +156,13 @@ def answer_body(
     if media_type == ARROW_STREAM:
         ids = ids_of(asked.ids) if isinstance(asked.ids, list) else asked.ids
         batch = PredictionBatch(ids=ids, scores_NS=scores_NS)
-        texts = {name: json.dumps(value, separators=(",", ":")) for name, value in facts.items()}
+        texts = {name: _COMPACT.encode(value) for name, value in facts.items()}
         return stream_of(predictions_table([batch], target, id_column), texts)
     lines = list(target.objects(scores_NS))
     if asked.ids is not None:
         ids = asked.ids if isinstance(asked.ids, list) else asked.ids.to_pylist()
         lines = [{"id": id_, **line} for id_, line in zip(ids, lines, strict=True)]
-    return json.dumps({**facts, **target.facts(), "predictions": lines}, separators=(",", ":")).encode()
+    return _COMPACT.encode({**facts, **target.facts(), "predictions": lines}).encode()
 
 
 def media_type_of(headers: Mapping[str, str], known: Sequence[str] = FORMATS) -> str:

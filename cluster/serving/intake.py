@@ -119,6 +119,10 @@ class Lane:
         """Wait for the body's turn. Raises ``Refused`` with 429 if that takes too long."""
         async with AsyncExitStack() as held:
             for places in (token.bodies, self._bodies):
+                if not places.locked():  # a free place takes no time, so no timer either
+                    await places.acquire()
+                    held.callback(places.release)
+                    continue
                 try:
                     async with asyncio.timeout(self._settings.body_seconds):
                         await places.acquire()
@@ -138,6 +142,8 @@ class Lane:
         try:
             async with asyncio.timeout_at(until) as deadline:
                 async for part in request.stream():
+                    if not part:
+                        continue
                     size += len(part)
                     if size > most_bytes:
                         raise Refused(_too_long(most_bytes))

@@ -124,6 +124,29 @@ def test_a_new_token_opens_at_once() -> None:
     assert gate.admit({"authorization": f"bearer {made.text}"}, "audit") == made.record
 
 
+def test_a_known_token_is_admitted_without_the_store() -> None:
+    """From memory the gate admits, refuses and counts as otherwise; what memory does not say, needs a reading."""
+    clock, store = _Still(), _Counting(f"gate-{next(_STORES)}")
+    made = TokenRegister(store, clock).create("predict", days=1)
+    gate = gate_of(store, clock, per_minute=2)
+    headers = {"authorization": f"Bearer {made.text}"}
+    assert gate.admit_from_memory(headers, "predict") is None  # nothing was read yet
+    gate.refresh()
+    store.read.clear()
+    assert gate.admit_from_memory(headers, "predict") == made.record
+    with pytest.raises(Refused, match="may not do this"):
+        gate.admit_from_memory(headers, "audit")
+    with pytest.raises(Refused, match="a bearer token is needed"):
+        gate.admit_from_memory({}, "predict")
+    assert gate.admit_from_memory({"authorization": f"Bearer {made.text[:-1]}?"}, "predict") is None
+    assert gate.admit_from_memory(headers, "predict") == made.record
+    with pytest.raises(Refused, match="more than 2 times a minute"):
+        gate.admit_from_memory(headers, "predict")
+    clock.seconds += 6.0  # more than five refreshes
+    assert gate.admit_from_memory(headers, "predict") is None
+    assert not store.read
+
+
 class _Overtaken(TokenRegister):
     """A register that is slow to read once: meanwhile something else is done."""
 
