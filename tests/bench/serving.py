@@ -1,11 +1,14 @@
-"""Serving on Ray Serve, on this machine: ``python -m tests.bench.serving [asked]``.
+"""Serving on Ray Serve, on this machine: ``python -m tests.bench.serving [asked] [megabytes]``.
 
-Twenty small constituents against one model, one point a request; ten thousand points in one Arrow request against the
-bare stacked model in a loop; how soon a generation is answered with, and whether anything fails meanwhile.
+Twenty small constituents against one model, one point a request; what a request costs beyond an empty application on
+Ray Serve, and over a bare FastAPI app; ten thousand points in one Arrow request against that app and against the bare
+stacked model in a loop; how soon a generation is answered with, and whether anything fails meanwhile; how soon a
+replica with so many megabytes of constituents can answer, and the memory that it takes.
 """
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 import tempfile
@@ -16,9 +19,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median, quantiles
+from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch.func import functional_call, stack_module_state
@@ -32,13 +37,25 @@ from cluster.coordinator_actor.record import RECORD_KEY
 from cluster.ensemble.loaded import Ensemble
 from cluster.runtime.session import join_ray, leave_ray
 from cluster.runtime.system import SystemClock
+from cluster.serving.bodies import JSON
 from cluster.serving.deployment import serve_federation, stop_serving
 from cluster.tokens import TokenRegister
 from cluster.writer.stores import open_objects
 from coordinator.engine.follower import Follower
 from deploy.demo_data import DemoData, write_digits
 from deploy.views.tables import table
+from shards.data.messages import ARROW_STREAM, stream_of
 from shards.points import scaled
+from tests.bench.processor_time import cluster_processes
+from tests.bench.serving_cost import (
+    Side,
+    bare_application,
+    empty_application,
+    report_cost,
+    report_many,
+    session_of_cluster,
+)
+from tests.bench.serving_start import report_start
 
 SHARDS = 20
 MANY = 10_000
@@ -103,9 +120,11 @@ def main() -> None:
         with _served(Path(folder), data, SHARDS, port) as twenty:
             with _served(Path(folder), data, 1, port) as one:
                 _report_small(one, twenty, asked)
+            _report_against_others(twenty, Path(folder), data, asked // 4)
             _report_many(twenty, data)
             _report_switches(twenty)
     leave_ray()
+    report_start(int(sys.argv[2]) if len(sys.argv) > 2 else 1_000)
 
 
 @contextmanager
@@ -142,14 +161,41 @@ def _report_small(one: Bench, twenty: Bench, asked: int) -> None:
         (str(shards), f"{median(found):.2f}", f"{quantiles(found, n=100)[98]:.2f}") for shards, found in times.items()
     ]
     print(table(("constituents", "p50 ms", "p99 ms"), lines))
-    print(f"p50 of {SHARDS} over one: {median(times[SHARDS]) / median(times[1]):.2f} (at most 1.5)\n")
+    print(f"p50 of {SHARDS} over one: {median(times[SHARDS]) / median(times[1]):.2f} (at most 1.2)\n")
+
+
+def _report_against_others(bench: Bench, folder: Path, data: DemoData, requests: int) -> None:
+    """Compare with an empty application on the same Ray Serve, and with a bare one."""
+    address, processes = urlsplit(bench.url), cluster_processes(session_of_cluster(), namespace_of_bench(bench))
+    ours = Side("twenty constituents", bench.url, bench.tokens["predict"], processes)
+    body = json.dumps({"points": [{"id": 1, "features": [8] * 64}]}).encode()
+    connection = ours.connect()
+    answer = ours.ask(connection, body, JSON)
+    connection.close()
+    ensemble = _ensemble(bench)
+    with (
+        empty_application(address.port or 80, answer, JSON) as empty,
+        bare_application(folder, ensemble, data.scale) as bare,
+    ):
+        report_cost((ours, empty, bare), body, JSON, requests)
+        report_many(ours, bare, stream_of(_many(data), {}), ARROW_STREAM, MANY)
+
+
+def namespace_of_bench(bench: Bench) -> str:
+    """Return the name of the application that is served."""
+    return namespace_of(bench.specification, open_objects(bench.specification))
+
+
+def _many(data: DemoData) -> pa.Table:
+    source = pq.read_table(data.train)
+    features = [name for name in source.column_names if name.startswith("x")]
+    return source.select(["id", *features]).take(np.arange(MANY) % source.num_rows).combine_chunks()
 
 
 def _report_many(bench: Bench, data: DemoData) -> None:
     """Answer ten thousand points: over HTTP, and with the bare stacked model on the same number of threads."""
-    source = pq.read_table(data.train)
-    features = [name for name in source.column_names if name.startswith("x")]
-    asked = source.select(["id", *features]).take(np.arange(MANY) % source.num_rows).combine_chunks()
+    asked = _many(data)
+    features = asked.column_names[1:]
     raw_NF = np.stack([asked.column(name).to_numpy() for name in features], axis=1)
     features_NF = scaled(np.ascontiguousarray(raw_NF, np.float32), data.scale)
     ours, bare = list[float](), list[float]()
