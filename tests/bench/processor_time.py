@@ -1,4 +1,4 @@
-"""Processor time of the processes of one Ray cluster on this machine, told apart by what they do."""
+"""Processor time of the processes of one Ray cluster on this machine, by what they do."""
 
 from __future__ import annotations
 
