@@ -20,7 +20,15 @@ from cluster.runtime.user_code import make_importable, working_in
 from coordinator.aggregation import AnsweredBy, ModelFailed, Rule, aggregate, model_failed
 from coordinator.state import Constituent, FederationState, servable
 from shards.learner_kinds.guarantees import EXACT
-from shards.learners.protocol import Learner, OpensForAnswers, Outputs, Serves, answering, answering_from, outputs_of
+from shards.learners.protocol import (
+    Learner,
+    OpensForAnswers,
+    Outputs,
+    Serves,
+    answering,
+    answering_from,
+    outputs_of_all,
+)
 from shards.learners.registry import code_digest, fix_numerics
 from shards.learners.tensors import OTHER_DIGEST, decode_serving, encode_serving
 from shards.learners.torch.code_manifest import CodeManifest
@@ -34,7 +42,7 @@ from storage.digests import Sha256, sha256
 from storage.errors import Conflict, Corrupt, Invalid, InvariantBroken, Unavailable
 from storage.objects import ObjectStore
 
-Name = tuple[ShardId, Sha256]
+CheckpointName = tuple[ShardId, Sha256]
 """Shard and checkpoint of a constituent."""
 
 _MOST_READERS: Final = 4
@@ -60,7 +68,7 @@ class Ensemble:
     """The states that are asked: the constituents, or one made of them all."""
     outputs: Outputs = field(repr=False)
     """Asks them."""
-    checkpoints: tuple[Name, ...] = ()
+    checkpoints: tuple[CheckpointName, ...] = ()
     """Shard and checkpoint of each constituent."""
     guarantee: str = str(EXACT)
     """See ``AnsweredBy.guarantee``."""
@@ -102,8 +110,8 @@ class Ensemble:
         named = tuple((each.shard, each.checkpoint.sha256) for each in current)
         records = dict(zip(named, current, strict=True))
 
-        def fetched(learner: Learner[Any], names: Sequence[Name]) -> Sequence[Any]:
-            def fetch(name: Name) -> Any:
+        def fetched(learner: Learner[Any], names: Sequence[CheckpointName]) -> Sequence[Any]:
+            def fetch(name: CheckpointName) -> Any:
                 return answering_from(learner, read_checkpoint(store, records[name].checkpoint, name[0]), name[0])
 
             is_safe = isinstance(learner, OpensForAnswers)
@@ -130,9 +138,9 @@ class Ensemble:
         generation: int,
         width: int,
         shards: int,
-        checkpoints: tuple[Name, ...],
+        checkpoints: tuple[CheckpointName, ...],
         code: Sha256 | None,
-        fetched: Callable[[Learner[Any], Sequence[Name]], Sequence[Any]],
+        fetched: Callable[[Learner[Any], Sequence[CheckpointName]], Sequence[Any]],
         manifest: CodeManifest | None = None,
         loaded: Ensemble | None = None,
     ) -> Ensemble:
@@ -161,7 +169,7 @@ class Ensemble:
             learner=learner,
             constituents=constituents,
             answering=asked,
-            outputs=outputs_of(learner, asked),
+            outputs=outputs_of_all(learner, asked),
             rule=specification.aggregation.rule,
             target=specification.predicted,
             checkpoints=checkpoints,
@@ -210,7 +218,7 @@ def _readers(constituents: Sequence[Constituent]) -> int:
     return min(_MOST_READERS, max(1, _READING_BYTES // max(1, largest)))
 
 
-def _on_threads(fetch: Callable[[Name], Any], names: Sequence[Name], readers: int) -> list[Any]:
+def _on_threads(fetch: Callable[[CheckpointName], Any], names: Sequence[CheckpointName], readers: int) -> list[Any]:
     """Return what ``fetch`` returns for each name; raises the first error, and begins no more after it."""
     if readers == 1 or len(names) < 2:
         return [fetch(name) for name in names]
@@ -222,7 +230,7 @@ def _on_threads(fetch: Callable[[Name], Any], names: Sequence[Name], readers: in
             raise
 
 
-def serving_part(specification: FederationSpecification, width: int, payload: bytes, name: Name) -> bytes:
+def serving_part(specification: FederationSpecification, width: int, payload: bytes, name: CheckpointName) -> bytes:
     """Return what leaves the site of a checkpoint: of torch all of it, else the part that serves.
 
     Raises ``Invalid`` when it is of so few data points that it would show single ones.
@@ -236,7 +244,7 @@ def serving_part(specification: FederationSpecification, width: int, payload: by
     return encode_serving(learner.to_serving(learner.from_bytes(payload, name[0])), name[1])
 
 
-def open_serving(learner: Learner[Any], payload: bytes, name: Name) -> Any:
+def open_serving(learner: Learner[Any], payload: bytes, name: CheckpointName) -> Any:
     """Return what answers in place of a constituent of another site, from what ``serving_part`` returned there.
 
     Raises ``Corrupt`` when ``payload`` is damaged, of another checkpoint or not of this learner.

@@ -181,7 +181,7 @@ def answering_from(learner: Learner[State], payload: bytes, shard: ShardId) -> S
     return learner.for_answers(state) if isinstance(learner, AnswersWithLess) else state
 
 
-def outputs_of(learner: Learner[State], states: Sequence[State]) -> Outputs:
+def outputs_of_all(learner: Learner[State], states: Sequence[State]) -> Outputs:
     """Return what asks these constituents, all at once where the learner can."""
     found = learner.at_once(states) if isinstance(learner, AnswersAtOnce) else None
     return found or (lambda features_NF: np.stack([learner.probabilities(state, features_NF) for state in states]))

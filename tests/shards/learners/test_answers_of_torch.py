@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from shards.learners.protocol import answering_from, outputs_of
+from shards.learners.protocol import answering_from, outputs_of_all
 from shards.learners.torch import stacked
 from shards.learners.torch.checkpoint import decode_model, model_tensors
 from shards.learners.torch.copies import filled, form_of
@@ -117,7 +117,7 @@ def test_large_models_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     states = [learner.initial(ShardId(number)) for number in range(2)]
     monkeypatch.setattr(stacked, "_MOST_BYTES", 500)
     assert learner.at_once(states) is None
-    assert np.array_equal(one_by_one(learner, states, 2), outputs_of(learner, states)(features(2)))
+    assert np.array_equal(one_by_one(learner, states, 2), outputs_of_all(learner, states)(features(2)))
 
 
 def checkpoint(learner: TorchLearner, shard: int = 3) -> tuple[TorchState, bytes]:
