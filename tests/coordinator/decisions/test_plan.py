@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from coordinator.decisions import plan
 from coordinator.decisions.decide import decide
 from coordinator.decisions.events import TrainingConfigured
-from coordinator.decisions.plan import affected_slices, plan_retrain
+from coordinator.decisions.plan import RetrainPlanner, affected_slices, plan_retrain
 from coordinator.state import FederationState
+from shards.cost import replay_point_epochs
 from shards.routing import SliceId
 from shards.schedule import slice_epochs
 from shards.specification import ShardId, SliceIndex
@@ -148,3 +150,39 @@ def test_affected_slices_are_sorted_by_shard() -> None:
     """The earliest slice of each shard, in the order of shards."""
     found = affected_slices([place(3, 2), place(1, 4), place(3, 1), place(1, 5)])
     assert list(found.items()) == [(ShardId(1), SliceIndex(4)), (ShardId(3), SliceIndex(1))]
+
+
+@given(case=erasures(), stay=st.booleans())
+def test_a_planner_prices_each_erasure_by_its_steps(
+    case: tuple[tuple[tuple[int, ...], ...], dict[SliceId, int]], *, stay: bool
+) -> None:
+    """One planner prices many erasures, each as if it were the only one: the points that remain, once an epoch."""
+    held, erased = case
+    planner = RetrainPlanner(federation(*held), EPOCHS)
+    schedule = slice_epochs(EPOCHS, len(held[0]))
+    for some in ({where: count} for where, count in erased.items()):
+        for retrain in planner.retrains(some, stay=stay):
+            gone = {} if stay else some
+            points = [
+                count - gone.get(place(retrain.shard, number), 0)
+                for number, count in enumerate(held[retrain.shard], start=1)
+            ]
+            assert retrain.point_epochs == replay_point_epochs(points, schedule, retrain.from_slice)
+        assert planner.plan(some, stay=stay) == plan_retrain(federation(*held), some, EPOCHS, stay=stay)
+
+
+def test_an_erasure_is_priced_without_the_other_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a thousand erasures in one shard, that shard alone is summed up, and only once."""
+    summed = []
+    original = plan.RetrainPlanner._cost_of
+
+    def noted(planner: RetrainPlanner, shard: ShardId) -> object:
+        summed.append(shard)
+        return original(planner, shard)
+
+    monkeypatch.setattr(plan.RetrainPlanner, "_cost_of", noted)
+    monkeypatch.setattr(plan, "training_point_epochs", None)
+    planner = RetrainPlanner(trained((3, 3), (3, 3), (3, 3)), EPOCHS)
+    for _ in range(1_000):
+        planner.retrains({place(1, 2): 1})
+    assert summed == [1]

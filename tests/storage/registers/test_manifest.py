@@ -5,11 +5,11 @@ from __future__ import annotations
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import ClassVar, Literal
 
 import pytest
 
-from storage.digests import Json
+from storage.digests import CanonicalJson, Json, canonical_json
 from storage.errors import (
     Conflict,
     Fenced,
@@ -20,8 +20,9 @@ from storage.errors import (
     SisaError,
     Unavailable,
 )
-from storage.objects import ObjectKey, ObjectStore, VersionTag, object_key
+from storage.objects import ObjectKey, ObjectStore, StoredObject, VersionTag, new_name, object_key
 from storage.registers.manifest import Manifest, ManifestRegister
+from storage.stores.memory import MemoryStore
 from tests.doubles.stores.faulty_store import Crash, Fault, FaultyStore
 from tests.storage.registers.filled import filled
 
@@ -270,3 +271,37 @@ def _life(register: ManifestRegister, number: int, nonce: str) -> None:
     token = register.claim_token()
     made = register.commit({"n": number + 1}, after=number, token=token, nonce=nonce)
     register.prune(max(made.number - 1, 1))
+
+
+def test_an_encoded_body_is_the_same_manifest(store: ObjectStore) -> None:
+    """A body that is in canonical form already is written as the body that it encodes."""
+    register = ManifestRegister(store)
+    head = register.commit_encoded(CanonicalJson(canonical_json(BODY)), after=0, token=1, nonce="n")
+    assert register.commit(BODY, after=0, token=1, nonce="n").head == head
+    assert register.read(1) == Manifest(number=1, token=1, nonce="n", body=BODY)
+
+
+def test_a_register_that_remembers_reads_no_manifest_that_it_wrote() -> None:
+    """Who wrote last is asked of the store by a listing, and its manifest is read only if it is another's."""
+    store = CountingGets(f"remembering-{new_name()}")
+    register = ManifestRegister(store, remembers={})
+    for number in range(1, 4):
+        register.commit({"n": number}, after=number - 1, token=1, nonce=f"n{number}")
+        register.prune(keep_from=number)
+        assert register.highest_token() == 1
+    assert [key for key in store.got if key.startswith("manifest/")] == []
+    ManifestRegister(store).commit({"n": 4}, after=3, token=9, nonce="other")
+    assert register.highest_token() == 9
+    with pytest.raises(Fenced, match="higher fencing token"):
+        register.commit({"n": 5}, after=4, token=1, nonce="n5")
+
+
+class CountingGets(MemoryStore):
+    """Notes the keys that are read."""
+
+    got: ClassVar[list[ObjectKey]] = []
+
+    def get(self, key: ObjectKey) -> StoredObject:
+        """Note the key, and return the object."""
+        self.got.append(key)
+        return super().get(key)
