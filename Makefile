@@ -83,6 +83,7 @@ soak: venv ## all cases of which 'make test' runs a spread, a million schedules,
 bench: venv ## measure speed against a plain PyTorch loop, serving against one bare model, sites against one federation, what names and ingest cost
 bench: venv ## measure speed against a plain PyTorch loop, serving against one bare model, sites against one federation, what names cost, what grows with shards
 	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench.scale
 	$(BIN)/python -m tests.bench.serving
 	$(BIN)/python -m tests.bench.sites
 	$(BIN)/python -m tests.bench.names
