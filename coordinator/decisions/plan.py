@@ -103,7 +103,7 @@ def plan_retrain(
 class RetrainPlanner:
     """Plans erasures on one state, under e' = ``epochs``, each as if it were the only one.
 
-    What does not depend on the erasure is computed once: an erasure in m slices costs O(m), whatever S and R are.
+    What does not depend on the erasure is computed once: an erasure in m slices costs O(m), regardless of S and R.
     """
 
     def __init__(self, state: FederationState, epochs: int) -> None:

@@ -1,8 +1,7 @@
 """The planner with a million requests: ``python -m tests.bench.planning [requests]``.
 
 Made up is a state of 10,000 shards × 20 slices, trained, with all requests' data points removed (settings allow 4,096
-shards; the planner does not ask). Measured are routing
-(which slices), the expected cost of each request alone, the plan of the batch, its moment, and the closed form.
+shards; the planner does not ask). @@(which slices), the expected cost of each request alone, the plan of the batch, its moment, and the closed form.
 """
 
 from __future__ import annotations

@@ -282,7 +282,7 @@ def test_an_encoded_body_is_the_same_manifest(store: ObjectStore) -> None:
 
 
 def test_a_register_that_remembers_reads_no_manifest_that_it_wrote() -> None:
-    """Who wrote last is asked of the store by a listing, and its manifest is read only if it is another's."""
+    """The last writer is found by a listing; its manifest is read only if it is another register's."""
     store = CountingGets(f"remembering-{new_name()}")
     register = ManifestRegister(store, remembers={})
     for number in range(1, 4):
