@@ -1,7 +1,8 @@
 """The planner with a million requests: ``python -m tests.bench.planning [requests]``.
 
-Made up is a state of 10,000 shards × 20 slices, trained, with all requests' data points removed (settings allow 4,096
-shards; the planner does not ask). @@(which slices), the expected cost of each request alone, the plan of the batch, its moment, and the closed form.
+The state is made up: 10,000 shards × 20 slices, trained, and the data points of all requests are removed. Settings allow
+4,096 shards; the planner does not ask. It measures routing, the expected cost of each request alone, the plan of the
+batch, its moment, and the closed form.
 """
 
 from __future__ import annotations

@@ -72,7 +72,7 @@ def test_an_erasure_encodes_as_many_shards_for_any_number_of_them() -> None:
 
 
 def test_each_state_is_encoded_as_by_the_codec() -> None:
-    """The bytes are those of the whole state encoded from the start, after every event of a history; beside it stands a place."""
+    """The bytes are those of the whole state encoded from the start, after every event, with and without a place."""
     states: list[FederationState] = []
     original = Ledger.record
 
