@@ -3,6 +3,7 @@
 engine          the one that writes
 ledger          journal and manifests as one current state
 codec           states and events as stored records
+state_encoder   successive states, of which only what changed is encoded again
 earlier_formats requests as earlier releases stored them
 follower        the state for those who only read
 history         generations that the state itself has forgotten

@@ -158,7 +158,7 @@ def encode_state(state: FederationState) -> dict[str, Any]:
 
 def encode_frame(state: FederationState) -> tuple[int, dict[str, Any]]:
     """Return everything but the elements as JSON values, and the oldest format that can hold it."""
-    values = _ADAPTER.dump_python(replace(state, **dict.fromkeys(ELEMENTS, ())), mode="json")
+    values = _ADAPTER.dump_python(replace(state, history=(), requests=(), shards=()), mode="json")
     parts: list[tuple[type, dict[str, Any]]] = [(FederationState, values)]
     parts += [(DataState, values["data"])] if values["data"] else []
     parts += [(SliceRecord, record) for record in values["holdout"]]

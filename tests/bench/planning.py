@@ -1,6 +1,6 @@
 """The planner with a million requests: ``python -m tests.bench.planning [requests]``.
 
-The state is made up: 10,000 shards × 20 slices, trained, and the data points of all requests are removed. Settings allow
+The state is made up: 10,000 trained shards × 20 slices, the data points of all requests are removed. Settings allow
 4,096 shards; the planner does not ask. It measures routing, the expected cost of each request alone, the plan of the
 batch, its moment, and the closed form.
 """

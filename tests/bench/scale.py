@@ -63,7 +63,7 @@ def _measured(shards: int) -> dict[str, str]:
         }
         found = {}
         for name, step in steps.items():
-            watch = Stopwatch()
+            watch = StepTimes()
             for _ in range(REPEATS):
                 watch.time(step)
             found[name] = watch.text
@@ -75,7 +75,7 @@ def _measured(shards: int) -> dict[str, str]:
 
 
 @dataclass(slots=True)
-class Stopwatch:
+class StepTimes:
     """Times of a step that was repeated."""
 
     _times: list[tuple[float, float]] = field(default_factory=list)
