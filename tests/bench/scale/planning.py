@@ -1,4 +1,4 @@
-"""The planner with a million requests: ``python -m tests.bench.planning [requests]``.
+"""The planner with a million requests: ``python -m tests.bench.scale.planning [requests]``.
 
 The state is made up: 10,000 trained shards × 20 slices, the data points of all requests are removed. Settings allow
 4,096 shards; the planner does not ask. It measures routing, the expected cost of each request alone, the plan of the

@@ -1,6 +1,6 @@
 """What depends on the number of shards, requests and workers: ``python -m tests.bench.scale [most shards]``.
 
-The federations are made up (``tests.bench.made_up``); everything that is measured is the engine's own, in one process,
+The federations are made up (``tests.bench.scale.made_up``); everything that is measured is the engine's own, in one process,
 in a folder. Times are seconds of this process's processor; beside them, those that passed, with waiting for the disk.
 """
 
@@ -21,8 +21,8 @@ from coordinator.receipts.rollback import forgotten_by
 from coordinator.requests import RequestState
 from coordinator.status import describe_federation
 from deploy.views.tables import table
-from tests.bench.made_up import made_up_federation
-from tests.bench.planning import report_planning
+from tests.bench.scale.made_up import made_up_federation
+from tests.bench.scale.planning import report_planning
 from tests.doubles.federation import SmallFederation, plain_conditions
 from tests.doubles.workers.fake_learner import HashState
 from tests.simulation.throughput import Throughput, ThroughputSimulation
