@@ -1,6 +1,6 @@
 """What depends on the number of shards, requests and workers: ``python -m tests.bench.scale [most shards]``.
 
-The federations are made up (``tests.bench.scale.made_up``); everything that is measured is the engine's own, in one process,
+The federations are made up (``made_up``); everything that is measured is the engine's own, in one process,
 in a folder. Times are seconds of this process's processor; beside them, those that passed, with waiting for the disk.
 """
 
