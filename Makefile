@@ -80,10 +80,8 @@ soak: venv ## all cases of which 'make test' runs a spread, a million schedules,
 	$(BIN)/python -m tests.simulation --soak $(SOAK_SEEDS)
 	$(BIN)/python -m tests.kills 1000 500
 
-bench: venv ## measure speed against a plain PyTorch loop, serving against one bare model, sites against one federation, what names and ingest cost
-bench: venv ## measure speed against a plain PyTorch loop, serving against one bare model, sites against one federation, what names cost, what grows with shards
+bench: venv ## measure training, erasing, ingest, serving, sites, names, plans and what grows with shards, each beside a yardstick
 	$(BIN)/python -m tests.bench
-	$(BIN)/python -m tests.bench.scale
 	$(BIN)/python -m tests.bench.serving
 	$(BIN)/python -m tests.bench.sites
 	$(BIN)/python -m tests.bench.names
@@ -91,6 +89,7 @@ bench: venv ## measure speed against a plain PyTorch loop, serving against one b
 	$(BIN)/python -m tests.bench.erasure
 	$(BIN)/python -m tests.bench.niceness
 	$(BIN)/python -m tests.bench.ingest
+	$(BIN)/python -m tests.bench.plan
 	$(BIN)/python -m tests.bench.scale
 
 # Hashes of all files of each release, for the Python of the image. The CPU build of torch has an index of its own, and
