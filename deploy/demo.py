@@ -256,7 +256,7 @@ def _serve(specification: Path, home: Path, outcome: Outcome, tell: Callable[[st
             f"End it with: cd {home} && {sisa} serve --stop && {sisa} stop",
         ]
     )
-    data = {**outcome.data, "url": serving.url, "console": f"{serving.url}/console", "tokens": tokens}
+    data = {**(outcome.data or {}), "url": serving.url, "console": f"{serving.url}/console", "tokens": tokens}
     return replace(outcome, data=data, text=f"{outcome.text}\n{text}")
 
 

@@ -49,7 +49,8 @@ def repeated_step(step: int, *, shards: int, slices: int, first: float = 1.0, mo
     (0.36, 0.545)
     """
     share = step / (slices * shards)
-    return 1 - (1 - share) ** first * math.exp(-more * share)
+    kept: float = (1 - share) ** first
+    return 1 - kept * math.exp(-more * share)
 
 
 def training_point_epochs(points_per_slice: Sequence[int], epochs_per_slice: Sequence[int]) -> int:

@@ -124,15 +124,15 @@ def optimise(
     _check_tries(specification, wish)
     is_begun = state is not None and state.is_begun
     who = WhoStaysOut.of(specification, store, state)
+    source: Source | None = None
     try:
-        source = open_train(specification)
+        opened = source = open_train(specification)
     except (Invalid, Unavailable):
         if state is None or wish.tries or (known := _on_record(specification, state)) is None:
             raise
         stock, pace = known
-        source = None
     else:
-        stock, pace = _measured(specification, who, source, state, wish, remark)
+        stock, pace = _measured(specification, who, opened, state, wish, remark)
     current = Layout(specification.partition.shards, specification.partition.slices)
     _check_subjects(stock, wish.tries)
     layouts = proposed_layouts(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
 from cluster.config.specification import FederationSpecification
@@ -193,7 +194,7 @@ class PaceTrial:
             for _ in range(min(singles, max(0, len(names) - 1))):
                 request = [names.pop()]
                 before = len(found.works)
-                self._note(found, federation, request, lambda request=request: federation.erase(*request))
+                self._note(found, federation, request, partial(federation.erase, *request))
                 forgotten += sum(work.worker_seconds for work in found.works[before:])
             if layout != Layout(1, 1) and len(names) > 2 * _BATCH:
                 batch, names = names[:_BATCH], names[_BATCH:]

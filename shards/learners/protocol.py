@@ -64,10 +64,10 @@ Outputs = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]
 
 
 @runtime_checkable
-class AnswersAtOnce(Protocol[State]):
+class AnswersAtOnce(Protocol[State_contra]):
     """A learner that can ask several constituents in fewer steps than one after the other."""
 
-    def at_once(self, states: Sequence[State]) -> Outputs | None:
+    def at_once(self, states: Sequence[State_contra]) -> Outputs | None:
         """Return what asks all of them; None where that would save nothing. The states must not change afterwards."""
         ...
 

@@ -13,8 +13,8 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -112,7 +112,7 @@ def measured() -> Iterator[Spent]:
     spent, began = Spent(), time.process_time()
     learn = ConstituentTrainer._learn
 
-    def learning(*arguments: Any) -> Iterator[Any]:
+    def learning(*arguments: Any) -> Generator[Any, None, Any]:
         spent.slices += 1
         steps = learn(*arguments)
         while True:
@@ -141,7 +141,9 @@ def _counted(spent: Spent) -> Iterator[None]:
         return counted
 
     names = ("put_if_absent", "put_if_match", "get", "get_durable", "delete", "list", "contents", "unfinished")
-    with patch.multiple(LocalStore, **{name: counting(name, getattr(LocalStore, name)) for name in names}):
+    with ExitStack() as patched:
+        for name in names:
+            patched.enter_context(patch.object(LocalStore, name, counting(name, getattr(LocalStore, name))))
         yield
 
 

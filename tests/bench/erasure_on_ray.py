@@ -50,8 +50,9 @@ def running(specification: FederationSpecification) -> Iterator[Running]:
     store = open_objects(specification)
     launch_coordinator(specification)
     try:
-        handle = ray.get_actor(ACTOR_NAME, namespace=namespace_of(specification, store))
-        yield Running(specification, handle, ray.get(handle.__ray_call__.remote(own_place)).process)
+        handle: Any = ray.get_actor(ACTOR_NAME, namespace=namespace_of(specification, store))
+        place: Any = ray.get(handle.__ray_call__.remote(own_place))
+        yield Running(specification, handle, place.process)
     finally:
         stop_coordinator(store)
         ray.shutdown()

@@ -181,7 +181,8 @@ def empty_application(port: int, answer: bytes, media_type: str) -> Iterator[Sid
     class Empty:
         pass
 
-    serve.run(Empty.bind(), name=_EMPTY, route_prefix="/empty")
+    bound: Any = Empty
+    serve.run(bound.bind(), name=_EMPTY, route_prefix="/empty")
     processes = cluster_processes(session_of_cluster(), _EMPTY)
     yield Side("an empty application", f"http://127.0.0.1:{port}/empty", "none", processes)
     serve.delete(_EMPTY)
@@ -194,7 +195,7 @@ def bare_application(folder: Path, ensemble: Ensemble, scale: float) -> Iterator
     names = {"first": "0.weight", "first_bias": "0.bias", "second": "2.weight", "second_bias": "2.bias"}
     stacked = {mine: np.stack([each[name].detach().numpy() for each in models]) for mine, name in names.items()}
     arrays = {name: each.swapaxes(1, 2).copy() if each.ndim == 3 else each[:, None] for name, each in stacked.items()}
-    np.savez(folder / "weights.npz", scale=scale, **arrays)
+    np.savez(folder / "weights.npz", allow_pickle=False, scale=np.asarray(scale), **arrays)
     token = secrets.token_hex(32)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

@@ -93,8 +93,7 @@ def _made(folder: Path, megabytes: int) -> Path:
     data = write_digits(folder / "data")
     file = folder / "sisa.toml"
     file.write_text(SPECIFICATION.format(scale=data.scale, hidden=hidden, shards=SHARDS), encoding="utf-8")
-    workers.RayPool = LocalWorkers  # type: ignore[misc,assignment]
-    workers.join_ray = lambda _: False
+    vars(workers).update(RayPool=LocalWorkers, join_ray=lambda _: False)
     specification = read_specification(file)
     coordinator = Resident(lambda listener: writer_setup(specification, listener=listener))
     coordinator.train()

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from coordinator.requests import RequestState
 from coordinator.state import FederationState
-from shards.specification import ShardId
+from shards.specification import ShardId, SliceIndex
 
 SHARDS = 1_000
 REQUESTS = 10_000
@@ -30,7 +30,7 @@ def grown(state: FederationState) -> FederationState:
             request_id=f"er-{number:05d}",
             state=RequestState.RETRAINING if number % 100 == 0 else RequestState.ACCEPTED,
             received_at=(received + timedelta(seconds=number)).isoformat(),
-            found=replace(first.found, from_slices={ShardId(number % SHARDS): 2}),
+            found=replace(first.found, from_slices={ShardId(number % SHARDS): SliceIndex(2)}),
         )
         for number in range(REQUESTS)
     )

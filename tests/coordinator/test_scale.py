@@ -12,7 +12,7 @@ from unittest.mock import patch
 import pytest
 
 from coordinator.engine import evidence, state_encoder
-from coordinator.engine.codec import encode_state
+from coordinator.engine.codec import decode_state, encode_element, encode_state
 from coordinator.engine.ledger import Ledger
 from coordinator.engine.state_encoder import StateEncoder
 from coordinator.requests import RequestState
@@ -51,11 +51,10 @@ def trained(shards: int, people: int | None = None) -> Iterator[SmallFederation[
 def _encoded(shards: int) -> Counter[str]:
     """Return how many elements an erasure encodes, by field."""
     counts: Counter[str] = Counter()
-    original = state_encoder.encode_element
 
     def counted(name: str, element: Any) -> Any:
         counts[name] += 1
-        return original(name, element)
+        return encode_element(name, element)
 
     with trained(shards) as small:
         small.erase(subjects=["s0"], request_id="first")  # what starting has left to do is done
@@ -103,7 +102,7 @@ def test_an_element_that_stands_twice_is_written_twice() -> None:
 @pytest.mark.parametrize("requests", [1, 6])
 def test_what_a_batch_shares_is_read_once_for_its_receipts(requests: int) -> None:
     """The state before a batch is decoded once, however many receipts are written from it."""
-    with trained(FEW) as small, patch.object(evidence, "decode_state", wraps=evidence.decode_state) as decoded:
+    with trained(FEW) as small, patch.object(evidence, "decode_state", wraps=decode_state) as decoded:
         for number in range(requests):
             small.accept(subjects=[f"s{number}"], request_id=f"r{number}")
         small.engine.settle()

@@ -11,6 +11,8 @@ import pytest
 from cluster.config.specification import read_specification
 from cluster.ensemble import loaded
 from cluster.ensemble.loaded import Ensemble
+from coordinator.state import servable
+from storage.digests import Sha256
 from storage.encryption.store import SealedStore
 from storage.errors import Corrupt
 from storage.objects import ObjectKey, StoredObject
@@ -44,7 +46,7 @@ def test_checkpoints_are_read_at_the_same_time(still_world: World) -> None:
 def test_a_large_checkpoint_is_read_alone(still_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Checkpoints that would fill the memory together are read one after the other."""
     state = still_world.resident.state()
-    constituents = loaded.servable(state)
+    constituents = servable(state)
     assert loaded._readers(constituents) > 1
     largest = max(each.checkpoint.payload_bytes for each in constituents)
     monkeypatch.setattr(loaded, "_READING_BYTES", largest * 2 - 1)
@@ -55,7 +57,7 @@ def test_damage_of_one_checkpoint_is_reported(still_world: World) -> None:
     """The others do not hide it, and it is the error of that checkpoint."""
     state, specification = still_world.resident.state(), read_specification(still_world.home.config)
     last = state.shards[-1]
-    spoilt = replace(last, chain=tuple(replace(each, sha256="0" * 64) for each in last.chain))
+    spoilt = replace(last, chain=tuple(replace(each, sha256=Sha256("0" * 64)) for each in last.chain))
     other = replace(state, shards=(*state.shards[:-1], spoilt))
     with pytest.raises(Corrupt, match="digest differs from the manifest"):
         Ensemble.load(SealedStore(still_world.home.objects.inner), other, specification)

@@ -40,7 +40,7 @@ def _without_the_last(store: ObjectStore) -> ledger.Current:
     """Return the current state without the journal's last entry."""
     latest = ManifestRegister(store).latest()
     position = ledger._position(latest)
-    return ledger._replayed(latest, position, Journal(store).read(position)[:-1])
+    return ledger._replayed(latest, position, Journal(store).read(position)[:-1], None)
 
 
 def acknowledges_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -239,7 +239,7 @@ class ThroughputSimulation:
             registrar=Registrar(store, self._clock, names),
             described=lambda: StoreEvidence(kind="memory"),
         )
-        self._phases: Counter[str] = Counter()
+        self._phases: dict[str, float] = defaultdict(float)
         self.engine = Engine.start(tools, fresh_state(self._specification, KEY))
         for method, phase in _PHASES.items():
             setattr(self.engine, method, self._timed(getattr(self.engine, method), phase))

@@ -141,7 +141,8 @@ def _copied(payload: bytes, start: int, entry: Mapping[str, Any]) -> torch.Tenso
         raise ValueError("a tensor is not where the header says")
     # Memory of its own has the alignment of all tensors, unlike a view of the payload (E7). ``torch.empty`` would fill
     # it with NaN first, as deterministic algorithms want.
-    tensor = torch.empty(0, dtype=dtype).set_(torch.UntypedStorage(end - begin), 0, shape)
+    tensor: torch.Tensor = torch.empty(0, dtype=dtype)
+    tensor.set_(torch.UntypedStorage(end - begin), 0, shape)  # type: ignore[call-overload]
     if tensor.nbytes:
         tensor.reshape(-1).view(torch.uint8).numpy()[:] = np.frombuffer(payload, np.uint8, end - begin, start + begin)
     return tensor

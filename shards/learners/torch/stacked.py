@@ -80,10 +80,11 @@ def _stacked_layer(layers: Sequence[nn.Module]) -> _Layer | None:
     """Return the layers of the same place in all models as one; None: it is not known how."""
     first = layers[0]
     if type(first) is nn.Linear:
-        weight_KIO = torch.stack([each.weight.mT for each in layers]).contiguous()  # type: ignore[union-attr]
-        if first.bias is None:
+        tensors = [model_tensors(layer) for layer in layers]
+        weight_KIO = torch.stack([each["weight"].mT for each in tensors]).contiguous()
+        if "bias" not in tensors[0]:
             return partial(_without_bias, weight_KIO)
-        bias_K1O = torch.stack([each.bias for each in layers]).unsqueeze(1)  # type: ignore[misc]
+        bias_K1O = torch.stack([each["bias"] for each in tensors]).unsqueeze(1)
         return partial(_linear, weight_KIO, bias_K1O)
     if type(first) is nn.GELU:
         return partial(functional.gelu, approximate=first.approximate)

@@ -23,7 +23,7 @@ def test_a_worker_gives_way_by_the_setting_and_no_record_has_it(steps: int, monk
     added: list[int] = []
     monkeypatch.setattr(cluster.training.worker, "keep_silent", lambda: None)
     monkeypatch.setattr(cluster.training.worker, "check_here", lambda _: None)
-    monkeypatch.setattr(cluster.training.worker.StagedFolder, "enter", lambda _: None)
+    monkeypatch.setattr("cluster.training.worker.StagedFolder.enter", lambda _: None)
     monkeypatch.setattr(os, "nice", added.append)
     plain = specification_of(shards=1, slices=1)
     asked = replace(plain, cluster=replace(plain.cluster, niceness=steps))

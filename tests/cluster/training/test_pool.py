@@ -128,7 +128,7 @@ def test_workers_that_were_prepared_are_those_that_are_used(played: Played, monk
     """Preparing waits for nothing and starts what the tasks need once; only what is missing is started later."""
     made, remarks = played(3, [])
     monkeypatch.setattr(pool, "worker_count", lambda _, tasks, *__: tasks)
-    world: Any = pool.ray
+    world: Any = vars(pool)["ray"]
     made._idle.clear()
     world.actors.clear()
     monkeypatch.setattr(world, "wait", lambda *_, **__: pytest.fail("it waits"))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import coordinator.engine.ledger
 from cluster.config.specification import read_specification
 from cluster.writer.writer import drafted, writer_setup, writing
+from coordinator.engine.codec import decode_state
+from coordinator.state import FederationState
 from tests.doubles.user_folder import UserFolder
 from tests.doubles.workers.local_workers import without_ray
 
@@ -16,10 +19,13 @@ from tests.doubles.workers.local_workers import without_ray
 def test_a_second_draft_decodes_no_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A thousand drafts must not decode the state a thousand times; what is accepted meanwhile is known."""
     home = UserFolder(tmp_path).fill()
-    decode_state, decoded = coordinator.engine.ledger.decode_state, list[object]()
-    monkeypatch.setattr(
-        coordinator.engine.ledger, "decode_state", lambda body: (decoded.append(body), decode_state(body))[1]
-    )
+    decoded: list[object] = []
+
+    def counted(body: Any) -> FederationState:
+        decoded.append(body)
+        return decode_state(body)
+
+    monkeypatch.setattr(coordinator.engine.ledger, "decode_state", counted)
     setup = writer_setup(read_specification(home.config), listener=lambda _: None)
     with without_ray(), writing(setup, "train") as writer:
         writer.train()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -145,8 +146,13 @@ def test_opening_builds_one_model_and_shares_no_memory(monkeypatch: pytest.Monke
     """Several constituents, opened on threads at once: a model is built once, and each has tensors of its own."""
     learner = learner_of({"hidden": [7]})
     made = [checkpoint(learner, number) for number in range(6)]
-    built, build = [], learner._built
-    monkeypatch.setattr(learner, "_built", lambda shard: built.append(shard) or build(shard))
+    built, build = list[ShardId](), learner._built
+
+    def counted(shard: ShardId) -> Any:
+        built.append(shard)
+        return build(shard)
+
+    monkeypatch.setattr(learner, "_built", counted)
     with ThreadPoolExecutor(3) as threads:
         opened = list(threads.map(lambda each: learner.open_for_answers(each[1], ShardId(0)), made))
     assert [learner.digest(state) for state, _ in made] == [learner.digest(state) for state in opened]
