@@ -15,6 +15,7 @@ from cluster.coordinator_actor.log_lines import LogLines
 from cluster.results.sites import SitesStatus
 from cluster.serving.access_log import note
 from cluster.serving.bodies import JSON, answer_body, answer_type_of, media_type_of
+from cluster.serving.console.console import add_sites_console
 from cluster.serving.endpoints import COMMON, TOKEN, Endpoints, add_erasures, add_predictions, assembled, json_answer
 from cluster.serving.schemas import (
     AT,
@@ -38,8 +39,9 @@ _QUESTIONS_AT_ONCE: Final = 4
 
 def build_sites_app(service: SitesService, lines: LogLines, *, names_requests: bool = True) -> FastAPI:
     """Return the API over ``service``; each request is a line in ``lines``; ``names_requests``: see ``Recorder``."""
-    return assembled(
-        _Endpoints(service),
+    endpoints = _Endpoints(service)
+    app = assembled(
+        endpoints,
         service,
         lines,
         data=service.specification.sites[0].specification.data,
@@ -48,6 +50,8 @@ def build_sites_app(service: SitesService, lines: LogLines, *, names_requests: b
         " needs a token: press Authorize and enter it.",
         names_requests=names_requests,
     )
+    add_sites_console(app, endpoints, service, endpoints.predicted)
+    return app
 
 
 class _Endpoints(Endpoints):
@@ -103,9 +107,10 @@ class _Endpoints(Endpoints):
         media_type = media_type_of(request.headers)
         answer_type = answer_type_of(request.headers, media_type)
         async with self.predictions.body(request, token.token_id) as payload:
-            return await self._predicted(request, payload, media_type, answer_type)
+            return await self.predicted(request, payload, media_type, answer_type)
 
-    async def _predicted(self, request: Request, payload: bytes, media_type: str, answer_type: str) -> Response:
+    async def predicted(self, request: Request, payload: bytes, media_type: str, answer_type: str) -> Response:
+        """Return the answer to a body of this type, whose caller was admitted."""
         reader = await self.call(self._service.reader)
         asked = await self.predictions.handle(len(payload), lambda: reader.read(payload, media_type))
         answer = await asyncio.get_running_loop().run_in_executor(

@@ -14,6 +14,7 @@ the answers to them, never in an address, a title, a log, a cookie or a cache; n
     federation_page   Federation
     trial_page        Try it
     evidence_page     Evidence
+    sites_pages       Requests and Federation, of several sites
     grid              the grid of shards and slices
     streams           live pages
     request_pages     Requests: the list, one request, and changes to it

@@ -14,9 +14,11 @@ from cluster.serving.console.evidence_page import EvidencePage, own_checks
 from cluster.serving.console.federation_page import FederationPage
 from cluster.serving.console.pages import PREFIX, Entry, OpenPage, Page, Pages
 from cluster.serving.console.request_pages import RequestPages
+from cluster.serving.console.sites_pages import SitesPages, site_checks
 from cluster.serving.console.trial_page import Predicts, TrialPage
 from cluster.serving.endpoints import Endpoints
 from cluster.serving.service import Service
+from cluster.serving.sites_service import SitesService
 from shards.specification import DataSettings
 
 _MENU: Final = (
@@ -38,6 +40,21 @@ def add_console(app: FastAPI, endpoints: Endpoints, service: Service, predicts: 
         *FederationPage(pages, service).routes,
         *TrialPage(pages, lambda: _declared(service), predicts).routes,
         *EvidencePage(pages, service, lambda: own_checks(service)).routes,
+        entrance.elsewhere,
+    )
+    _add(app, endpoints, pages, routes)
+
+
+def add_sites_console(app: FastAPI, endpoints: Endpoints, service: SitesService, predicts: Predicts) -> None:
+    """Put the console of a federation of several sites into ``app``; ``predicts`` answers bodies of predictions."""
+    files = StaticFiles()
+    pages = Pages(endpoints, service, service.specification.name, _MENU, files.version)
+    entrance = Entrance(pages, files)
+    routes = (
+        *entrance.routes,
+        *SitesPages(pages, service).routes,
+        *TrialPage(pages, lambda: service.reader().data, predicts).routes,
+        *EvidencePage(pages, service, lambda: site_checks(service), has_sites=True).routes,
         entrance.elsewhere,
     )
     _add(app, endpoints, pages, routes)

@@ -44,8 +44,11 @@ class Noticed:
 class EvidencePage:
     """What the federation's claims rest on, as far as a server can say it without taking the writer's place."""
 
-    def __init__(self, pages: Pages, behind: Behind, checks: Callable[[], Iterator[Noticed]]) -> None:
-        """``checks`` are this server's own."""
+    def __init__(
+        self, pages: Pages, behind: Behind, checks: Callable[[], Iterator[Noticed]], *, has_sites: bool = False
+    ) -> None:
+        """``checks`` are this server's own; with ``has_sites``, verifications are recorded at each site."""
+        self._has_sites = has_sites
         self._pages = pages
         self._behind = behind
         self._checks = checks
@@ -76,6 +79,7 @@ class EvidencePage:
             "keys": registrar.key_statements(),
             "checks": tuple(self._checks()),
             "verified": verified,
+            "has_sites": self._has_sites,
         }
 
 
