@@ -5,8 +5,10 @@ If a file differs afterwards, a stored format has changed: raise ``format_versio
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 
+from cluster.writer.last_verification import LastVerification
 from storage.digests import sha256
 from storage.encryption.cipher import encrypt, wrap
 from storage.encryption.keyring import Ring
@@ -59,6 +61,20 @@ RING = Ring(
     entries={SEALED_KEY: wrap(DATA_KEY, KEK)},
 )
 
+VERIFICATION = LastVerification(
+    at="2026-11-30T03:10:00+00:00",
+    generation=7,
+    shards=10,
+    proved=10,
+    kept=9,
+    guarantee="exact",
+    objects=123,
+    residue=1,
+    receipts=4,
+    broken=2,
+    everything=True,
+)
+
 GOLDEN: dict[str, bytes] = {
     "keyring-v1.json": RING.to_bytes(),
     "keyring-identity-v1.json": encode_record({"identity": "00112233445566778899aabbccddeeff"}),
@@ -67,6 +83,8 @@ GOLDEN: dict[str, bytes] = {
     "journal-entry-v1.json": JOURNAL_ENTRY.to_bytes(),
     "floor-v1.json": encode_record({"floor": 40}),
     "token-v1.json": encode_record({"token": 7}),
+    "last-verification-v1.json": encode_record(asdict(VERIFICATION)),
+    "sign-in-key-v1.json": encode_record({"key": KEK.hex()}),
 }
 
 

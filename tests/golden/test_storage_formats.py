@@ -1,4 +1,4 @@
-"""The stored formats of ``storage``, byte for byte."""
+"""The stored formats of ``storage``, and of the small records under ``control/``, byte for byte."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import json
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from cluster.tokens import SIGN_IN_KEY, sign_in_key
+from cluster.writer.last_verification import VERIFICATION_KEY, keep_verification, last_verification
 from storage.digests import sha256
 from storage.encryption.keyring import ring_from_bytes
 from storage.encryption.store import SealedStore
@@ -15,7 +17,17 @@ from storage.objects import object_key
 from storage.registers.journal import Journal, Position, entry_from_bytes
 from storage.registers.manifest import ManifestRegister, manifest_from_bytes
 from storage.stores.memory import MemoryStore
-from tests.golden.regenerate import FOLDER, GOLDEN, JOURNAL_ENTRY, KEK, MANIFEST, RING, SEALED_KEY, SEALED_PAYLOAD
+from tests.golden.regenerate import (
+    FOLDER,
+    GOLDEN,
+    JOURNAL_ENTRY,
+    KEK,
+    MANIFEST,
+    RING,
+    SEALED_KEY,
+    SEALED_PAYLOAD,
+    VERIFICATION,
+)
 
 KEY = object_key("manifest/00000000000000000041")
 
@@ -133,3 +145,21 @@ def test_golden_object_opens_without_us() -> None:
     line, nonce, text = sealed[:14], sealed[14:26], sealed[26:]
     assert line == b"sisa-sealed/1\n"
     assert AESGCM(bytes(range(32))).decrypt(nonce, text, line + SEALED_KEY.encode()) == SEALED_PAYLOAD
+
+
+def test_the_golden_verification_is_read_and_written() -> None:
+    """What the first version recorded of a verification is read as it was meant, and written as it was."""
+    store = MemoryStore("golden-verification")
+    keep_verification(store, VERIFICATION)
+    assert store.get(VERIFICATION_KEY).payload == GOLDEN["last-verification-v1.json"]
+    assert last_verification(store) == VERIFICATION
+    assert not VERIFICATION.holds
+    store.forget()
+
+
+def test_the_golden_key_of_sign_ins_is_read() -> None:
+    """A key of the console's cookies that the first version drew is used as it is."""
+    store = MemoryStore("golden-sign-ins")
+    store.put_if_absent(SIGN_IN_KEY, GOLDEN["sign-in-key-v1.json"])
+    assert sign_in_key(store) == KEK
+    store.forget()

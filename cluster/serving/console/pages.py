@@ -47,6 +47,7 @@ HEADERS: Final = {
 }
 """On every page, so that nothing in a name, a reason or a site's answer can run, and no other page can frame it."""
 
+SIGN_INS: Final = Room(requests=64, bodies=32, token_bodies=32)
 _SIGN_IN_BYTES: Final = 8 * 1024
 _FIELDS: Final = 200
 
@@ -96,7 +97,7 @@ class Pages:
         self.sign_ins = SignIns(behind.store, behind.clock)
         self.entries = Lane(
             "sign-ins",
-            Room(requests=64, bodies=32, token_bodies=32),
+            SIGN_INS,
             replace(behind.serve, max_body_bytes=_SIGN_IN_BYTES),
         )
         """Separate from other requests: their callers are not known yet."""

@@ -14,6 +14,8 @@ from starlette.requests import Request
 from cluster.config.serve import ServeSettings
 from cluster.serving.bodies import JSON
 from cluster.serving.http_errors import Refused
+from cluster.serving.console.pages import SIGN_INS
+from cluster.serving.console.streams import STREAMS
 from cluster.serving.intake import CHANGES, LEAST_BYTES_PER_SECOND, ONGOING, PREDICTIONS, READS, Lane
 from cluster.tokens import Role
 from tests.serving.world import PATIENCE_SECONDS, World, points
@@ -202,5 +204,5 @@ def test_a_class_has_its_own_room() -> None:
             pass
         assert caught.value.problem.status == 503
     with lane.entered():
-        assert sum(each.requests for each in (PREDICTIONS, CHANGES, READS)) < ONGOING
+        assert sum(each.requests for each in (PREDICTIONS, CHANGES, READS, SIGN_INS, STREAMS)) < ONGOING
         assert all(each.token_bodies + each.token_waiting < each.requests for each in (PREDICTIONS, CHANGES, READS))
