@@ -13,9 +13,9 @@ from starlette.requests import Request
 
 from cluster.config.serve import ServeSettings
 from cluster.serving.bodies import JSON
-from cluster.serving.http_errors import Refused
 from cluster.serving.console.pages import SIGN_INS
 from cluster.serving.console.streams import STREAMS
+from cluster.serving.http_errors import Refused
 from cluster.serving.intake import CHANGES, LEAST_BYTES_PER_SECOND, ONGOING, PREDICTIONS, READS, Lane
 from cluster.tokens import Role
 from tests.serving.world import PATIENCE_SECONDS, World, points
