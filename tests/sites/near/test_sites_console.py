@@ -9,9 +9,11 @@ import pytest
 from starlette.testclient import TestClient
 
 import cluster.training.workers
+from cluster.serving.console.pages import PEOPLE, Page
 from cluster.tokens import Role
 from storage.errors import Unavailable
 from tests.console.people import ADDRESS, Person
+from tests.console.test_roles import assert_listed
 from tests.doubles.workers.local_workers import LocalWorkers
 from tests.serving.world import PATIENCE_SECONDS, rows
 from tests.sites.near.served import served
@@ -39,6 +41,18 @@ def _person(desk: SitesServer, role: Role) -> Person:
 
 def _words(page: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page))
+
+
+def test_the_document_has_the_table_of_sites(desk: SitesServer) -> None:
+    """The table of pages in docs/console.md is that of the code, and each page is for its roles alone."""
+    routes = desk.client.app.state.console  # type: ignore[attr-defined]
+    assert_listed(iter(routes), is_of_sites=True)
+    people = {role: _person(desk, role) for role in PEOPLE}
+    for page in (each for each in routes if isinstance(each, Page) and each.path != "/sign-out"):
+        path = page.path.replace("{request_id}", "nothing")
+        for role, who in people.items():
+            status = (who.get(path) if page.method == "GET" else who.post(path)).status_code
+            assert (status == 403) == (role not in page.roles), (page.path, role, status)
 
 
 def test_every_site_is_shown_as_far_as_it_allows(desk: SitesServer, monkeypatch: pytest.MonkeyPatch) -> None:
