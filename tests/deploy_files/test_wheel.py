@@ -65,9 +65,11 @@ def scripts(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return scripts
 
 
-def test_all_modules_and_marks_of_types_are_in_it(wheel: Path) -> None:
-    """It holds every module of every room, the modules beside them, and the marks of types; and no tests."""
-    files = {path for room in ROOMS for kind in ("*.py", "py.typed") for path in (ROOT / room).rglob(kind)}
+def test_all_of_every_room_is_in_it(wheel: Path) -> None:
+    """It holds every module of every room and the modules beside them, marks of types, and pages' files; no tests."""
+    everything = {path for room in ROOMS for path in (ROOT / room).rglob("*") if path.is_file()}
+    others = {path for path in (ROOT / "deploy").rglob("*") if path.suffix != ".py" and path.name != "py.typed"}
+    files = {path for path in everything - others if "__pycache__" not in path.parts}
     with ZipFile(wheel) as packed:
         names = {name for name in packed.namelist() if ".dist-info/" not in name}
         (licence,) = [name for name in packed.namelist() if name.endswith("LICENSE")]
