@@ -1,4 +1,4 @@
-"""Who may open what: every route of the console, with a token of every role and without one."""
+"""Roles: every route of the console, with a token of every role and without one."""
 
 from __future__ import annotations
 

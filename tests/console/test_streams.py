@@ -10,7 +10,7 @@ import pytest
 
 from cluster.config.serve import ServeSettings
 from cluster.serving.console.sign_in import signed_out
-from cluster.serving.console.streams import LIVE, TOKEN_STREAMS, Shown, Streams
+from cluster.serving.console.streams import LIVE, TOKEN_STREAMS, LiveView, Streams
 from cluster.serving.http_errors import Refused
 from storage.errors import Unavailable
 
@@ -23,11 +23,11 @@ class _Stage:
         self.away = False
         self.looks = 0
 
-    async def look(self, position: object) -> Shown | None:
+    async def look(self, position: object) -> LiveView | None:
         self.looks += 1
         if self.away:
             raise Unavailable("the store is away", "Bring it back.")
-        return None if position == self.position else Shown(position=self.position, text=f"<b>{self.position}</b>")
+        return None if position == self.position else LiveView(position=self.position, text=f"<b>{self.position}</b>")
 
 
 async def _in_force() -> None:

@@ -14,10 +14,10 @@ from starlette.responses import Response
 
 from cluster.coordinator_actor.metrics import tainted
 from cluster.coordinator_actor.store_size import StoreCount, StoreSize
-from cluster.serving.console.grid import WORDS, Progress, ShardCells, cells_of, progress_of
+from cluster.serving.console.grid import WORDS, Progress, ShardCells, progress_of, shard_cells
 from cluster.serving.console.pages import HEADERS, Page, Pages
 from cluster.serving.console.sign_in import SignedIn
-from cluster.serving.console.streams import Shown, Streams
+from cluster.serving.console.streams import LiveView, Streams
 from cluster.serving.service import Service
 from cluster.tokens import Role
 from coordinator.requests import Cost, ErasureRequest, RequestState
@@ -132,7 +132,7 @@ class FederationPage:
     def _overview(self, state: FederationState) -> Overview:
         # Without requests: there may be ten thousand, of which this page only shows counts.
         status = replace(self._service.standing.reading.describe(replace(state, requests=())), store="")
-        cells = cells_of(state)
+        cells = shard_cells(state)
         partial = [each for each in cells if not each.is_whole]
         counts = Counter(request.shown.value for request in state.requests if request.state.is_open)
         return Overview(
@@ -147,18 +147,18 @@ class FederationPage:
             progress=progress_of(state, self._service.specification.erasure, self._service.clock.now()),
         )
 
-    async def _look(self, position: object) -> Shown | None:
+    async def _look(self, position: object) -> LiveView | None:
         """Return the live part of the page, None if nothing was committed since ``position``."""
         return await self._pages.call(lambda: self._looked(position))
 
-    def _looked(self, position: object) -> Shown | None:
+    def _looked(self, position: object) -> LiveView | None:
         standing = self._service.standing
         standing.current()
         state, now = standing.seen()
         if state is None or now == position:
             return None
         text = self._pages.part("federation_live.html.jinja", overview=self._overview(state), words=WORDS)
-        return Shown(position=now, text=text)
+        return LiveView(position=now, text=text)
 
     def _constituent(self, given: str) -> dict[str, Any]:
         state = self._service.standing.trained()
@@ -168,7 +168,7 @@ class FederationPage:
         described = self._service.standing.reading.describe(replace(state, requests=()))
         constituent = described.constituents[number]
         return {
-            "cells": cells_of(state)[number],
+            "cells": shard_cells(state)[number],
             "shard": state.shards[number],
             "constituent": constituent,
             "words": WORDS,

@@ -13,13 +13,13 @@ from coordinator.settings import ErasureSettings
 from coordinator.state import FederationState
 from shards.specification import ShardId
 
-Kind = Literal["serving", "ready", "working", "withdrawn", "untrained", "empty"]
+CellKind = Literal["serving", "ready", "working", "withdrawn", "untrained", "empty"]
 """Of a portion of a shard. ``serving``: the checkpoint that answers has seen it. ``ready``: it is learned, and answers
 from the next generation on. ``working``: it is the next to be learned. ``withdrawn``: the checkpoints from here on had
 seen erased points, were taken out of service and have to be learned again. ``untrained``: it was not learned yet.
 ``empty``: the shard has no points."""
 
-WORDS: Final[dict[Kind, str]] = {
+WORDS: Final[dict[CellKind, str]] = {
     "serving": "serving",
     "ready": "learned, not serving yet",
     "working": "being learned",
@@ -41,7 +41,7 @@ class ShardCells:
     """How many portions the served checkpoint has seen."""
     learned: int
     portions: int
-    runs: tuple[tuple[Kind, int], ...]
+    runs: tuple[tuple[CellKind, int], ...]
     """Kinds and lengths, in the order of the portions."""
 
     @property
@@ -74,7 +74,7 @@ class Progress:
         return self.learned / self.portions if self.portions else 1.0
 
 
-def cells_of(state: FederationState) -> tuple[ShardCells, ...]:
+def shard_cells(state: FederationState) -> tuple[ShardCells, ...]:
     """Return the cells of each shard."""
     starts, is_running = _starts(state), _is_running(state)
     return tuple(_cells(state, ShardId(number), starts, is_running=is_running) for number in range(len(state.shards)))
@@ -133,7 +133,7 @@ def _cells(state: FederationState, number: ShardId, starts: dict[ShardId, int], 
 
 def _runs(
     portions: int, serving: int, learned: int, start: int | None, *, is_empty: bool, is_running: bool
-) -> Iterator[tuple[Kind, int]]:
+) -> Iterator[tuple[CellKind, int]]:
     if is_empty:
         yield "empty", portions
         return

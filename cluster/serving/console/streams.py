@@ -35,7 +35,7 @@ _RETRY_MS: Final = 5000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class LiveView:
     """What is shown at a moment."""
 
     position: object
@@ -49,7 +49,7 @@ class Streams:
     def __init__(
         self,
         settings: ServeSettings,
-        look: Callable[[object], Awaitable[Shown | None]],
+        look: Callable[[object], Awaitable[LiveView | None]],
         *,
         look_seconds: float = LOOK_SECONDS,
         beat_seconds: float = BEAT_SECONDS,
@@ -61,7 +61,7 @@ class Streams:
         self._beat_seconds = beat_seconds
         self._listeners: Counter[str] = Counter()
         self._changed = asyncio.Condition()
-        self._shown: Shown | None = None
+        self._shown: LiveView | None = None
         self._trouble = ""
         self._number = 0
         """Rises with every change of the two."""
