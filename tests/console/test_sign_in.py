@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 
 import pytest
+from starlette.testclient import TestClient
 
 from cluster.serving.console.sign_in import COOKIE, SignIns
 from cluster.serving.http_errors import Refused
 from cluster.tokens import Role, TokenRegister
 from storage.stores.memory import MemoryStore
-from tests.console.people import person, stranger
+from tests.console.people import ADDRESS, person, stranger
 from tests.doubles.time_and_names import VirtualClock
 from tests.serving.world import World
 
@@ -124,6 +126,18 @@ def test_pages_cannot_be_framed_kept_or_made_to_run(still_world: World, path: st
     assert "default-src 'none'; script-src 'self'" in headers["content-security-policy"]
     assert "frame-ancestors 'none'" in headers["content-security-policy"]
     assert headers["cache-control"] == "no-store"
+
+
+def test_the_console_is_where_the_api_is(still_world: World) -> None:
+    """Below a prefix, every address of a page has it, and so has the place where the cookie is sent."""
+    client = TestClient(still_world.client.app, ADDRESS, root_path="/clinic", raise_server_exceptions=False)
+    answer = client.post("/clinic/console/sign-in", data={"token": still_world.tokens["audit"]}, follow_redirects=False)
+    assert answer.headers["location"] == "/clinic/console/requests"
+    assert "Path=/clinic/console;" in answer.headers["set-cookie"]
+    page = client.get("/clinic/console/federation").text
+    assert re.findall(r'(?:href|src|action)="(/(?!clinic)[^"]*)"', page) == []
+    assert '<a href="/clinic/console/federation" aria-current="page">' in page
+    assert client.get(re.findall(r'href="([^"]*console.css)"', page)[0]).status_code == 200
 
 
 def test_static_files_are_kept_and_nothing_else_is_there(still_world: World) -> None:
