@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Literal
@@ -17,7 +16,8 @@ CellKind = Literal["serving", "ready", "working", "withdrawn", "untrained", "emp
 """Of a portion of a shard. ``serving``: the checkpoint that answers has seen it. ``ready``: it is learned, and answers
 from the next generation on. ``working``: it is the next to be learned. ``withdrawn``: the checkpoints from here on had
 seen erased points, were taken out of service and have to be learned again. ``untrained``: it was not learned yet.
-``empty``: the shard has no points."""
+``empty``: there are no points in what the
+checkpoint has seen, so that it does not answer."""
 
 WORDS: Final[dict[CellKind, str]] = {
     "serving": "serving",
@@ -115,30 +115,21 @@ def _is_running(state: FederationState) -> bool:
 def _cells(state: FederationState, number: ShardId, starts: dict[ShardId, int], *, is_running: bool) -> ShardCells:
     shard = state.shards[number]
     portions, learned = state.full_chain(number), len(shard.chain)
+    working = int(is_running and learned < portions)
+    runs: tuple[tuple[CellKind, int], ...] = (
+        # A checkpoint that has seen no point does not answer: see ``servable``.
+        ("serving" if state.seen(number, shard.serving) else "empty", min(shard.serving, learned)),
+        ("ready", max(0, learned - shard.serving)),
+        ("working", working),
+        ("withdrawn" if number in starts else "untrained", portions - learned - working),
+    )
+    if not shard.points:
+        runs = (("empty", portions),)
     return ShardCells(
         shard=number,
         points=shard.points,
         serving=shard.serving,
         learned=learned,
         portions=portions,
-        runs=tuple(
-            (kind, length)
-            for kind, length in _runs(
-                portions, shard.serving, learned, starts.get(number), is_empty=not shard.points, is_running=is_running
-            )
-            if length
-        ),
+        runs=tuple((kind, length) for kind, length in runs if length),
     )
-
-
-def _runs(
-    portions: int, serving: int, learned: int, start: int | None, *, is_empty: bool, is_running: bool
-) -> Iterator[tuple[CellKind, int]]:
-    if is_empty:
-        yield "empty", portions
-        return
-    working = int(is_running and learned < portions)
-    yield "serving", min(serving, learned)
-    yield "ready", max(0, learned - serving)
-    yield "working", working
-    yield "untrained" if start is None else "withdrawn", portions - learned - working
