@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
 import cluster.training.workers
 from cluster.config.specification import read_specification
+from cluster.serving.console.streams import TOKEN_STREAMS
 from cluster.tokens import TokenRegister
 from cluster.writer.last_verification import VERIFICATION_KEY
 from tests.console.large import SHARDS, grown
@@ -154,3 +156,18 @@ def test_a_stream_over_http_ends_with_its_token(world: World, url: str) -> None:
         rest = "".join(parts)
     assert "event: over" in rest
     assert "the token was revoked" in rest
+
+
+def test_one_token_cannot_take_all_live_pages(world: World, url: str) -> None:
+    """Above its share a token is refused, live pages count in their own class, and the API still answers."""
+    import httpx2
+
+    cookies = {"sisa_console": person(world, "audit").client.cookies["sisa_console"]}
+    with ExitStack() as opened:
+        address = f"{url}/console/federation/live"
+        streams = [
+            opened.enter_context(httpx2.stream("GET", address, cookies=cookies, timeout=60))
+            for _ in range(TOKEN_STREAMS + 1)
+        ]
+        assert [stream.status_code for stream in streams] == [200] * TOKEN_STREAMS + [429]
+        assert httpx2.get(f"{url}/healthz", timeout=60).status_code == 200
