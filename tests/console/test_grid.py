@@ -64,7 +64,7 @@ def test_a_checkpoint_without_points_does_not_serve(still_world: World) -> None:
 
 
 def test_progress_counts_what_has_to_be_learned(still_world: World) -> None:
-    """Progress is that of the portions from the first erased one on; nothing to learn is no progress."""
+    """Progress is that of the portions from the first erased one on; with nothing to learn there is none."""
     settings = ErasureSettings()
     assert progress_of(_state(still_world, 2, 2), settings, LONG_AFTER) is None
     progress = progress_of(_state(still_world, 1, 1, RequestState.RETRAINING), settings, LONG_AFTER)
