@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from tests.console.browser.chromium import complaints, open_chromium, resize, serious
+from tests.console.browser.chromium import complaints, resize, serious
+from tests.console.browser.conftest import Desk
 from tests.doubles.user_folder import MARKED
 from tests.serving.world import PATIENCE_SECONDS, World
 
-selenium = pytest.importorskip("selenium", reason="selenium drives the browser: install the extra dev")
+pytestmark = pytest.mark.browser
 
-PERSON = "secret-person-001"
+PERSON = "secret-person-011"
 ATTACK = "<script>window.hit = 1</script><img src=x onerror='window.hit = 2'>"
 MOST_TABS = 40
 _NAMED = """
@@ -24,25 +25,16 @@ return label.trim().replace(/\\s+/g, ' ');
 """
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """A browser for the tests of this module."""
-    browser = open_chromium()
-    yield browser
-    browser.quit()
-
-
 @pytest.fixture
-def console(chromium: Any, url: str) -> Iterator[str]:
-    """The console's address, without anybody signed in."""
-    chromium.get(f"{url}/console")
-    complaints(chromium)
-    yield f"{url}/console"
-    for window in chromium.window_handles[1:]:
-        chromium.switch_to.window(window)
-        chromium.close()
-    chromium.switch_to.window(chromium.window_handles[0])
-    chromium.delete_all_cookies()
+def seated(desk: Desk) -> Iterator[Desk]:
+    """A browser in which nobody is signed in; windows that the test opens are closed after it."""
+    desk.open()
+    complaints(desk.browser)
+    yield desk
+    for window in desk.browser.window_handles[1:]:
+        desk.browser.switch_to.window(window)
+        desk.browser.close()
+    desk.browser.switch_to.window(desk.browser.window_handles[0])
 
 
 def press(browser: Any, *keys: str) -> None:
@@ -89,9 +81,10 @@ def check_page(browser: Any) -> None:
     assert complaints(browser) == [], browser.current_url
 
 
-def test_from_an_email_address_to_a_printed_letter(chromium: Any, console: str, world: World) -> None:
+def test_from_an_email_address_to_a_printed_letter(seated: Desk) -> None:
     """By keyboard alone: sign in, look up, submit, watch it become complete, write the letter, print it."""
-    sign_in(chromium, world)
+    chromium = seated.browser
+    sign_in(chromium, seated.world)
     check_page(chromium)
     tab_to(chromium, "Names, one on each line")
     press(chromium, MARKED)
@@ -124,7 +117,6 @@ def test_from_an_email_address_to_a_printed_letter(chromium: Any, console: str, 
     press(chromium, "\ue007")
     until(chromium, "The receipt is genuine.")
     check_page(chromium)
-    assert console in chromium.current_url
     assert MARKED not in chromium.execute_script(
         "return location.href + document.title + JSON.stringify({...localStorage, ...sessionStorage})"
     )
@@ -138,10 +130,11 @@ def wait_for_window(browser: Any) -> None:
     browser.switch_to.window(browser.window_handles[-1])
 
 
-def test_nothing_that_people_type_runs(chromium: Any, console: str, world: World) -> None:
+def test_nothing_that_people_type_runs(seated: Desk) -> None:
     """A name and reasons that are markup are shown as they are, on every page that has them."""
-    world.erase(PERSON, key="er-1", hold=ATTACK)
-    sign_in(chromium, world)
+    chromium = seated.browser
+    seated.world.erase(PERSON, key="er-attack", hold=ATTACK)
+    sign_in(chromium, seated.world)
     tab_to(chromium, "Names, one on each line")
     press(chromium, ATTACK)
     tab_to(chromium, "Look up")
@@ -152,8 +145,8 @@ def test_nothing_that_people_type_runs(chromium: Any, console: str, world: World
     press(chromium, "\ue007")
     until(chromium, "Requests that named")
     check_page(chromium)
-    for path in ("/requests/er-1", "/requests/er-1/letter"):
-        chromium.get(f"{console}{path}")
+    for path in ("/requests/er-attack", "/requests/er-attack/letter"):
+        seated.open(path)
         until(chromium, ATTACK)
         check_page(chromium)
     assert chromium.execute_script("return window.hit") is None
