@@ -203,7 +203,7 @@ def test_health_and_description_need_no_token(still_world: World) -> None:
         "/v1/erasures/{request_id}",
         "/v1/erasures/{request_id}/receipt",
         *(f"/v1/erasures/{{request_id}}/{change}" for change in ("hold", "release", "extend", "cancel")),
-        "/v1/subjects:lookup",
+        *(f"/v1/subjects:{asked}" for asked in ("lookup", "trace", "readmit")),
         "/v1/status",
         "/v1/standing",
         "/v1/measure",

@@ -38,8 +38,9 @@ def table(title: str) -> Mapping[Route, Mapping[str, str]]:
 
 
 def routes_of(app: Any) -> set[Route]:
-    """Return all routes that an app has; a HEAD asks what a GET asks."""
-    return {(method, route.path) for route in app.routes for method in route.methods - {"HEAD"}}
+    """Return all routes of an app's API; a HEAD asks what a GET asks. The console's pages have a table of their own."""
+    api = [route for route in app.routes if not route.path.startswith("/console")]
+    return {(method, route.path) for route in api for method in route.methods - {"HEAD"}}
 
 
 def _block(lines: list[str]) -> list[str]:
