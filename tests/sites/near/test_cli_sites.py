@@ -41,6 +41,11 @@ def test_the_story(trained: SiteFolders) -> None:
     assert trained.json("status", "er-1").data["site"] == "north"
     receipt = trained.json("receipt", "er-1").data
     assert receipt["site"] == "north"
+    letter = trained.folder / "letter.html"
+    assert trained.json("report", "er-1", "--out", str(letter)).data["receipt"] == "receipt-er-1.json"
+    assert "Yes, your data is erased." in letter.read_text(encoding="utf-8")
+    traced = run("--site", "north", "trace", "--subject", PERSON, "--config", str(trained.config), "--json").data
+    assert [each["request_id"] for each in traced["subjects"][0]["requests"]] == ["er-1"]
     for name in ("bundle", "federation_bundle"):
         file = trained.folder / f"{name}.json"
         file.write_text(json.dumps(receipt[name], sort_keys=True, separators=(",", ":")))
