@@ -205,7 +205,10 @@ def test_names_stay_out_of_addresses_titles_and_the_log(officer: Person, world: 
 def test_a_name_is_no_reference(officer: Person) -> None:
     """A reference stays for good, so that it may not be a name, nor hold characters that addresses lack."""
     for reference in (MARKED, "a b", "../x"):
-        assert officer.post("/requests", names=MARKED, reference=reference).status_code == 422
+        answer = officer.post("/requests", names=MARKED, reference=reference)
+        assert answer.status_code == 422
+        assert "Nothing was submitted" in text(answer)
+        assert field(answer.text, "names") == MARKED  # nothing has to be typed again
     assert officer.post("/requests", names=" \n ").status_code == 422
 
 

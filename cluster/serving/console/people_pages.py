@@ -14,11 +14,11 @@ from cluster.results.federation import Search, SubjectFound
 from cluster.serving.access_log import note
 from cluster.serving.console.pages import Page, Pages
 from cluster.serving.console.sign_in import SignedIn
-from cluster.serving.http_errors import Refused, too_large
+from cluster.serving.http_errors import Refused, problem_of, too_large
 from cluster.serving.schemas import KEY, MOST_LOOKED_UP
 from cluster.serving.service import Service
 from cluster.writer.drafting import new_request_id
-from storage.errors import Invalid
+from storage.errors import Conflict, Invalid
 from storage.objects import new_name
 
 _REFERENCE: Final = re.compile(KEY["schema"]["pattern"])  # type: ignore[index]
@@ -58,11 +58,19 @@ class PeoplePages:
     async def look_up(self, request: Request, signed_in: SignedIn) -> Response:
         """Show whether and what is held of each name, similar spellings, and what erasing them would cost."""
         names = await self._named(request, signed_in, await self._pages.form(request, signed_in), is_look_up=True)
+        return await self._looked_up(request, signed_in, names)
+
+    async def _looked_up(
+        self, request: Request, signed_in: SignedIn, names: list[str], problem: Invalid | Conflict | None = None
+    ) -> Response:
+        """Return the page about the names; with a ``problem`` of what was asked for them, to be corrected there."""
         found, search = await self._pages.call(lambda: self._searched(names))
         return self._pages.rendered(
             request,
             signed_in,
             "people.html.jinja",
+            200 if problem is None else problem_of(problem).status,
+            problem=problem,
             names="\n".join(names),
             people=found,
             search=search,
@@ -77,18 +85,23 @@ class PeoplePages:
         """Submit an erasure request for the names; one that finds nobody ends with a signed statement of that."""
         fields = await self._pages.form(request, signed_in)
         names = await self._named(request, signed_in, fields)
-        reference = _reference(fields)
         erasures = self._service.erasures
-        answer, is_new = await self._pages.submit(
-            lambda: erasures.submit(
-                signed_in.token,
-                names,
-                (),
-                reference,
-                fields.get("hold", "").strip(),
-                include_similar=fields.get("include_similar") == "yes",
+        try:
+            reference = _reference(fields)
+            answer, is_new = await self._pages.submit(
+                lambda: erasures.submit(
+                    signed_in.token,
+                    names,
+                    (),
+                    reference,
+                    fields.get("hold", "").strip(),
+                    include_similar=fields.get("include_similar") == "yes",
+                )
             )
-        )
+        except (Invalid, Conflict) as error:
+            note(request.scope, kind=error.kind)
+            self._service.gate.count_lookup(signed_in.token)  # the page says again what is held
+            return await self._looked_up(request, signed_in, names, error)
         note(request.scope, request_id=answer.request_id)
         return self._pages.rendered(request, signed_in, "submitted.html.jinja", answer=answer, is_new=is_new)
 
