@@ -131,6 +131,8 @@ def test_hold_extend_release_and_withdraw(officer: Person, world: World) -> None
     world.until_idle()
     done = officer.get("/requests/er-1")
     assert "Yes, the data is gone." in text(done)
+    happened = ["Accepted", "Put on hold. Reason: legal hold 7", "The due date was moved", "Released", "Models without"]
+    assert sorted(happened, key=text(done).index) == happened
     assert "What you can do now" not in done.text
     assert officer.post("/requests/er-1/hold", reason="too late").status_code == 409
     submitted(officer, OTHER, reference="er-2", hold="legal hold 8")

@@ -16,6 +16,7 @@ from cluster.serving.console.listing import GROUPS, RequestListing
 from cluster.serving.console.pages import Answered, Page, Pages
 from cluster.serving.console.people_pages import PeoplePages
 from cluster.serving.console.sign_in import SignedIn
+from cluster.serving.console.wording import day
 from cluster.serving.endpoints import whole_number
 from cluster.serving.service import Service
 from coordinator.interventions import Cancel, Extend, Hold, Intervention, Release
@@ -110,7 +111,6 @@ class RequestPages:
 
     def _facts(self, request: Request, found: RequestStatus) -> dict[str, Any]:
         """Return what templates need to show a request."""
-        steps = {"accepted": found.received_at, **found.times}
         is_open = found.state not in ("complete", "refused", "cancelled")
         untouched = is_open and found.stage == "accepted"
         return {
@@ -119,7 +119,7 @@ class RequestPages:
             "answer": page_answer(found),
             "state": STATES[found.state],
             "kind": KINDS[found.kind],
-            "steps": [(steps[name], text) for name, text in STEPS.items() if name in steps],
+            "events": _events(found),
             "is_open": is_open,
             "untouched": untouched,
             "may_hold": untouched and not found.held,
@@ -127,6 +127,22 @@ class RequestPages:
             "may_extend": is_open and not found.extensions and not found.overdue,
             "has_receipt": found.state in ("complete", "refused"),
         }
+
+
+def _events(found: RequestStatus) -> list[tuple[str, str]]:
+    """Return what happened to a request and when, the earliest first; what happened at one moment keeps its order."""
+    times = {"accepted": found.received_at, **found.times}
+    events = [(times[name], text) for name, text in STEPS.items() if name in times]
+    for more in found.extensions:
+        events.append((more.at, f"The due date was moved, from {day(more.previous_due_at)}. Reason: {more.reason}"))
+    for pause in found.holds:
+        events.append((pause.held_at, f"Put on hold. Reason: {pause.reason}"))
+        events.append((pause.released_at, "Released"))
+    if found.held:
+        events.append((found.held_at, f"Put on hold. Reason: {found.held}"))
+    if found.failed_at:
+        events.append((found.failed_at, "An attempt failed; it will be repeated"))
+    return sorted(events, key=lambda event: event[0])
 
 
 def _hold(fields: Mapping[str, str]) -> Intervention:
