@@ -133,8 +133,10 @@ def _events(found: RequestStatus) -> list[tuple[str, str]]:
     """Return what happened to a request and when, the earliest first; what happened at one moment keeps its order."""
     times = {"accepted": found.received_at, **found.times}
     events = [(times[name], text) for name, text in STEPS.items() if name in times]
-    for more in found.extensions:
-        events.append((more.at, f"The due date was moved, from {day(more.previous_due_at)}. Reason: {more.reason}"))
+    events += [
+        (each.at, f"The due date was moved, from {day(each.previous_due_at)}. Reason: {each.reason}")
+        for each in found.extensions
+    ]
     for pause in found.holds:
         events.append((pause.held_at, f"Put on hold. Reason: {pause.reason}"))
         events.append((pause.released_at, "Released"))
