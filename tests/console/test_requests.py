@@ -35,7 +35,7 @@ def field(page: str, name: str) -> str:
 
 def submitted(officer: Person, *names: str, **fields: str) -> Any:
     """Submit a request; return the page that answers it."""
-    answer = officer.post("/requests", None, names="\n".join(names), **fields)
+    answer = officer.post("/requests", names="\n".join(names), **fields)
     assert answer.status_code == 200, answer.text
     return answer
 
@@ -64,16 +64,14 @@ def test_from_a_name_to_a_letter(officer: Person, world: World) -> None:
     assert "It is not about these names" in text(
         officer.post(f"/requests/{request_id}/check", names=OTHER, salt=salt[1])
     )
-    letter = officer.post(
-        f"/requests/{request_id}/letter", None, salutation="Dear Ms Marked", salt=salt[1], **{"as": "page"}
-    )
+    letter = officer.post(f"/requests/{request_id}/letter", salutation="Dear Ms Marked", salt=salt[1])
     assert "Dear Ms Marked," in text(letter)
     assert "Yes, your data is erased." in text(letter)
     assert f"--salt {salt[1]}" in text(letter)
     assert "style-src 'sha256-" in letter.headers["content-security-policy"]
     assert "frame-ancestors 'none'" in letter.headers["content-security-policy"]
     assert letter.headers["cache-control"] == "no-store"
-    saved = officer.post(f"/requests/{request_id}/letter", None, salutation="", salt="", **{"as": "file"})
+    saved = officer.post(f"/requests/{request_id}/letter", None, **{"salutation": "", "salt": "", "as": "file"})
     assert saved.headers["content-disposition"] == f'attachment; filename="letter-{request_id}.html"'
     assert "Dear" not in saved.text
 
@@ -179,7 +177,7 @@ def test_names_reasons_and_ids_are_text(officer: Person, world: World) -> None:
         officer.post("/trace", names=ATTACK),
         officer.get("/requests/er-1"),
         officer.get("/requests/er-1/progress"),
-        officer.post("/requests/er-1/letter", None, salutation=f"Dear {ATTACK}"),
+        officer.post("/requests/er-1/letter", salutation=f"Dear {ATTACK}"),
         officer.get(f"/requests?state={ATTACK}"),
         officer.get(f"/requests/{ATTACK.replace('/', '')}"),
     ]
