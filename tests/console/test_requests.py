@@ -35,7 +35,7 @@ def field(page: str, name: str) -> str:
 
 def submitted(officer: Person, *names: str, **fields: str) -> Any:
     """Submit a request; return the page that answers it."""
-    answer = officer.post("/requests", names="\n".join(names), **fields)
+    answer = officer.post("/requests", None, **{"names": "\n".join(names), **fields})
     assert answer.status_code == 200, answer.text
     return answer
 
