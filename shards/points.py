@@ -86,7 +86,7 @@ class PointBlocks:
     def take(self, ascending: npt.NDArray[np.intp]) -> PointBlock:
         """Return the points at these positions, which are one or more, copied into new arrays."""
         first = self.blocks[0]
-        features_NF = np.empty((len(ascending), first.features_NF.shape[1]), dtype=first.features_NF.dtype)
+        features_NF = np.empty_like(first.features_NF, order="C", shape=(len(ascending), first.features_NF.shape[1]))
         labels, further = [], []
         ends = np.cumsum([len(block) for block in self.blocks])
         bounds = [0, *np.searchsorted(ascending, ends).tolist()]

@@ -312,4 +312,4 @@ def recommended(
 
 
 def _rank(candidate: Candidate) -> tuple[float, float, int, int]:
-    return (candidate.cost, candidate.stored_bytes, *candidate.layout)
+    return candidate.cost, candidate.stored_bytes, candidate.layout.shards, candidate.layout.slices

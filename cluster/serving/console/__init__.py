@@ -17,7 +17,6 @@ the answers to them, never in an address, a title, a log, a cookie or a cache; n
     sites_pages       Requests and Federation, of several sites
     grid              the grid of shards and slices
     streams           live pages
-    request_pages     Requests: the list, one request, and changes to it
     people_pages      people by name: look-up, requests, readmissions, traces
     letter_pages      one request's receipt, and the letter about it
     listing           the list of all requests, a page at a time
