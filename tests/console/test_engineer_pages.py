@@ -34,6 +34,7 @@ def erased(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
         made.erase(MARKED, "secret-person-001", key="er-1")
         made.until_idle()
         resident.verify(None)
+        assert made.predict().status_code == 200  # once it has loaded the generation
         yield made
         made.service.close()
         resident.stop()
@@ -86,7 +87,7 @@ def test_evidence_is_shown(erased: World) -> None:
     assert "Everything that was looked at was in order" in words
     assert "signs now" in words
     assert "has seen exactly what its slices hold" in words
-    assert "not in order" not in words.replace("Something was not in order", "")
+    assert "not in order" not in words
 
 
 def test_no_verification_is_made_up(erased: World) -> None:
