@@ -87,7 +87,7 @@ bench: venv ## measure training, erasing, ingest, serving, sites, names, plans a
 	$(BIN)/python -m tests.bench.names
 	$(BIN)/python -m tests.bench.training
 	$(BIN)/python -m tests.bench.erasure
-	$(BIN)/python -m tests.bench.niceness
+	$(BIN)/python -m tests.bench.erasure.niceness
 	$(BIN)/python -m tests.bench.ingest
 	$(BIN)/python -m tests.bench.plan
 	$(BIN)/python -m tests.bench.scale

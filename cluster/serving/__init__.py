@@ -17,9 +17,9 @@ be confirmed is answered with 503.
     batcher            evaluates and confirms many callers' points together
     bodies             predictions read and written as JSON or Arrow
     schemas            the bodies' shapes, for the OpenAPI document
-    openapi            that document, and the page that shows it
     auth               tokens, roles and rate limits
     http_errors        statuses and the body of every error
     access_log         a request's id, and one line in the log
+    description/       that document with examples, and the page that shows it
     console/           pages for people
 """

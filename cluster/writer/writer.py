@@ -472,16 +472,11 @@ class Writer:
         setup = self._setup
         try:
             if foreign_place(setup.store) is None:
-                keep_verification(
-                    setup.store,
-                    LastVerification.of(
-                        found,
-                        at=setup.clock.now().isoformat(timespec="seconds"),
-                        generation=state.generation,
-                        shards=len(state.shards),
-                        everything=everything,
-                    ),
+                at, shards = setup.clock.now().isoformat(timespec="seconds"), len(state.shards)
+                kept = LastVerification.of(
+                    found, at=at, generation=state.generation, shards=shards, everything=everything
                 )
+                keep_verification(setup.store, kept)
         except SisaError as error:
             setup.listener(Remark(text=f"the result could not be recorded for the console: {error.fact}"))
 

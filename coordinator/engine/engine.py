@@ -295,9 +295,10 @@ class Engine:
 
     def _announce(self, change: Change) -> None:
         """Notify the listener of requests that moved."""
-        same = change.after.requests is change.before.requests  # as for most checkpoints of a first training
-        earlier = {} if same else {each.request_id: each for each in change.before.requests}
-        for request in () if same else change.after.requests:
+        if change.after.requests is change.before.requests:
+            return  # as for most checkpoints of a first training
+        earlier = {each.request_id: each for each in change.before.requests}
+        for request in change.after.requests:
             was = earlier.get(request.request_id)
             if was is not request and (was is None or was.shown is not request.shown):
                 self._tools.listener(RequestMoved(request=request))
@@ -576,11 +577,8 @@ class Engine:
         described, store = self._tools.described(), self._tools.store
         every = partial(all_requests, store, self.state)
         owed = [statement_owed(self.state, request_id, described, every) for request_id in request_ids]
-        scan = (
-            scan_store(store, self.state, self._drafts)
-            if None in owed
-            else ScanEvidence(objects=0, bytes=0, findings=0)
-        )
+        nothing = ScanEvidence(objects=0, bytes=0, findings=0)
+        scan = scan_store(store, self.state, self._drafts) if None in owed else nothing
         evidence = EvidenceOfBatch(store, self._ledger.state, self._ledger.manifest, scan, described)
         evidences = [
             statement or evidence.of(request_id) for request_id, statement in zip(request_ids, owed, strict=True)

@@ -9,5 +9,7 @@ parallel_ingest  the same with many processes, fragment by fragment
 held_out         hold-out points, read to measure an ensemble
 survey           finds everything in a source that an ingest would refuse, in one run
 overlap          which data points of an evaluation were trained on
+contents         digests of data points' contents, from which a slice's record follows
+kept_digests     digests kept from when a part is written, so that no part is read again
 duplicate_ids    finds an id that occurs in two fragments
 """

@@ -109,7 +109,7 @@ class DigestKeeper:
     def _write(self, slice_id: SliceId, own: Mapping[ObjectKey, PartDigests]) -> None:
         digests = PartDigests.joined(list(own.values()))
         payload = digests.to_bytes()
-        folder = f"shards/{slice_id.shard:04d}/digests/{slice_id.slice:04d}"
+        folder = f"shards/{slice_id.shard:04d}/kept/{slice_id.slice:04d}"
         made = DigestsObject(
             key=object_key(f"{folder}/{self.new_name()}.digests"),
             sha256=sha256(payload),

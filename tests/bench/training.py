@@ -37,7 +37,7 @@ from shards.learners.torch.factory import build_model
 from shards.learners.torch.recipe import optimizer_of
 from shards.schedule import batch_bounds, slice_epochs
 from shards.slices.files import load_shard
-from tests.bench.erasure import Spent, measured
+from tests.bench.erasure.batches import Spent, measured
 from tests.doubles.workers.local_workers import without_ray
 
 _CNN: Final = "shards.models:cnn"

@@ -170,8 +170,11 @@ def _anchors(text: str) -> set[str]:
 
 
 def test_every_page_is_found_from_the_readme() -> None:
-    """The README links every page in docs."""
+    """The README links every page in docs, and each page those of the folder that has its name: dated figures."""
     linked = {(ROOT / link).resolve() for link in re.findall(r"\]\(([^)#\s]+)\)", TEXTS["README.md"])}
+    for page in linked & set(DOCUMENTS):
+        found = re.findall(r"\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8"))
+        linked |= {each for link in found if (each := (page.parent / link).resolve()).parent == page.with_suffix("")}
     assert {page for page in DOCUMENTS if page.is_relative_to(ROOT / "docs")} <= linked
     assert len(TEXTS["README.md"].splitlines()) <= 150
 

@@ -72,7 +72,7 @@ def test_all_of_every_room_is_in_it(wheel: Path) -> None:
     files = {path for path in everything - others if "__pycache__" not in path.parts}
     with ZipFile(wheel) as packed:
         names = {name for name in packed.namelist() if ".dist-info/" not in name}
-        (licence,) = [name for name in packed.namelist() if name.endswith("LICENSE")]
+        (licence,) = [name for name in packed.namelist() if name.endswith(".dist-info/licenses/LICENSE")]
         assert packed.read(licence) == (ROOT / "LICENSE").read_bytes()
     assert names == {*MODULES} | {path.relative_to(ROOT).as_posix() for path in files}
 

@@ -3,6 +3,5 @@
 document    the document, completed by roles, headings and what fields mean
 examples    an example of every call
 errors      the errors by name
-page        the page, and the files that it loads
-swagger-ui  Swagger UI as its makers publish it (Apache 2.0), and the script that starts it
+page        the page, and the files that it loads: Swagger UI as its makers publish it (Apache 2.0)
 """

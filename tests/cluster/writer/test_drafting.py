@@ -30,7 +30,7 @@ def test_a_second_draft_decodes_no_state(tmp_path: Path, monkeypatch: pytest.Mon
     with without_ray(), writing(setup, "train") as writer:
         writer.train()
         decoded.clear()
-        for number in range(3):  # the journal is short, or empty: nothing but the manifest tells the state
+        for number in range(3):  # the journal is short, or empty: the state is in the manifest alone
             drafted(setup, subjects=["secret-person-002"], ids=(), request_id=f"er-{number}", held="")
         assert len(decoded) == 1
         writer.accept(*drafted(setup, subjects=["secret-person-003"], ids=(), request_id="er-9", held=""))

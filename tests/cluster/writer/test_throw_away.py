@@ -42,7 +42,7 @@ def who_of(home: UserFolder) -> WhoStaysOut:
 def test_nothing_readable_is_on_the_disk_and_nothing_is_left(home: UserFolder) -> None:
     """Data points and models are encrypted under keys in memory, and the folder goes even after an error."""
     specification, source = read_specification(home.config), open_train(read_specification(home.config))
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="pressed"):
         _interrupted(home, specification, source)
     with temporary_store() as store:
         store.put_if_absent(object_key("shards/0000/slices/a"), MARKER)
@@ -59,7 +59,7 @@ def _interrupted(home: UserFolder, specification: FederationSpecification, sourc
         files = [path for path in (home.folder / "temporary").rglob("*") if path.is_file()]
         assert any("shards" in str(path) for path in files)
         assert not any(MARKER in path.read_bytes() for path in files)
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("pressed")
 
 
 def test_a_layout_is_tried_and_one_that_fails_says_why(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:

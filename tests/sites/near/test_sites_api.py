@@ -32,7 +32,7 @@ from storage.location import open_store
 from tests.doubles.user_folder import CommandResult, as_table, run, small_points
 from tests.doubles.workers.local_workers import LocalWorkers
 from tests.serving.access.table import CALLERS, NO_TOKEN, UNKNOWN, UNKNOWN_TOKEN, Route, routes_of, table
-from tests.serving.fuzz import assert_answered, cases_of
+from tests.serving.description.fuzz import assert_answered, cases_of
 from tests.serving.world import ROLES, error_of, points, rows
 from tests.sites.near.served import Served, listening, served
 from tests.sites.near.site_folders import SITES, SiteFolders

@@ -37,7 +37,7 @@ from shards.cost import batch_fraction, replay_steps
 from shards.learners.trainer import ConstituentTrainer
 from shards.schedule import slice_epochs
 from storage.stores.local import LocalStore
-from tests.bench.erasure_on_ray import report_running
+from tests.bench.erasure.on_ray import report_running
 from tests.doubles.workers.local_workers import without_ray
 
 SHARDS: Final = 20

@@ -46,8 +46,7 @@ from deploy.demo_data import DemoData, write_digits
 from deploy.views.tables import table
 from shards.data.messages import ARROW_STREAM, stream_of
 from shards.points import scaled
-from tests.bench.processor_time import cluster_processes
-from tests.bench.serving_cost import (
+from tests.bench.serving.cost import (
     Side,
     bare_application,
     empty_application,
@@ -55,7 +54,8 @@ from tests.bench.serving_cost import (
     report_many,
     session_of_cluster,
 )
-from tests.bench.serving_start import report_start
+from tests.bench.serving.processor_time import cluster_processes
+from tests.bench.serving.start import report_start
 
 SHARDS = 20
 MANY = 10_000

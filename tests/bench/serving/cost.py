@@ -30,7 +30,7 @@ from starlette.responses import Response
 from cluster.ensemble.loaded import Ensemble
 from cluster.serving.intake import ONGOING
 from deploy.views.tables import table
-from tests.bench.processor_time import cluster_processes, seconds_of
+from tests.bench.serving.processor_time import cluster_processes, seconds_of
 
 PATH: Final = "/v1/predictions"
 BLOCKS: Final = 7
@@ -199,7 +199,7 @@ def bare_application(folder: Path, ensemble: Ensemble, scale: float) -> Iterator
     token = secrets.token_hex(32)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "tests.bench.bare_app", str(folder / "weights.npz"), str(port), token]
+    command = [sys.executable, "-m", "tests.bench.serving.bare_app", str(folder / "weights.npz"), str(port), token]
     process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
     _until_open(port)
     yield Side("a bare application", f"http://127.0.0.1:{port}", token, {"replica": (process.pid,)})

@@ -1,4 +1,4 @@
-"""How soon a replica can answer, and the memory it takes: ``python -m tests.bench.serving_start [megabytes]``.
+"""How soon a replica can answer, and the memory it takes: ``python -m tests.bench.serving.start [megabytes]``.
 
 The federation's twenty constituents have so many megabytes together. Its store is made in this process, whose training
 is one step a constituent. Then new processes open it, as a replica does.
@@ -102,7 +102,7 @@ def _made(folder: Path, megabytes: int) -> Path:
 
 
 def _measured(file: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "tests.bench.serving_start", str(file)]
+    command = [sys.executable, "-m", "tests.bench.serving.start", str(file)]
     found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     return found
 

@@ -10,7 +10,7 @@ from schemathesis import GenerationMode
 from cluster.serving.bodies import JSON
 from cluster.tokens import Role
 from shards.data.messages import ARROW_STREAM
-from tests.serving.fuzz import UNCHANGED, assert_answered, cases_of
+from tests.serving.description.fuzz import UNCHANGED, assert_answered, cases_of
 from tests.serving.test_refusals import arrow
 from tests.serving.world import ROLES, World
 

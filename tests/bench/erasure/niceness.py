@@ -1,6 +1,6 @@
 """How far workers may compete: requests beside busy workers, and workers beside another busy process.
 
-    python -m tests.bench.niceness [REQUESTS]
+    python -m tests.bench.erasure.niceness [REQUESTS]
 
 A coordinator on a Ray of its own retrains on as many workers as the machine has processors, while requests come one
 after another. For each niceness of workers: how long after its acknowledgement a request's points are withdrawn, and
@@ -26,8 +26,8 @@ from coordinator.ports import Notice, RequestMoved, TrainingStarted
 from coordinator.requests import ErasureRequest, RequestState
 from deploy.demo_data import write_digits
 from deploy.views.tables import table
-from tests.bench.erasure import specification_in
-from tests.bench.erasure_on_ray import Running, processor_seconds, running
+from tests.bench.erasure.batches import specification_in
+from tests.bench.erasure.on_ray import Running, processor_seconds, running
 
 STEPS: Final = (0, 10)
 """Beyond the niceness that Ray gives its workers, and the coordinator."""

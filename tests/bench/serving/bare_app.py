@@ -1,6 +1,6 @@
 """The yardstick of serving: the same model behind FastAPI, with a token and JSON or Arrow, and nothing else.
 
-It is what somebody writes by hand who needs no erasures: ``python -m tests.bench.bare_app WEIGHTS PORT TOKEN``.
+It is what somebody writes by hand who needs no erasures: ``python -m tests.bench.serving.bare_app WEIGHTS PORT TOKEN``.
 Shape legend: K constituents, N points, F features, C classes.
 """
 

@@ -1,0 +1,1 @@
+"""What erasures cost, one by one and in batches, in a process and on Ray. Run by ``python -m tests.bench.erasure``."""
