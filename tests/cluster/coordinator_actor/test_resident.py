@@ -266,7 +266,7 @@ def test_a_retrain_after_its_window_is_work(home: UserFolder) -> None:
     made.stop()
 
 
-@pytest.mark.parametrize(("window_seconds", "prepared"), [(0.1, 1), (3600.0, 0)])
+@pytest.mark.parametrize(("window_seconds", "prepared"), [(30.0, 1), (3600.0, 0)])
 def test_workers_start_while_a_short_window_runs(
     window_seconds: float, prepared: int, home: UserFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

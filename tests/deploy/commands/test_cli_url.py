@@ -141,7 +141,10 @@ def test_wide_points_travel_in_several_requests(served: Served, monkeypatch: pyt
     assert served.json("predict", "predict", str(file), "--out", "parts.parquet").data["points"] == 30
     assert sum(asked) == 30
     assert len(asked) >= 3
-    assert pq.read_table("parts.parquet").equals(pq.read_table("whole.parquet"))
+    parts, whole = pq.read_table("parts.parquet"), pq.read_table("whole.parquet")
+    assert parts.select(["id", "prediction"]).equals(whole.select(["id", "prediction"]))
+    for name in whole.column_names[2:]:  # the last bits of a matrix product depend on how many points it has
+        assert parts[name].to_pylist() == pytest.approx(whole[name].to_pylist(), rel=1e-5)
 
 
 def test_answers_of_several_generations_have_the_weakest_guarantee(

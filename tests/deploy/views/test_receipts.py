@@ -72,7 +72,7 @@ def test_a_receipt_is_reported_to_people(registrar: Registrar) -> None:
         "due 2026-01-31T00:00:00+00:00",
         "12 to 10",
         "generation 4 took over; none below 3 is ever served",
-        "purged: 7 objects (3 checkpoint, 2 names, 2 slice) from a store of kind folder",
+        "purged: 4 objects (2 checkpoint, 1 names, 1 slice) from a store of kind folder",
         "scan after it: 17 objects, 0 findings",
         "it proves: The operator stated these facts",
         "it does not prove: It does not prove that no copy exists elsewhere",

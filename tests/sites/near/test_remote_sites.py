@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from starlette.types import Receive, Scope, Send
@@ -101,7 +102,9 @@ def test_large_questions_travel_in_pieces(world: Served) -> None:
     world.specify(each="serve.max_points = 7\n")
     link = remote(world)
     expected = NearSite(world.link_site("north"), unheard).answer(features(30), NAMES)
-    assert link.answer(features(30), NAMES).scores_NS.tobytes() == expected.scores_NS.tobytes()
+    scores_NS = link.answer(features(30), NAMES).scores_NS
+    # The last bits of a matrix product depend on how many points it has.
+    np.testing.assert_allclose(scores_NS, expected.scores_NS, rtol=1e-5)
     assert [each.path for each in world.sites["north"].boundary.crossed] == ["/v1/standing"] + [PREDICTIONS] * 5
     link.close()
 
