@@ -16,7 +16,7 @@ from coordinator.engine.sweep import Drafts, left_over, sweep
 from coordinator.ports import Notice, RequestMoved
 from coordinator.requests import RequestState
 from storage.encryption.store import SealedStore
-from storage.errors import Unavailable
+from storage.errors import Fenced, ObjectMissing, SisaError, Unavailable
 from storage.objects import ObjectInfo, ObjectKey, object_key
 from storage.registers.numbered import Numbers
 from storage.stores.memory import MemoryStore
@@ -78,6 +78,24 @@ def test_another_process_that_writes_is_reported_of(store: BusyStore) -> None:
     store.turns.append(store.leave)
     with pytest.raises(Unavailable, match=r"keep appearing in the store while it is purged, 1 are left.* another pro"):
         sweep(store, ledger, Drafts(CountingNames("drafts"), store, ledger))
+
+
+@pytest.mark.parametrize("kind", [Fenced, ObjectMissing])
+def test_a_superseded_writer_takes_its_drafts_back(store: BusyStore, kind: type[SisaError]) -> None:
+    """The writer that took over may have swept before they were written, and then nobody would delete them."""
+    ledger = Ledger.start(store, CountingNames(), FRESH)
+    drafts = Drafts(CountingNames("drafts"), store, ledger)
+    (left,) = left_over(store, ledger.state)
+
+    def lose_the_store() -> None:
+        with drafts as draw:
+            Ledger.start(store, CountingNames("other"), FRESH)
+            store.put_if_absent(object_key(f"shards/0000/slices/0001/{draw()}.parquet"), b"drafted")
+            raise kind("another writer purged what this one was reading", "Try again.")
+
+    with pytest.raises(Fenced, match="another"):
+        lose_the_store()
+    assert left_over(store, ledger.state) == [left]
 
 
 def test_acceptances_alone_are_not_swept_after(store: BusyStore) -> None:
