@@ -130,19 +130,19 @@ class RetrainPlanner:
         """Return the shards to train again, and the cost of each."""
         holdout = self._state.shard_of_holdout
         affected = affected_slices(place for place, count in erased.items() if count and place.shard != holdout)
-        whole = self._state.is_whole
-        return tuple(
-            self._changed(shard, from_slice, erased, stay=stay)
-            if whole
-            else self._retrained(shard, from_slice, erased, stay=stay)
-            for shard, from_slice in affected.items()
-        )
+        own: dict[ShardId, dict[SliceId, int]] = {shard: {} for shard in affected}
+        for place, count in erased.items():
+            if place.shard in own:
+                own[place.shard][place] = count
+        plan = self._changed if self._state.is_whole else self._retrained
+        return tuple(plan(shard, from_slice, own[shard], stay=stay) for shard, from_slice in affected.items())
 
     def _retrained(
         self, shard: ShardId, from_slice: SliceIndex, erased: Mapping[SliceId, int], *, stay: bool
     ) -> ShardRetrain:
+        """Return what the shard's own ``erased`` points cost it."""
         work, seconds = self._costs.get(shard) or self._cost_of(shard)
-        gone = 0 if stay else self._saved({place: count for place, count in erased.items() if place.shard == shard})
+        gone = 0 if stay else self._saved(erased)
         return ShardRetrain(
             shard=shard,
             from_slice=from_slice,
@@ -161,7 +161,8 @@ class RetrainPlanner:
     def _changed(
         self, shard: ShardId, from_slice: SliceIndex, erased: Mapping[SliceId, int], *, stay: bool
     ) -> ShardRetrain:
-        changes = sum(count for place, count in erased.items() if place.shard == shard)
+        """Return the same where all slices are learned at once."""
+        changes = sum(erased.values())
         left = self._state.shards[shard].points - (0 if stay else changes)
         return changed(self._state, shard, from_slice, changes * (2 if stay else 1), left)
 
