@@ -27,7 +27,8 @@ class OwnPool:
         return self._worker.configuration(width, stored)
 
     def train(self, tasks: Sequence[TrainTask]) -> Iterator[TrainingEvent]:
-        """Do the tasks, and count what they take."""
+        """Do the tasks, and count what they take. As in new workers, nothing is kept from earlier ones."""
+        self._worker.forget_learned()
         for task in tasks:
             events = self._worker.train(task)
             while (event := self._next(events)) is not None:

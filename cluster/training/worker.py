@@ -181,6 +181,10 @@ class Worker:
             revised=Revisions(self._setup.store),
         )
 
+    def forget_learned(self) -> None:
+        """Drop the learners, with the data points and the recordings of steps that they hold."""
+        self._learners.clear()
+
     def measure(self, task: MeasureTask) -> Measures:
         """Return the measures of an ensemble on hold-out points, which this process reads from the store.
 

@@ -203,11 +203,12 @@ def expected_amounts(layout: Layout, stock: Stock, pace: Pace, *, first: float, 
     """
     amounts: dict[str, float] = {}
     per_slice = stock.points / (layout.shards * layout.slices)
-    for number, epochs in enumerate(_schedule(layout, stock), start=1):
+    each = pace.slice_amounts(per_slice, _schedule(layout, stock), at_once=False)
+    for number, own in enumerate(each, start=1):
         times = layout.shards * repeated_step(
             number, shards=layout.shards, slices=layout.slices, first=first, more=more
         )
-        amounts = summed(amounts, scaled_amounts(pace.step_amounts(number * per_slice, epochs), times))
+        amounts = summed(amounts, scaled_amounts(own, times))
     return amounts
 
 
@@ -216,8 +217,8 @@ def _training(layout: Layout, stock: Stock, pace: Pace) -> dict[str, float]:
     every: dict[str, float] = {TASKS: float(layout.shards), POINTS_READ: float(stock.points)}
     if stock.is_whole:
         every[RECORDED] = float(layout.shards)
-    for number, epochs in () if stock.is_whole else enumerate(_schedule(layout, stock), start=1):
-        every = summed(every, scaled_amounts(pace.step_amounts(number * per_slice, epochs), layout.shards))
+    for own in () if stock.is_whole else pace.slice_amounts(per_slice, _schedule(layout, stock), at_once=True):
+        every = summed(every, scaled_amounts(own, layout.shards))
     return in_federation(every, float(layout.shards * layout.slices), 0.0)
 
 

@@ -27,7 +27,7 @@ EPOCHS: Final = "epochs"
 BATCHES: Final = "batches"
 """Steps of the full size; of learners without batches, data points times epochs."""
 MANY: Final = "_of_many"
-"""What follows the names of the three above where a slice has so many steps that they are carried out otherwise."""
+"""What follows the names of the three above where so many steps are to do that they are carried out otherwise."""
 RECORDED: Final = "slices_recorded"
 """Slices learned, however their steps are carried out."""
 IN_ALL: Final = "slices_learned_times_all"
@@ -121,7 +121,7 @@ class Pace:
     batch_size: int = 1
     """1 for learners without batches."""
     many_steps: float = float("inf")
-    """Full batches of a slice from which on they are carried out otherwise."""
+    """Steps of the full size to do in a shard, from which on they are carried out otherwise."""
     learning: GrowingCost | None = None
     """Seconds of learning a shard at once."""
     forgetting: GrowingCost | None = None
@@ -139,14 +139,23 @@ class Pace:
             amount * (self.workers.get(name, 0.0) + self.coordinator.get(name, 0.0)) for name, amount in amounts.items()
         )
 
-    def step_amounts(self, points: float, epochs: int) -> dict[str, float]:
-        """Return the amounts of learning a slice, with those before it: so many data points, for these epochs.
+    def slice_amounts(self, per_slice: float, schedule: Sequence[int], *, at_once: bool) -> list[dict[str, float]]:
+        """Return the amounts of learning each slice of a shard, with those before it.
 
-        ``points`` is an expected number: its last batch is half full on average.
+        ``per_slice`` is an expected number of data points: a slice's last batch is half full on average. ``at_once``:
+        all slices are learned one after another; else each may be the first one that is learned again.
         """
-        batches = epochs * max(0.0, (points - (self.batch_size - 1) / 2) / self.batch_size)
-        end = MANY if batches >= self.many_steps else ""
-        return {f"{LEARNED}{end}": 1.0, f"{EPOCHS}{end}": float(epochs), f"{BATCHES}{end}": batches, RECORDED: 1.0}
+        batches = [
+            epochs * max(0.0, (number * per_slice - (self.batch_size - 1) / 2) / self.batch_size)
+            for number, epochs in enumerate(schedule, start=1)
+        ]
+        found = []
+        for place, (epochs, own) in enumerate(zip(schedule, batches, strict=True)):
+            end = MANY if sum(batches[0 if at_once else place :]) >= self.many_steps else ""
+            found.append(
+                {f"{LEARNED}{end}": 1.0, f"{EPOCHS}{end}": float(epochs), f"{BATCHES}{end}": own, RECORDED: 1.0}
+            )
+        return found
 
     def checkpoint_sizes(self, points: float, schedule: Sequence[int]) -> float:
         """Return the bytes of all checkpoints of a shard with so many data points."""
@@ -162,15 +171,16 @@ class Pace:
 def exact_amounts(
     batch_size: int, many_steps: float, points_per_slice: Sequence[int], epochs: int, *, first: int
 ) -> dict[str, float]:
-    """Return the amounts of training a shard from slice ``first`` on, as it is carried out."""
+    """Return the amounts of training a shard from slice ``first`` on, as a worker that begins with it does."""
     schedule, seen = slice_epochs(epochs, len(points_per_slice)), 0
     amounts: dict[str, float] = {TASKS: 1.0, POINTS_READ: float(sum(points_per_slice))}
+    learned: list[tuple[float, float]] = []
     for number, (count, own) in enumerate(zip(points_per_slice, schedule, strict=True), start=1):
         seen += count
-        if number < first:
-            continue
-        batches = own * (seen // batch_size)
-        end = MANY if batches >= many_steps else ""
+        if number >= first:
+            learned.append((own, own * (seen // batch_size)))
+    end = MANY if sum(batches for _, batches in learned) >= many_steps else ""
+    for own, batches in learned:
         step = {f"{LEARNED}{end}": 1.0, f"{EPOCHS}{end}": own, f"{BATCHES}{end}": batches}
         amounts = summed(amounts, step, {RECORDED: 1.0})
     return amounts

@@ -14,12 +14,12 @@ AUTO: Final = "auto"
 EAGER: Final = "eager"
 REPLAY: Final = "replay"
 PAYS_FROM_STEPS: Final = 200
-"""Steps of a slice from which ``auto`` makes a trial, which costs as much as about 30 of them."""
+"""Steps to do in a shard from which ``auto`` makes a trial, which costs as much as about 30 of them."""
 _ENGINES: Final = (AUTO, EAGER, REPLAY)
 
 
 def replayed_from(engine: str) -> float:
-    """Return how many steps of full batches a slice needs before a recording may be repeated; infinite: it never is."""
+    """Return how many steps of full batches have to be ahead before a recording is repeated; infinite: it never is."""
     return {AUTO: float(PAYS_FROM_STEPS), REPLAY: 1.0}.get(engine, math.inf)
 
 

@@ -34,8 +34,17 @@ from shards.learners.torch.checkpoint import (
     state_tensors,
 )
 from shards.learners.torch.copies import filled, form_of
+from shards.learners.torch.engines.kept import KeptRecording
 from shards.learners.torch.engines.recording import Recording, Unrepeatable, address_of, record_step
-from shards.learners.torch.engines.replay import Replay, StepBatch, StepEngine, StepTrial, recording_of, wants_trial
+from shards.learners.torch.engines.replay import (
+    Replay,
+    StepBatch,
+    StepEngine,
+    StepTrial,
+    is_of_torch,
+    recording_of,
+    wants_trial,
+)
 from shards.learners.torch.factory import build_model, in_shape, received_shape
 from shards.learners.torch.recipe import Recipe, check_finite, check_learns, optimizer_of
 from shards.learners.torch.seeding import Device, generator_of, seed_all
@@ -133,6 +142,9 @@ class TorchLearner:
         self._resident: _Resident | None = None
         self._loss: float | None = None
         self._engine_asked = training.engine
+        self._kept = KeptRecording()
+        self._taken = 0
+        """Steps that were taken eagerly because a trial did not pay."""
         self._forms: tuple[nn.Module | None] | None = None  # under ``_BUILDING``
 
     def initial(self, shard: ShardId) -> TorchState:
@@ -160,7 +172,7 @@ class TorchLearner:
         state.model.train()
         described = _described(state.model)
         bounds = batch_bounds(end, self._training.batch_size)
-        engine = self._engine(state, self._resident_points(points), end, shard, slice_)
+        engine = self._engine(state, points, shard, slice_)
         losses: list[torch.Tensor] = []
         done = sum(self._epochs[: slice_ - 1])
         for number in range(self.epochs(slice_)):
@@ -197,7 +209,7 @@ class TorchLearner:
 
     def steps(self, points: ShardPoints, slice_: SliceIndex) -> int:
         """Return how many optimizer steps ``learn`` takes."""
-        return self._epochs[slice_ - 1] * len(batch_bounds(points.ends[slice_ - 1], self._training.batch_size))
+        return self.epochs(slice_) * len(batch_bounds(points.ends[slice_ - 1], self._training.batch_size))
 
     def probabilities(self, state: AnsweringState, features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Return the target's outputs, shape (N, C): probabilities by softmax or sigmoid, or numbers as they are."""
@@ -333,14 +345,37 @@ class TorchLearner:
         clip = self._training.gradient_clip
         return record_step(state.recipe.step, state.model, batch.features, batch.labels, generator, clip)
 
-    def _engine(self, state: TorchState, data: _Resident, end: int, shard: ShardId, slice_: SliceIndex) -> StepEngine:
-        """Return what carries out the steps of a slice, after a trial of what it would replay."""
-        size, bounds = self._training.batch_size, batch_bounds(end, self._training.batch_size)
-        steps = self.epochs(slice_) * sum(stop - start == size for start, stop in bounds)
-        if self._device.type != "cpu" or not wants_trial(
-            self._engine_asked, state.model, steps, is_users=state.recipe.is_users
-        ):
+    def _engine(self, state: TorchState, points: ShardPoints, shard: ShardId, slice_: SliceIndex) -> StepEngine:
+        """Return what carries out the steps of a slice; where no recording is kept, a trial may make one."""
+        ahead = [self._whole_batches(points, SliceIndex(each)) for each in range(slice_, len(points.ends) + 1)]
+        if self._device.type != "cpu" or self._engine_asked == EAGER or not ahead[0]:
             return StepEngine()
+        is_torchs = not state.recipe.is_users and is_of_torch(state.model)
+        if is_torchs and (kept := self._kept.fitting(state.model)) is not None:
+            return StepEngine(kept)
+        # What is not kept has to pay within its slice; what is kept, sooner or later in this process.
+        steps = self._taken + sum(ahead) if is_torchs else ahead[0]
+        if not wants_trial(self._engine_asked, state.model, steps, is_torchs=is_torchs):
+            self._taken += ahead[0]
+            return StepEngine()
+        recording = recording_of(self._engine_asked, self._trial(state, points, shard, slice_))
+        if recording is None:
+            self._engine_asked = EAGER  # the model is built alike for all shards
+        elif is_torchs:
+            self._kept.keep(state.model, recording)
+        return StepEngine(recording)
+
+    def _whole_batches(self, points: ShardPoints, slice_: SliceIndex) -> int:
+        """Return how many steps of a slice learn from as many data points as the setting says."""
+        size = self._training.batch_size
+        bounds = batch_bounds(points.ends[slice_ - 1], size)
+        return self.epochs(slice_) * sum(stop - start == size for start, stop in bounds)
+
+    def _trial(
+        self, state: TorchState, points: ShardPoints, shard: ShardId, slice_: SliceIndex
+    ) -> StepTrial[TorchState]:
+        """Return a trial on the data points of a slice, for constituents in the state of this one."""
+        data, end, size = self._resident_points(points), points.ends[slice_ - 1], self._training.batch_size
 
         def batch(start: int, points: int, share: float) -> StepBatch:
             chosen = torch.arange(start, start + points) % end
@@ -358,19 +393,15 @@ class TorchLearner:
             made.model.train()
             return made
 
-        odd = bounds[-1][1] - bounds[-1][0]
-        trial: StepTrial[TorchState] = StepTrial(
+        start, stop = batch_bounds(end, size)[-1]
+        return StepTrial(
             twin=twin,
             take=self._take,
             record=self._record,
             full=[batch(number * size, size, share) for number, share in enumerate(_TRIED_SHARES)],
-            odd=batch(0, odd, 0.5) if odd != size else None,
+            odd=batch(0, stop - start, 0.5) if stop - start != size else None,
             stream=stream(self._training.seed, shard, slice_, 0, NOISE),
         )
-        recording = recording_of(self._engine_asked, trial)
-        if recording is None:
-            self._engine_asked = EAGER  # the model is built alike for all shards
-        return StepEngine(recording)
 
     def _resident_points(self, points: ShardPoints) -> _Resident:
         if self._resident is None or self._resident.points is not points:

@@ -51,16 +51,26 @@ def test_amounts_are_those_of_the_schedule(points: list[int], epochs: int, first
     assert full <= replay_steps(points, schedule, 8, SliceIndex(first)) + singly[EPOCHS]
 
 
-def test_slices_of_many_steps_are_counted_apart() -> None:
-    """From so many full batches on, steps have a pace of their own."""
-    amounts = exact_amounts(10, 100, [20, 300], 4, first=1)
+def test_many_steps_to_do_are_counted_apart() -> None:
+    """From so many full batches on, steps have a pace of their own: those of the slices to come count."""
     assert slice_epochs(4, 2) == (3, 2)
+    amounts = exact_amounts(10, 71, [20, 300], 4, first=1)
     assert (amounts[BATCHES], amounts.get(f"{BATCHES}{MANY}", 0)) == (6 + 64, 0)
-    amounts = exact_amounts(10, 64, [20, 300], 4, first=1)
-    assert (amounts[BATCHES], amounts[f"{BATCHES}{MANY}"]) == (6, 64)
-    pace = Pace(workers={}, coordinator={}, checkpoint_bytes=0.0, batch_size=10, many_steps=64)
-    assert set(pace.step_amounts(324.5, 2)) == {f"{LEARNED}{MANY}", f"{EPOCHS}{MANY}", f"{BATCHES}{MANY}", RECORDED}
-    assert pace.step_amounts(324.5, 2)[f"{BATCHES}{MANY}"] == pytest.approx(64)
+    amounts = exact_amounts(10, 70, [20, 300], 4, first=1)
+    assert (amounts.get(BATCHES, 0), amounts[f"{BATCHES}{MANY}"]) == (0, 6 + 64)
+    assert exact_amounts(10, 70, [20, 300], 4, first=2)[BATCHES] == 64
+
+
+def test_many_expected_steps_are_counted_apart() -> None:
+    """Where any slice may be the first one learned again, the slices before it do not count."""
+    pace = Pace(workers={}, coordinator={}, checkpoint_bytes=0.0, batch_size=10, many_steps=150)
+    many = {f"{LEARNED}{MANY}", f"{EPOCHS}{MANY}", f"{BATCHES}{MANY}", RECORDED}
+    first, second = pace.slice_amounts(304.5, (2, 2), at_once=True)
+    assert set(first) == set(second) == many
+    assert first[f"{BATCHES}{MANY}"] == pytest.approx(60)
+    assert second[f"{BATCHES}{MANY}"] == pytest.approx(2 * 60.45)
+    first, second = pace.slice_amounts(304.5, (2, 2), at_once=False)
+    assert (set(first), set(second)) == (many, {LEARNED, EPOCHS, BATCHES, RECORDED})
 
 
 def test_seconds_are_found_again() -> None:

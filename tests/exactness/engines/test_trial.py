@@ -215,9 +215,9 @@ def test_auto_builds_no_twins_of_a_large_model(monkeypatch: pytest.MonkeyPatch) 
     """They would be two more of it in memory, for a trial whose end is known."""
     large, small = (nn.Linear(width, 2) for width in (50, 49))
     monkeypatch.setattr(engine, "_PAYS_UP_TO_ELEMENTS", 100)
-    assert not engine.wants_trial("auto", large, 1000, is_users=False)
-    assert engine.wants_trial("auto", small, 1000, is_users=False)
-    assert engine.wants_trial("replay", large, 1, is_users=False)
+    assert not engine.wants_trial("auto", large, 1000, is_torchs=True)
+    assert engine.wants_trial("auto", small, 1000, is_torchs=True)
+    assert engine.wants_trial("replay", large, 1, is_torchs=True)
 
 
 def test_a_shard_without_a_whole_batch_has_nothing_to_replay(replayed: list[float]) -> None:

@@ -12,10 +12,8 @@ from typing import Any, Final
 
 import torch
 
-from shards.learners.torch.engines.recording import Call, Recording, Unrepeatable, schema_of, tensors_in
+from shards.learners.torch.engines.recording import FILLED, Call, Recording, Unrepeatable, schema_of, tensors_in
 
-_FILLED: Final = frozenset({"aten::ones_like", "aten::zeros_like", "aten::full_like"})
-"""Operators whose results depend on nothing but the shape of what they get."""
 _EMPTY: Final = frozenset({"aten::empty", "aten::empty_like", "aten::new_empty", "aten::empty_strided"})
 
 
@@ -119,7 +117,7 @@ class Program:
                 return False
             if torch.Tag.nondeterministic_seeded in call.operator.tags:
                 return False
-            if name not in _FILLED and not self._is_constant(call):
+            if name not in FILLED and not self._is_constant(call):
                 return False
             self._constants.update(map(id, call.results))
         made = tensors_in(call.operator(*call.arguments, **call.named))

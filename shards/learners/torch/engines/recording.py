@@ -16,6 +16,8 @@ from shards.learners.torch.checkpoint import model_tensors
 FEATURES: Final = "features"
 LABELS: Final = "labels"
 
+FILLED: Final = frozenset({"aten::ones_like", "aten::zeros_like", "aten::full_like"})
+"""Operators whose results depend on nothing but the shape of what they get."""
 _UNREPEATABLE: Final = frozenset({"aten::set_", "aten::resize_", "aten::resize_as_", "aten::_local_scalar_dense"})
 """Operators that move memory, or give a number to Python, which may decide by it what comes next."""
 _DEPEND_ON_DATA: Final = frozenset({torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape})
@@ -63,6 +65,18 @@ class Recording:
     def elements(self) -> int:
         """How many numbers the step computes."""
         return sum(each.numel() for call in self.calls for each in call.results)
+
+    def erase_numbers(self) -> None:
+        """Overwrite what the step has read and computed from its inputs; only what is the same at each step is left."""
+        inputs = list(self.inputs.values())
+        dependent = {self.addresses[id(each)] for each in inputs}
+        for call in self.calls:
+            is_filled = schema_of(call.operator).name in FILLED
+            if not is_filled and any(self.addresses[id(each)] in dependent for each in call.got):
+                dependent.update(self.addresses[id(each)] for each in call.results)
+        for each in (*inputs, *(each for call in self.calls for each in (*call.got, *call.results))):
+            if self.addresses[id(each)] in dependent:
+                each.untyped_storage().fill_(0)
 
 
 def record_step(

@@ -221,12 +221,15 @@ def _hooks(module: nn.Module) -> list[object]:
     return [each for each in found if each]
 
 
-def wants_trial(engine: str, model: nn.Module, steps: int, *, is_users: bool) -> bool:
-    """Return whether a trial is made for ``steps`` steps of one size. ``is_users``: the loss is of the user's code."""
+def wants_trial(engine: str, model: nn.Module, steps: int, *, is_torchs: bool) -> bool:
+    """Return whether a trial is made for ``steps`` steps of one size.
+
+    ``is_torchs``: the model is made of torch's modules alone, and the loss is not of the user's code.
+    """
     if engine != AUTO:
         return engine == REPLAY and steps > 0
     learned = sum(each.numel() for each in model.parameters() if each.requires_grad)  # each step computes as many
-    return steps >= _PAYS_FROM_STEPS and learned <= _PAYS_UP_TO_ELEMENTS and not is_users and is_of_torch(model)
+    return steps >= _PAYS_FROM_STEPS and learned <= _PAYS_UP_TO_ELEMENTS and is_torchs
 
 
 def recording_of(engine: str, trial: StepTrial[Twin]) -> Recording | None:
