@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from shards.learners.torch.engines import program
+from shards.learners.torch.engines.recording import Call
 from shards.specification import ModelSettings, TrainingSettings
 from tests.exactness.engines.learned import learned, made_points
 
@@ -37,7 +38,7 @@ def test_models_that_pool_are_repeated_to_the_bit(settings: dict[str, Any], monk
     whole = program._pooling
 
     def noting(*arguments: Any) -> Any:
-        used.append(arguments[1].shape[1])
+        used.append(arguments[1].got[0].shape[1])
         return whole(*arguments)
 
     monkeypatch.setattr(program, "_pooling", noting)
@@ -64,7 +65,8 @@ def test_of_equal_and_odd_numbers_the_same_ones_are_chosen(settings: dict[str, A
         pairs = [list(each) if isinstance(each, tuple) else [each, each] for each in numbers]
         operator = torch.ops.aten.max_pool2d_with_indices
         maxima, places = operator(features, *pairs, layer.ceil_mode)
-        pool = program._pooling(operator.out, features, maxima, places)
+        call = Call(operator, (features,), {}, (maxima, places))
+        pool = program._pooling(operator.out, call)
         found = pool(features, *pairs, layer.ceil_mode, out=torch.empty_like(maxima), indices=torch.empty_like(places))
         assert found[0].view(torch.int32).equal(maxima.view(torch.int32))
         assert found[1].equal(places)

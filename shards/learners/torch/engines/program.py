@@ -6,7 +6,7 @@ given memory, it writes into the same memory at each step, gradients into that o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, Final
 
@@ -14,6 +14,8 @@ import torch
 
 from shards.learners.torch.engines.recording import FILLED, Call, Recording, Unrepeatable, schema_of, tensors_in
 
+_COPIED_BYTES: Final = 2**18
+"""Size of results up to which it pays to copy them into memory that stays."""
 _POOLING: Final = "aten::max_pool2d_with_indices"
 _POOLED_CHANNELS: Final = 16
 """Channels from which on it pays to have them last in memory: as many as a processor takes at a time."""
@@ -75,20 +77,25 @@ class Program:
             self._note_constant(each)
         new = [each for each in call.results if id(each) not in self._bound]
         came = {self._addresses[id(each)] for each in call.got}
+        run = _own_call(call.operator)
         if call.is_writing:
-            self._emit(call.operator, call, new)
+            self._emit(run, call, new)
         elif new and all(self._addresses[id(each)] in came for each in new):
             self._take_views(call, new)
         elif self._is_settled(call, new):
             pass
-        elif (into := _writing_variant(call.operator)) is None:
-            self._emit(call.operator, call, new)
-        else:
-            operator, names = into
+        elif (into := _writing_variant(call.operator)) is not None:
+            writing, names = into
+            writing = _pooling(writing, call) if _pools_faster(call) else writing
             homes = [self._home(each) for each in call.results]
-            for each, home in zip(call.results, homes, strict=True):
-                self._bind(each, home)
-            self._emit(operator, call, [], dict(zip(names, homes, strict=True)))
+            self._bind_all(call, homes)
+            self._emit(writing, call, [], dict(zip(names, homes, strict=True)))
+        elif len(new) == len(call.results) and self._may_be_copied(new):
+            homes = [self._home(each) for each in call.results]
+            self._bind_all(call, homes)
+            self._emit(_copying(run, homes), call, [])
+        else:
+            self._emit(run, call, new)
 
     def _note_constant(self, tensor: torch.Tensor) -> None:
         """Bind a tensor that no call has returned: a constant."""
@@ -104,7 +111,7 @@ class Program:
     def _take_views(self, call: Call, new: Sequence[torch.Tensor]) -> None:
         arguments, named = self._filled(call.arguments), self._filled(call.named)
         if _is_made(arguments) or _is_made(named):
-            self._emit(call.operator, call, new)
+            self._emit(_own_call(call.operator), call, new)
             return
         is_constant = self._is_constant(call)
         for each, view in zip(call.results, tensors_in(call.operator(*arguments, **named)), strict=True):
@@ -124,8 +131,7 @@ class Program:
                 return False
             self._constants.update(map(id, call.results))
         made = tensors_in(call.operator(*call.arguments, **call.named))
-        for each, value in zip(call.results, made, strict=True):
-            self._bind(each, value.detach())
+        self._bind_all(call, [value.detach() for value in made])
         return True
 
     def _is_constant(self, call: Call) -> bool:
@@ -141,6 +147,15 @@ class Program:
         ):
             return home.as_strided(tensor.shape, tensor.stride(), home.storage_offset())
         return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+
+    def _may_be_copied(self, results: Sequence[torch.Tensor]) -> bool:
+        """Return whether results are small, and are not changed: to be turned in place, say, which would last here."""
+        is_changed = any(self._addresses[id(each)] in self._written for each in results)
+        return not is_changed and sum(each.nbytes for each in results) <= _COPIED_BYTES
+
+    def _bind_all(self, call: Call, to: Iterable[torch.Tensor]) -> None:
+        for each, value in zip(call.results, to, strict=True):
+            self._bind(each, value)
 
     def _bind(self, tensor: torch.Tensor, to: Any) -> None:
         self._bound[id(tensor)] = to
@@ -166,13 +181,15 @@ class Program:
             self._calls.append(partial(home.copy_, bound))
 
     def _emit(
-        self, operator: Any, call: Call, new: Sequence[torch.Tensor], into: Mapping[str, torch.Tensor] | None = None
+        self,
+        run: Callable[..., Any],
+        call: Call,
+        new: Sequence[torch.Tensor],
+        into: Mapping[str, torch.Tensor] | None = None,
     ) -> None:
         """Add a call. Its ``new`` results are other tensors at each step."""
-        arguments, named = self._filled(call.arguments), {**self._filled(call.named), **(into or {})}
-        run, values = operator._op, self._values  # noqa: SLF001  the operator's own call only passes arguments on
-        if into and schema_of(operator).name == _POOLING and _pools_faster(call.got[0]):
-            run = _pooling(run, *call.got, *call.results)
+        arguments, named, values = self._filled(call.arguments), self._filled(call.named), self._values
+        named = {**named, **(into or {})}
         if not new and not _is_made(arguments) and not _is_made(named):
             self._calls.append(partial(run, *arguments, **named))
             return
@@ -208,16 +225,39 @@ class Program:
         return {name: self._filled(each) for name, each in value.items()} if isinstance(value, Mapping) else value
 
 
-def _pools_faster(features: torch.Tensor) -> bool:
+def _own_call(operator: Any) -> Callable[..., Any]:
+    """Return the operator without what surrounds it, which only passes arguments on."""
+    own: Callable[..., Any] = operator._op  # noqa: SLF001  torch has no other way to it
+    return own
+
+
+def _copying(run: Callable[..., Any], homes: Sequence[torch.Tensor]) -> Callable[..., Any]:
+    """Return what copies results into memory that stays; so what follows them is known beforehand."""
+    if len(homes) == 1:
+        (home,) = homes
+        return lambda *arguments, **named: home.copy_(run(*arguments, **named))
+
+    def copy(*arguments: Any, **named: Any) -> list[torch.Tensor]:
+        found = tensors_in(run(*arguments, **named))
+        return [home.copy_(each) for home, each in zip(homes, found, strict=True)]
+
+    return copy
+
+
+def _pools_faster(call: Call) -> bool:
+    if schema_of(call.operator).name != _POOLING:
+        return False
+    features = call.got[0]
     return features.dim() == 4 and features.is_contiguous() and features.shape[1] >= _POOLED_CHANNELS
 
 
-def _pooling(run: Callable[..., Any], *recorded: torch.Tensor) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+def _pooling(run: Callable[..., Any], call: Call) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
     """Return what takes maxima with the channels last in memory, and writes them with the channels first.
 
     Torch computes several channels at a time there, and one maximum after another here. A maximum and its place are
     chosen, not computed, so that the bits are the same.
     """
+    recorded = (*call.got, *call.results)
     features, maxima, places = (torch.empty_like(each, memory_format=torch.channels_last) for each in recorded)
 
     def pool(
@@ -255,10 +295,21 @@ def _last_uses(recording: Recording) -> dict[int, list[int]]:
     return last
 
 
+_clamp_min: Final = _own_call(torch.ops.aten.clamp_min.out)
+
+
+def _relu(features: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
+    """Torch computes it so, and has no variant of it that writes."""
+    result: torch.Tensor = _clamp_min(features, 0, out=out)
+    return result
+
+
 @cache
-def _writing_variant(operator: Any) -> tuple[Any, tuple[str, ...]] | None:
-    """Return the operator's variant that writes its results into given tensors, and their names; None: it has none."""
+def _writing_variant(operator: Any) -> tuple[Callable[..., Any], tuple[str, ...]] | None:
+    """Return what writes the operator's results into given tensors, and their names; None: there is no such variant."""
     schema = schema_of(operator)
+    if schema.name == "aten::relu":
+        return _relu, ("out",)
     if schema.name.endswith("_loss"):  # uses what it is given for each point's loss, in another shape than the mean's
         return None
     packet = getattr(torch.ops.aten, schema.name.partition("::")[2], None)
@@ -274,5 +325,5 @@ def _writing_variant(operator: Any) -> tuple[Any, tuple[str, ...]] | None:
             and len(outs) == len(schema.returns)
             and torch._C._dispatch_has_kernel_for_dispatch_key(variant.name(), "CPU")  # noqa: SLF001  the only way
         ):
-            return variant, outs
+            return _own_call(variant), outs
     return None
