@@ -76,7 +76,7 @@ class Recording:
                 dependent.update(self.addresses[id(each)] for each in call.results)
         for each in (*inputs, *(each for call in self.calls for each in (*call.got, *call.results))):
             if self.addresses[id(each)] in dependent:
-                each.untyped_storage().fill_(0)
+                torch.empty(0, dtype=torch.uint8).set_(each.untyped_storage()).zero_()
 
 
 def record_step(
