@@ -26,6 +26,7 @@ from shards.learner_kinds.kinds import (
     read_arguments,
 )
 from shards.recipe.engines import AUTO, engine_problems
+from shards.recipe.kernels import SEPARATE, kernels_problems
 from shards.recipe.learning_rate import schedule_problems
 from shards.recipe.optimizers import OPTIMIZERS, argument_problems, belongs_to
 from shards.schedule import minimum_epochs
@@ -375,8 +376,7 @@ class TrainingSettings:
     learning_rate: float
     """Step size, as ``schedule`` scales it."""
     optimizer: str = "sgd"
-    """One of ``sgd``, ``adam``, ``adamw``, ``rmsprop``, ``adagrad``, ``adadelta``, ``adamax``, ``nadam``, ``radam``, as
-    ``torch.optim`` has them."""
+    """One of those in ``shards.recipe.optimizers``, as ``torch.optim`` has them."""
     seed: int = 0
     """Seed of all random streams; 0 .. 2**63 - 1."""
     momentum: float = 0.0
@@ -402,14 +402,15 @@ class TrainingSettings:
     gradient_clip: float | None = None
     """Largest norm of all gradients together; longer ones are scaled down. Default: no limit."""
     schedule: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """How the learning rate changes, such as ``{ kind = "cosine", warmup = 0.05 }``; see ``Schedule``. Default: it is
-    constant."""
+    """How the learning rate changes, such as ``{ kind = "cosine", warmup = 0.05 }``; see ``Schedule``. Default: not."""
     augment: str | None = None
     """``module:callable``: from a batch's features and a generator, features of the same shape to learn from."""
     step: str | None = None
     """``module:callable`` in place of ``loss``: from model, features of a batch, labels and a generator, the loss."""
     engine: str = AUTO
     """How the steps of torch are carried out, which changes no result: see ``shards.recipe.engines``."""
+    kernels: str = SEPARATE
+    """Which kernels of torch take the optimizer's step, ``separate`` or ``fused``: see ``shards.recipe.kernels``."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -421,8 +422,7 @@ class TrainingSettings:
             problems.append(f"learning_rate must be above 0, got {self.learning_rate}")
         if not 0 <= self.seed < 2**63:
             problems.append(f"seed must be 0 .. 2**63 - 1, got {self.seed}")
-        problems += self._optimizer_problems()
-        problems += self._loss_problems()
+        problems += self._optimizer_problems() + self._loss_problems()
         if self.gradient_clip is not None and not (math.isfinite(self.gradient_clip) and self.gradient_clip > 0):
             problems.append(f"gradient_clip must be above 0, got {self.gradient_clip}")
         problems += schedule_problems(self.schedule) + engine_problems(self.engine)
@@ -447,6 +447,7 @@ class TrainingSettings:
             problems.append(f"betas must be in [0, 1), got {list(self.betas)}")
         if not 0 < self.epsilon < math.inf:
             problems.append(f"epsilon must be above 0, got {self.epsilon}")
+        problems += kernels_problems(self.kernels, self.optimizer)
         return problems + argument_problems(self.optimizer, self.optimizer_arguments)
 
     def _loss_problems(self) -> list[str]:
@@ -591,10 +592,9 @@ def check_loss(training: TrainingSettings, data: DataSettings) -> None:
 
 def check_class_weights(training: TrainingSettings, data: DataSettings) -> None:
     """Raise ``Invalid`` when there is not one weight for each class."""
-    if not data.predicted.has_classes:
-        return
-    if training.class_weights is not None and len(training.class_weights) != len(data.classes):
+    weights = training.class_weights if data.predicted.has_classes else None
+    if weights is not None and len(weights) != len(data.classes):
         raise Invalid(
-            f"[training] class_weights has {len(training.class_weights)} weights for {len(data.classes)} classes",
+            f"[training] class_weights has {len(weights)} weights for {len(data.classes)} classes",
             "Give one weight for each of [data] classes, in their order.",
         )

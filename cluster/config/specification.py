@@ -17,6 +17,7 @@ from shards.learner_kinds.kinds import LEARNERS, TORCH
 from shards.learner_kinds.scikit import check_estimator
 from shards.learner_kinds.summation import CooccurrenceArguments
 from shards.recipe.engines import REPLAY
+from shards.recipe.kernels import FUSED
 from shards.specification import (
     DataSettings,
     ModelSettings,
@@ -329,10 +330,15 @@ def _check_together(tables: Mapping[str, Any], problems: Problems) -> None:
         if training is None or tables[other] is None:
             continue  # their own problems are noted
         _note(problems, "training", setting, partial(check, training, tables[other]))
-    is_replayed = training is not None and training.engine == REPLAY
-    if is_replayed and tables["cluster"] is not None and tables["cluster"].gpus_per_worker:
-        fact = 'engine = "replay" is for CPUs, and [cluster] gpus_per_worker is above 0: leave one of them out'
-        problems.add("training", "engine", fact)
+    on_gpus = tables["cluster"] is not None and bool(tables["cluster"].gpus_per_worker)
+    for setting, value in _OF_CPUS.items():
+        if on_gpus and getattr(training, setting, None) == value:
+            fact = f'{setting} = "{value}" is for CPUs, and [cluster] gpus_per_worker is above 0: leave one of them out'
+            problems.add("training", setting, fact)
+
+
+_OF_CPUS: Final = {"engine": REPLAY, "kernels": FUSED}
+"""Values of ``[training]`` that only workers without GPUs can carry out."""
 
 
 def _note(problems: Problems, table: str, setting: str, check: Callable[[], None]) -> None:

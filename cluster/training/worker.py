@@ -85,7 +85,8 @@ class Worker:
         if setup.model.recorded_learner is None:
             make_importable(setup.import_folder)
         self._setup = setup
-        self._profile = fix_numerics(setup.model, setup.threads, setup.device, probed=True)
+        kernels = setup.training.kernels
+        self._profile = fix_numerics(setup.model, setup.threads, setup.device, probed=True, kernels=kernels)
         self._modules = modules
         self._learners: dict[tuple[int, str], Learner[Any]] = {}
         self._manifests: dict[int, CodeManifest | None] = {}

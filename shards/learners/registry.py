@@ -26,6 +26,7 @@ from shards.learners.torch.model_code import model_code_digest
 from shards.learners.torch.probe import probe
 from shards.learners.torch.seeding import Device, check_numerics, set_numerics
 from shards.lineage import NumericsProfile
+from shards.recipe.kernels import SEPARATE
 from shards.specification import ModelSettings, TrainingSettings
 from shards.targets import Class
 from storage.digests import Sha256, digest_of
@@ -96,17 +97,20 @@ def open_learner(
     )
 
 
-def fix_numerics(model: ModelSettings, threads: int, device: Device, *, probed: bool = False) -> NumericsProfile:
+def fix_numerics(
+    model: ModelSettings, threads: int, device: Device, *, probed: bool = False, kernels: str = SEPARATE
+) -> NumericsProfile:
     """Fix this process's numerics for the model's learner, for good, and return the profile (E7).
 
-    ``probed``: with the digest of fixed arithmetic, where the learner's bits depend on the machine.
+    ``probed``: with the digest of fixed arithmetic, where the learner's bits depend on the machine. ``kernels``: those
+    that take the steps of torch's optimizers, which the digest covers.
     """
     if model.learner in _PROFILES:
         return _PROFILES[model.learner](probed)
     if model.learner != TORCH:
         return _WHOLE_NUMBERS
     profile = set_numerics(threads, device)
-    return replace(profile, probe=probe(device)) if probed else profile
+    return replace(profile, probe=probe(device, kernels)) if probed else profile
 
 
 def is_same_anywhere(model: ModelSettings) -> bool:

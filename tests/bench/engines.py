@@ -1,5 +1,8 @@
 """What a step of training costs by each engine, beside a loop by hand: ``python -m tests.bench.engines [repeats]``.
 
+``python -m tests.bench.engines [repeats] kernels`` compares separate and fused kernels of the optimizer, by each
+engine, where PyTorch has fused ones.
+
 One thread, one constituent, made-up data points that fit in memory, processor time. ``eager`` and ``replay`` are the
 learner with one slice: its order of data points, its batches, and of ``replay`` also the trial before the first step.
 The loop by hand gathers each epoch at once, and does not ask for deterministic algorithms. Ratios are medians of the
@@ -11,7 +14,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import median
 from typing import Any, Final
@@ -27,6 +30,7 @@ from shards.learners.torch.learner import TorchLearner
 from shards.learners.torch.recipe import optimizer_of
 from shards.points import ShardPoints
 from shards.recipe.engines import EAGER, REPLAY
+from shards.recipe.kernels import FUSED, HAVE_FUSED, SEPARATE
 from shards.specification import ModelSettings, ShardId, SliceIndex, TrainingSettings
 from tests.doubles.lineages import lineage_of
 
@@ -46,6 +50,8 @@ class Case:
     batch: int = 16
     recipe: Mapping[str, Any] = field(default_factory=dict)
     steps: int = 1000
+    rate: float = 0.01
+    """Learning rate."""
 
 
 CASES: Final = (
@@ -92,11 +98,11 @@ class Measured:
     hand: float
 
 
-def learned(case: Case, engine: str, points: ShardPoints) -> tuple[float, bytes]:
+def learned(case: Case, engine: str, points: ShardPoints, kernels: str = SEPARATE) -> tuple[float, bytes]:
     """Return the seconds that the learner takes for all steps, and the checkpoint."""
     learner = TorchLearner(
         model=ModelSettings(factory=case.factory, arguments=dict(case.arguments)),
-        training=_training(case, engine),
+        training=replace(_training(case, engine), kernels=kernels),
         inputs=case.features,
         classes=case.classes,
         slices=1,
@@ -146,8 +152,23 @@ def measure(case: Case, repeats: int) -> list[Measured]:
     return found
 
 
+def measure_kernels(case: Case, repeats: int) -> list[list[float]]:
+    """Return the seconds of a step in each repeat: separate and fused kernels, of each by ``eager`` and ``replay``.
+
+    Raises ``AssertionError`` when the engines' checkpoints differ.
+    """
+    points, found = _points(case), []
+    for _ in range(repeats):
+        ways = [learned(case, engine, points, kernels) for kernels in (SEPARATE, FUSED) for engine in (EAGER, REPLAY)]
+        payloads = [payload for _, payload in ways]
+        assert payloads[0] == payloads[1], case.name
+        assert payloads[2] == payloads[3], case.name
+        found.append([seconds / case.steps for seconds, _ in ways])
+    return found
+
+
 def _training(case: Case, engine: str) -> TrainingSettings:
-    return TrainingSettings(epochs=2, batch_size=case.batch, learning_rate=0.01, engine=engine, **case.recipe)
+    return TrainingSettings(epochs=2, batch_size=case.batch, learning_rate=case.rate, engine=engine, **case.recipe)
 
 
 def _points(case: Case) -> ShardPoints:
@@ -163,10 +184,32 @@ def _points(case: Case) -> ShardPoints:
     )
 
 
+def compare_kernels(repeats: int) -> None:
+    """Print the table of separate and fused kernels.
+
+    At a rate at which no unit of a network dies: the averages that Adam keeps of its gradients would become subnormal,
+    and processors compute with those ten times more slowly, with any kernel.
+    """
+    rows = []
+    for case in (replace(each, rate=0.001) for each in CASES):
+        if case.recipe.get("optimizer", "sgd") not in HAVE_FUSED:
+            continue
+        found = measure_kernels(case, repeats)
+        times = [f"{median(each) * 1e6:,.0f}" for each in zip(*found, strict=True)]
+        ratios = [f"{median(each[one] / each[other] for each in found):.2f}" for one, other in ((2, 0), (3, 1), (3, 0))]
+        rows.append([case.name, *times, *ratios])
+        print(*rows[-1], sep=" | ", file=sys.stderr, flush=True)
+    heads = ["microseconds a step", "eager", "replay", "eager, fused", "replay, fused"]
+    print(table([*heads, "fused / separate, eager", "fused / separate, replay", "replay, fused / eager"], rows))
+
+
 def main() -> None:
     """Print the table."""
     fix_numerics(ModelSettings(), 1, "cpu")
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 5
+    if sys.argv[2:] == ["kernels"]:
+        compare_kernels(repeats)
+        return
     rows = []
     for case in CASES:
         found = measure(case, repeats)

@@ -54,6 +54,21 @@ RECIPES: list[dict[str, Any]] = [
 ]
 """Settings of [training] beyond those of ``OPTIMIZERS``."""
 
+FUSED: list[dict[str, Any]] = [
+    {"kernels": "fused", **each}
+    for each in (
+        {"optimizer": "sgd", "weight_decay": 0.01},
+        {"optimizer": "sgd", "momentum": 0.9, "gradient_clip": 0.1, "schedule": {"kind": "cosine", "warmup": 0.2}},
+        {"optimizer": "sgd", "momentum": 0.8, "nesterov": True, "weight_decay": 0.01},
+        {"optimizer": "adam"},
+        {"optimizer": "adam", "optimizer_arguments": {"amsgrad": True}, "weight_decay": 0.02, "betas": (0.8, 0.99)},
+        {"optimizer": "adamw", "schedule": {"kind": "step", "at": [0.3, 0.6], "factor": 0.5}, "gradient_clip": 0.5},
+        {"optimizer": "adamw", "optimizer_arguments": {"amsgrad": True}, "weight_decay": 0.05},
+        {"optimizer": "adagrad", "optimizer_arguments": {"lr_decay": 0.1, "initial_accumulator_value": 0.2}},
+    )
+]
+"""Settings of [training] with fused kernels."""
+
 TARGETS: list[tuple[str, dict[str, Any]]] = [
     ("number", {"optimizer": "adam"}),
     ("number", {"optimizer": "sgd", "momentum": 0.5, "loss": "mae", "schedule": {"kind": "cosine"}}),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from shards.routing import SliceId
 from tests.doubles.federation import Point, SmallFederation, survivors
 from tests.exactness.federations import assert_exact, assert_untouched, federation_of, retrained
 from tests.exactness.strategies import (
+    FUSED,
     LEARNERS,
     MODELS,
     NEEDED,
@@ -89,6 +92,13 @@ def test_any_history_with_any_recipe_ends_in_the_bytes_of_a_full_retrain(recipe:
     check()
 
 
+@settings(max_examples=8)
+@given(history=st.sampled_from(sorted(MODELS)).flatmap(partial(histories, most_points=30, optimizers=FUSED)))
+def test_any_history_with_fused_kernels_ends_in_the_bytes_of_a_full_retrain(history: History) -> None:
+    """Their bits are others, and as exact."""
+    check_history(history)
+
+
 @pytest.mark.parametrize("number", range(len(TARGETS)))
 def test_any_history_with_any_target_ends_in_the_bytes_of_a_full_retrain(number: int) -> None:
     """Federations that predict numbers, or several labels at once, are as exact."""
@@ -127,6 +137,22 @@ def test_any_longer_history_with_any_recipe_ends_in_the_bytes_of_a_full_retrain(
     @given(data=st.data(), model=st.sampled_from(sorted(MODELS)))
     def check(data: st.DataObject, model: str) -> None:
         check_history(data.draw(histories(model, most_points=60, optimizers=[RECIPES[recipe]])))
+
+    check()
+
+
+@pytest.mark.slow
+@pytest.mark.volume
+@pytest.mark.parametrize("recipe", spread(range(len(FUSED)), 5))
+def test_any_longer_history_with_fused_kernels_ends_in_the_bytes_of_a_full_retrain(recipe: int) -> None:
+    """The same over more federations, with more points."""
+
+    @settings(max_examples=examples(120, few=12))
+    @given(
+        history=st.sampled_from(sorted(MODELS)).flatmap(partial(histories, most_points=60, optimizers=[FUSED[recipe]]))
+    )
+    def check(history: History) -> None:
+        check_history(history)
 
     check()
 

@@ -73,6 +73,7 @@ _CHANGES: dict[str, tuple[dict[str, Any], Change]] = {
     "epsilon": ({"optimizer": "adamw"}, _training(epsilon=1e-6)),
     "optimizer_arguments": ({"optimizer": "rmsprop"}, _training(optimizer_arguments={"alpha": 0.8})),
     "schedule": ({}, _training(schedule={"kind": "cosine"})),
+    "kernels": ({"optimizer": "adam"}, _training(kernels="fused")),
     "gradient_clip": ({"gradient_clip": 0.5}, _training(gradient_clip=0.1)),
     "label_smoothing": ({}, _training(label_smoothing=0.1)),
     "class_weights": ({}, _training(class_weights=(1.0, 2.0, 3.0))),
@@ -194,9 +195,13 @@ def _probed(name: bytes) -> Callable[[Configuration], Configuration]:
         (_probed(b"other"), r"results of the same arithmetic \(probe: .{12} then, .{12} now\), which .*MKL_CBWR"),
         (lambda found: replace(found, model_code=found.settings), "the model's source code"),
         (lambda found: replace(found, settings=found.model_code), "model or training settings"),
+        (
+            lambda found: _probed(b"other")(replace(found, settings=found.model_code)),
+            r"other conditions: model or training settings\. Go back",
+        ),
         (lambda found: replace(found, seed=77), "seed"),
     ],
-    ids=["torch and device", "threads", "probe", "model code", "settings", "seed"],
+    ids=["torch and device", "threads", "probe", "model code", "settings", "kernels, which are probed", "seed"],
 )
 def test_other_conditions_are_named(other: Callable[[Configuration], Configuration], text: str) -> None:
     """Workers that would produce different bits are refused, and the error says what differs."""

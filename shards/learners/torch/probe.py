@@ -7,16 +7,19 @@ probes prove that two processes compute differently. Equal ones prove nothing: o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from itertools import count
-from typing import Final
+from typing import Any, Final
 
 import torch
+from torch import nn
 from torch.nn import functional
+from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 
 from shards.learners.torch.checkpoint import digest_tensors
 from shards.learners.torch.seeding import Device
+from shards.recipe.kernels import FUSED, SEPARATE
 from storage.digests import Sha256
 
 _PRODUCTS: Final = ((16, 784, 128), (16, 128, 10), (7, 13, 5), (33, 129, 65), (1, 64, 64), (128, 255, 31), (64, 64, 3))
@@ -25,25 +28,33 @@ _CONVOLUTIONS: Final = ((8, 1, 28, 8, 3), (4, 8, 13, 16, 5), (1, 3, 17, 7, 3))
 """Points, input channels, pixels per side, output channels, kernel size."""
 _LENGTHS: Final = (7, 100, 1031)
 """Lengths of rows to sum: shorter than a vector register, even, and odd and long."""
+_FUSED: Final[tuple[tuple[Callable[..., Optimizer], Mapping[str, Any]], ...]] = (
+    (SGD, {"momentum": 0.9, "nesterov": True}),
+    (Adam, {"amsgrad": True}),
+    (AdamW, {}),
+    (Adagrad, {"lr_decay": 0.1}),
+)
+"""The optimizers with a fused kernel, and arguments that let all of it compute."""
 
 
-def probe(device: Device) -> Sha256:
+def probe(device: Device, kernels: str = SEPARATE) -> Sha256:
     """Return the digest for this process's device and threads, computed once.
 
+    It covers fused kernels only for constituents that are trained with them: the others keep the probe they have (E16).
     Call after ``set_numerics``, before the user's code is imported.
     """
-    return _probe(device, torch.get_num_threads())
+    return _probe(device, kernels, torch.get_num_threads())
 
 
 @cache
-def _probe(device: Device, _threads: int) -> Sha256:
-    return digest_tensors(results(device))
+def _probe(device: Device, kernels: str, _threads: int) -> Sha256:
+    return digest_tensors(results(device, kernels))
 
 
-def results(device: Device) -> Mapping[str, torch.Tensor]:
+def results(device: Device, kernels: str = SEPARATE) -> Mapping[str, torch.Tensor]:
     """Return the results over which the digest is computed, by operation and size."""
     numbers = ProbeNumbers(torch.device(device))
-    parts = (_products, _convolutions, _sums, _functions, _steps)
+    parts = (_products, _convolutions, _sums, _functions, _steps, *((_fused_steps,) if kernels == FUSED else ()))
     with torch.enable_grad():
         return {name: tensor for part in parts for name, tensor in part(numbers)}
 
@@ -109,6 +120,18 @@ def _steps(numbers: ProbeNumbers) -> Iterator[tuple[str, torch.Tensor]]:
         scale = (square.sqrt() / (1 - 0.999**step) ** 0.5).add_(1e-8)
         parameter.mul_(0.99).addcdiv_(average, scale, value=-0.01 / (1 - 0.9**step))
     yield from _named("steps", parameter, average, square)
+
+
+def _fused_steps(numbers: ProbeNumbers) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield parameters after three steps of each fused kernel; their last elements have instructions of their own."""
+    for kind, arguments in _FUSED:
+        parameters = [nn.Parameter(numbers(length)) for length in _LENGTHS]
+        optimizer = kind(parameters, lr=0.01, weight_decay=0.01, fused=True, **arguments)
+        for _ in range(3):
+            for parameter in parameters:
+                parameter.grad = numbers(len(parameter))
+            optimizer.step()
+        yield from _named(f"fused/{optimizer.__class__.__name__}", *parameters)
 
 
 def _named(name: str, *tensors: torch.Tensor | None) -> Iterator[tuple[str, torch.Tensor]]:

@@ -17,7 +17,9 @@ from torch import nn
 from torch.nn import functional
 from torch.optim import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
+from shards.learners.torch.engines.fused import guard
 from shards.learners.torch.factory import import_callable
+from shards.recipe.kernels import FUSED
 from shards.recipe.optimizers import OPTIMIZERS
 from shards.specification import CROSS_ENTROPY, TrainingSettings
 from shards.targets import TARGETS, Class
@@ -55,18 +57,26 @@ _NAMES: Final = {"epsilon": "eps"}
 
 
 def optimizer_of(model: nn.Module, training: TrainingSettings) -> Optimizer:
-    """Return the declared optimizer of the model's trainable parameters."""
+    """Return the declared optimizer of the model's trainable parameters.
+
+    Raises ``Invalid`` when there are none, or their fused kernel cannot take them.
+    """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
         raise Invalid("[model] the model has no parameter to train", "Use a model with trainable parameters.")
     settings, _ = OPTIMIZERS[training.optimizer]
-    return _KINDS[training.optimizer](
+    is_fused = training.kernels == FUSED
+    optimizer = _KINDS[training.optimizer](
         parameters,
         lr=training.learning_rate,
         weight_decay=training.effective_weight_decay,
         **{_NAMES.get(name, name): getattr(training, name) for name in settings},
         **training.optimizer_arguments,
+        **({"fused": True} if is_fused else {}),
     )
+    if is_fused:
+        guard(optimizer)
+    return optimizer
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -57,6 +57,22 @@ MISTAKES = [
         'line 15: [training] engine = "replay" is for CPUs, and [cluster] gpus_per_worker is above 0: leave',
     ),
     (
+        changed("0.05", '0.05\nkernels = "foreach"'),
+        "line 15: [training] kernels must be one of separate, fused, got 'foreach'",
+    ),
+    (
+        changed("0.05", '0.05\noptimizer = "rmsprop"\nkernels = "fused"'),
+        "line 16: [training] kernels = 'fused' is for sgd, adam, adamw, adagrad, and PyTorch has none for rmsprop: ",
+    ),
+    (
+        changed("0.05", '0.05\nkernels = "fused"') + "[cluster]\ngpus_per_worker = 1\n",
+        'line 15: [training] kernels = "fused" is for CPUs, and [cluster] gpus_per_worker is above 0: leave one of',
+    ),
+    (
+        changed("0.05", '0.05\nkernels = "fused"') + '[model]\nlearner = "ridge"\n',
+        "kernels belongs to the learner torch, learner is ridge: leave it out",
+    ),
+    (
         changed("0.05", '0.05\noptimizer = "lion"'),
         "line 15: [training] optimizer must be one of sgd, adam, adamw, rmsprop",
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 
 from cluster.runtime.learners import learner_of
 from cluster.training.worker import Worker, WorkerSetup
+from cluster.training.workers import worker_setup
 from coordinator.engine.tasks import Revisions, train_task
 from shards.learners.torch.learner import TorchLearner
+from shards.learners.torch.probe import probe
 from shards.learners.trainer import ConstituentTrainer, SliceLearned, TrainTask
 from shards.specification import ModelSettings, ShardId, TrainingSettings
 from storage.digests import sha256
@@ -122,6 +125,18 @@ def test_a_learner_without_code_of_the_user_s_imports_nothing_from_their_folder(
     )
     assert Worker(setup).configuration(3).learner == "ridge"
     assert str(tmp_path) not in sys.path
+
+
+@pytest.mark.parametrize("kernels", ["separate", "fused"])
+def test_a_worker_has_the_probe_of_the_kernels_it_trains_with(
+    kernels: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two workers whose fused kernels compute differently have to differ; without them nothing changes."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    training = TrainingSettings(epochs=4, batch_size=3, learning_rate=0.1, kernels=kernels)
+    specification = replace(specification_of(shards=1, slices=2, training=training), folder=tmp_path)
+    setup = worker_setup(specification, MemoryStore("kernels"))
+    assert Worker(setup).configuration(3).profile.probe == probe("cpu", kernels)
 
 
 @pytest.mark.parametrize(("token", "engine"), [(1, "replay"), (None, "eager")])

@@ -10,9 +10,9 @@ from shards.specification import ModelSettings, TrainingSettings
 from tests.doubles.federation import specification_of, survivors
 from tests.exactness.engines.learned import learned, made_points
 from tests.exactness.federations import assert_exact, checkpoints, federation_of, make_points
-from tests.exactness.strategies import MODELS, OPTIMIZERS, RECIPES, TARGETS
+from tests.exactness.strategies import FUSED, MODELS, OPTIMIZERS, RECIPES, TARGETS
 
-_SETTINGS = [*(("class", each) for each in (*OPTIMIZERS, *RECIPES)), *TARGETS]
+_SETTINGS = [*(("class", each) for each in (*OPTIMIZERS, *RECIPES, *FUSED)), *TARGETS]
 _REFUSED = "tests.exactness.user_models:mixed_up"
 """A step that gives a drawn number to Python."""
 _TRIED = 3

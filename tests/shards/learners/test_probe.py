@@ -10,9 +10,11 @@ from typing import Final
 
 import torch
 
+from shards.learners.registry import fix_numerics
 from shards.learners.torch.checkpoint import digest_tensors
 from shards.learners.torch.probe import ProbeNumbers, probe, results
 from shards.learners.torch.seeding import set_numerics
+from shards.specification import ModelSettings
 
 _PROBE: Final = "set_numerics(1, 'cpu'); print(probe('cpu'))"
 _IMPORTS: Final = (
@@ -79,6 +81,20 @@ def test_the_probe_repeats_itself() -> None:
         assert probe("cpu") == digest_tensors(results("cpu"))
     finally:
         set_numerics(1, "cpu")
+
+
+def test_fused_kernels_are_probed_where_they_train() -> None:
+    """The probe of other constituents stays what it was (E16)."""
+    set_numerics(1, "cpu")
+    plain, fused = results("cpu"), results("cpu", "fused")
+    assert digest_tensors({name: fused[name] for name in plain}) == probe("cpu")
+    assert {name.partition("/")[2] for name in fused.keys() - plain.keys()} == {
+        f"{kind}/{number}" for kind in ("SGD", "Adam", "AdamW", "Adagrad") for number in range(3)
+    }
+    assert digest_tensors(fused) == probe("cpu", "fused") != probe("cpu")
+    model = ModelSettings()
+    assert fix_numerics(model, 1, "cpu", probed=True, kernels="fused").probe == probe("cpu", "fused")
+    assert fix_numerics(model, 1, "cpu", probed=True).probe == probe("cpu")
 
 
 def test_the_inputs_are_the_same_everywhere() -> None:

@@ -16,6 +16,7 @@ from shards.learners.torch.recipe import Recipe, optimizer_of
 from shards.learners.torch.rehearsal import compare_rehearsals
 from shards.learners.torch.rehearsal_process import RehearsalRequest, rehearse_here
 from shards.learners.torch.user_modules import UserModules
+from shards.recipe.kernels import HAVE_FUSED
 from shards.recipe.optimizers import OPTIMIZERS
 from shards.specification import ModelSettings, TrainingSettings
 from storage.digests import sha256
@@ -133,6 +134,7 @@ def test_optimizers_take_what_the_table_says(name: str) -> None:
     of_speed = {"foreach", "maximize", "capturable", "differentiable", "fused"}
     left_out = {"sgd": {"dampening"}, "adam": {"decoupled_weight_decay"}, "adamw": set[str]()}
     assert known - of_speed == ours | left_out.get(name, set())
+    assert ("fused" in known) == (name in HAVE_FUSED)
 
 
 def test_cross_entropy_with_weights_and_smoothing_is_torch_s() -> None:

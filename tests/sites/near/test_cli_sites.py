@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.config.sites import read_sites
+from cluster.config.specification import settings_record
 from storage.errors import Invalid
 from storage.transparency import packs
 from tests.doubles.user_folder import run, small_points
@@ -150,6 +151,7 @@ def test_a_withdrawal_needs_a_reason(trained: SiteFolders) -> None:
         ("./sites/south", "./office", "has the federation's own store"),
         ('name = "south"', 'name = "South"', "name must be 1 to 31 lower-case"),
         ('name = "south"', 'name = "south"\ntraining.epochs = 9', "[training] epochs is the federation's"),
+        ('name = "south"', 'name = "south"\ntraining.kernels = "fused"', "[training] kernels is the federation's"),
         ('name = "south"', 'name = "south"\ndata.classes = ["a"]', "[data] classes is the federation's"),
         ('name = "south"', 'name = "south"\nleaves = "rows"', "leaves must be one of predictions, weights"),
         ('name = "south"', 'name = "south"\nurl = "https://south.example"', "url and token_file go together"),
@@ -168,6 +170,17 @@ def test_bad_specifications(site_folders: SiteFolders, old: str, new: str, messa
         read_sites(site_folders.config)
     assert message in refused.value.message
     assert site_folders.json("status").code == 2
+
+
+def test_all_sites_train_with_the_same_kernels(site_folders: SiteFolders) -> None:
+    """Their constituents answer together, and each site's record says it. A site with GPUs cannot."""
+    text = site_folders.config.read_text().replace("seed = 7", 'seed = 7\nkernels = "fused"')
+    site_folders.config.write_text(text)
+    records = [settings_record(each.specification) for each in read_sites(site_folders.config).sites]
+    assert [record["training"]["kernels"] for record in records] == ["fused"] * len(SITES)
+    site_folders.config.write_text(text.replace('name = "south"', 'name = "south"\ncluster.gpus_per_worker = 1'))
+    with pytest.raises(Invalid, match='(?s)site .south.*kernels = "fused" is for CPUs'):
+        read_sites(site_folders.config)
 
 
 RECIPE = "epochs = 4\nbatch_size = 8\nlearning_rate = 0.1\n"

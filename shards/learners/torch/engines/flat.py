@@ -1,6 +1,7 @@
 """Parameters, gradients and optimizer state of a model, each in one stretch of memory, and the optimizer's step on it.
 
 The optimizers compute element by element, so that one call for all parameters gives the bits of one call for each.
+Fused kernels do not, and get each parameter by itself.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 
 from shards.learners.torch.checkpoint import COUNTS, model_tensors
+from shards.learners.torch.engines.fused import fused_step
 from shards.learners.torch.engines.recording import Unrepeatable, address_of
 
 _ALIGNED: Final = 16
@@ -52,8 +54,7 @@ class Flat:
         self._state = self._whole.state[whole]
         self._counts: list[str] = []
         self._gather()
-        made = _sgd if type(optimizer) is SGD else _adam if isinstance(optimizer, Adam) else _torchs
-        self.step: Callable[[float], None] = made(self._whole)
+        self.step: Callable[[float], None] = self._stepping()
         """Takes the optimizer's step with the given learning rate."""
 
     def give(self) -> None:
@@ -75,6 +76,16 @@ class Flat:
             each.grad = None
             state = self._optimizer.state.get(each, {})
             state.update({entry: value.clone() for entry, value in state.items() if value is not None})
+
+    def _stepping(self) -> Callable[[float], None]:
+        optimizer = self._whole
+        if optimizer.param_groups[0].get("fused"):
+            wholes = {entry: whole for entry, whole in self._state.items() if entry not in self._counts}
+            states = {entry: self._views(whole) for entry, whole in wholes.items() if whole is not None}
+            gradients = list(self.gradients.values())
+            return fused_step(optimizer, self._parameters, gradients, states, self._state.get("step"))
+        made = _sgd if type(optimizer) is SGD else _adam if isinstance(optimizer, Adam) else _torchs
+        return made(optimizer)
 
     def _views(self, whole: torch.Tensor) -> list[torch.Tensor]:
         starts = (start for start, _ in pairwise(self._starts))

@@ -12,7 +12,15 @@ from typing import Any, Final
 
 import torch
 
-from shards.learners.torch.engines.recording import FILLED, Call, Recording, Unrepeatable, schema_of, tensors_in
+from shards.learners.torch.engines.recording import (
+    FILLED,
+    Call,
+    Recording,
+    Unrepeatable,
+    is_in_order_of,
+    schema_of,
+    tensors_in,
+)
 
 _COPIED_BYTES: Final = 2**18
 """Size of results up to which it pays to copy them into memory that stays."""
@@ -56,7 +64,9 @@ class Program:
         """Addresses of recorded tensors that are bound."""
         self._constants: set[int] = set()
         """Identities of recorded tensors that are the same at each step."""
-        self._homes = {self._addresses[id(each)]: gradients[name] for name, each in recording.gradients.items()}
+        # A gradient in another order of memory than its home is copied there, which needs memory apart from it.
+        homes = ((self._addresses[id(each)], each, gradients[name]) for name, each in recording.gradients.items())
+        self._homes = {address: home for address, each, home in homes if is_in_order_of(each, home)}
         self._last = _last_uses(recording)
         for name, tensor in recording.inputs.items():
             self._bind(tensor, inputs[name].detach())

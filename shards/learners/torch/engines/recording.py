@@ -105,10 +105,19 @@ def record_step(
         raise Unrepeatable(recorder.obstacle)
     if any(now is not held.get(name) for name, now in model_tensors(model).items()):
         raise Unrepeatable("the model puts another tensor in the place of a parameter or buffer")
+    for parameter in learning.values():
+        parameter.grad = _as_kept(parameter)
     gradients = {name: each for name, each in zip(learning, found, strict=True) if each is not None}
     if clip is not None and not _are_apart([(learning[name], each) for name, each in gradients.items()]):
         raise Unrepeatable("gradients that are clipped share memory, or are in another order than their parameters")
     return Recording(tuple(recorder.calls), inputs, loss, gradients, generator, recorder.addresses)
+
+
+def _as_kept(parameter: torch.Tensor) -> torch.Tensor | None:
+    """Return the gradient in the parameter's own order of memory, in which ``backward`` keeps it."""
+    if parameter.grad is None or is_in_order_of(parameter.grad, parameter):
+        return parameter.grad
+    return torch.empty_like(parameter).copy_(parameter.grad)
 
 
 def _are_apart(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> bool:
@@ -116,13 +125,14 @@ def _are_apart(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> bool:
 
     A trial that does not clip would miss that: clipping sums in the order of memory, and scales what is shared twice.
     """
-    is_alike = all(
-        mine == its
-        for parameter, gradient in pairs
-        for size, mine, its in zip(parameter.shape, parameter.stride(), gradient.stride(), strict=True)
-        if size > 1
-    )
+    is_alike = all(is_in_order_of(gradient, parameter) for parameter, gradient in pairs)
     return is_alike and len({address_of(gradient) for _, gradient in pairs}) == len(pairs)
+
+
+def is_in_order_of(tensor: torch.Tensor, other: torch.Tensor) -> bool:
+    """Return whether the elements of two tensors of one shape have the same order in memory."""
+    strides = zip(tensor.shape, tensor.stride(), other.stride(), strict=True)
+    return all(mine == its for size, mine, its in strides if size > 1)
 
 
 def inputs_of(model: nn.Module, features: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
