@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from storage.objects import ObjectInfo, ObjectStore
+from storage.objects import ObjectKey, ObjectStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holdings:
     """What a store holds."""
 
-    objects: tuple[ObjectInfo, ...]
-    """As ``list("")`` yields them, but in any order."""
+    sizes: Mapping[ObjectKey, int]
+    """Key and ``payload_bytes`` of each object that ``list("")`` yields."""
     unfinished: tuple[str, ...]
     """As ``unfinished("")`` yields them."""
 
@@ -36,4 +37,4 @@ def contents_of(store: ObjectStore) -> Holdings:
     if isinstance(store, ContentsLister):
         return store.contents()
     unfinished = tuple(store.unfinished(""))
-    return Holdings(objects=tuple(store.list("")), unfinished=unfinished)
+    return Holdings(sizes={info.key: info.payload_bytes for info in store.list("")}, unfinished=unfinished)

@@ -540,8 +540,8 @@ class Engine:
             assert self.state.data is not None
             stored, width = self.state.configuration, self.state.data.layout.width
             check_configuration(stored, pool.configuration(width, len(shards), stored))
-            state, token = self.state, self._ledger.token
-            tasks = [train_task(state, shard, done=len(state.shards[shard].chain), token=token) for shard in shards]
+            after, token, state = self._ledger.position, self._ledger.token, self.state  # which includes the position
+            tasks = [train_task(state, shard, token=token, after=after) for shard in shards]
             started = tuple((task.shard, len(task.done)) for task in tasks)
             slices, whole = len(tasks[0].lineages), state.is_whole
             self._tools.listener(TrainingStarted(shards=started, slices=slices, at_once=whole))

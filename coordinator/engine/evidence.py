@@ -57,9 +57,9 @@ class EvidenceOfBatch:
 def scan_store(store: ObjectStore, state: FederationState, drafts: Drafts) -> ScanEvidence:
     """Return the findings of a listing of the whole store; ``sisa verify`` also reads every object."""
     found = contents_of(store)
-    left = drafts.without(not_named((info.key for info in found.objects), state))
+    left = drafts.without(not_named(found.sizes, state))
     return ScanEvidence(
-        objects=len(found.objects),
-        bytes=sum(info.payload_bytes for info in found.objects),
+        objects=len(found.sizes),
+        bytes=sum(found.sizes.values()),
         findings=len(left) + len(found.unfinished),
     )

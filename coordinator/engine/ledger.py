@@ -21,7 +21,7 @@ from coordinator.decisions.events import Event
 from coordinator.engine.codec import decode_event, decode_state, encode_event
 from coordinator.engine.state_encoder import StateEncoder
 from coordinator.state import FederationState
-from storage.digests import Json, Sha256, sha256
+from storage.digests import Json, Sha256
 from storage.errors import (
     Conflict,
     Corrupt,
@@ -164,6 +164,11 @@ class Ledger:
     def token(self) -> int:
         """This writer's fencing token."""
         return self._token
+
+    @property
+    def position(self) -> Position:
+        """Position of the last durable entry. Read before ``state``, it is one that the state includes."""
+        return self._position
 
     @property
     def manifest(self) -> int:
@@ -342,9 +347,7 @@ def continued(known: Current, entries: Sequence[JournalEntry]) -> Current:
             state = next_state(state, decode_event(record))
     if not entries:
         return known
-    last = entries[-1]
-    position = Position(number=last.number, digest=sha256(last.to_bytes()))
-    return replace(known, state=state, position=position, token=token)
+    return replace(known, state=state, position=entries[-1].position, token=token)
 
 
 def _position(latest: Manifest | None) -> Position:

@@ -216,4 +216,4 @@ def _is_clean(store: ObjectStore, ledger: Ledger, drafts: Drafts) -> bool:
         found = contents_of(store)
     if found.unfinished:
         return False
-    return not drafts.without(not_named((info.key for info in found.objects), ledger.state))
+    return not drafts.without(not_named(found.sizes, ledger.state))

@@ -5,25 +5,34 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from coordinator.decisions.events import CheckpointWritten, ErasureAccepted
+from coordinator.engine.codec import decode_event
 from coordinator.engine.ledger import Current, read_ledger
 from coordinator.state import FederationState
 from shards.learners.trainer import TrainTask
 from shards.lineage import Configuration, as_recorded, in_force
 from shards.specification import ShardId
 from storage.digests import Sha256
-from storage.errors import Conflict, Fenced
+from storage.errors import Conflict, Corrupt, Fenced, JournalTruncated
 from storage.objects import ObjectStore
-from storage.registers.journal import Journal
+from storage.registers.journal import Journal, Position
 from storage.registers.numbered import Numbers
 
 _CAUSES: Final = "the kind of processor and on environment variables such as MKL_CBWR and ONEDNN_MAX_CPU_ISA"
 """Causes of different probes within one profile."""
 
 
-def train_task(state: FederationState, shard: ShardId, *, done: int, token: int | None) -> TrainTask:
-    """Return the task of training ``shard`` after its first ``done`` checkpoints, for the present state.
+_CHANGING_NO_TASK: Final = (CheckpointWritten, ErasureAccepted)
+"""Events that leave all slices and the configuration as they are. They are most of what is recorded during training."""
 
-    ``token`` is the fencing token to write under; None: the worker writes nothing.
+
+def train_task(
+    state: FederationState, shard: ShardId, *, done: int | None = None, token: int | None, after: Position | None = None
+) -> TrainTask:
+    """Return the task of training ``shard`` after its first ``done`` checkpoints (None: all), for the present state.
+
+    ``token`` is the fencing token to write under; None: the worker writes nothing. ``state`` includes the journal's
+    entries up to ``after``.
     """
     assert state.data is not None
     scale = state.settings["data"]["scale"]
@@ -37,17 +46,24 @@ def train_task(state: FederationState, shard: ShardId, *, done: int, token: int 
         done=own.chain[:done],
         base=None if token is None else own.base,
         token=token,
+        after=after,
     )
 
 
 class Revisions:
-    """Whether tasks are still needed, for one worker, which asks again and again: it reads only what is new."""
+    """Whether tasks are still needed, for one worker, which asks again and again: it reads only what is new.
+
+    As long as what follows a task's position in the journal cannot change any task, no state is read: a worker is
+    started for each retrain, and the state of a thousand shards is many megabytes.
+    """
 
     def __init__(self, store: ObjectStore) -> None:
         """Prepare; nothing is read yet."""
         self._store = store
         self._journal, self._entries = Journal(store), Numbers(store, "journal")
         self._known: Current | None = None
+        self._passed: Position | None = None
+        """A position up to which the journal's entries change no task that was issued at an earlier position."""
 
     def __call__(self, task: TrainTask) -> TrainTask:
         """Return the present task for the task's shard; ``task`` itself if it has not changed (D7).
@@ -57,7 +73,9 @@ class Revisions:
         """
         if task.token is None:
             return task  # a verification: it concerns the state that it started with
-        if self._known is None or self._has_moved(self._known):
+        if self._known is None and self._is_untouched(task):
+            return task
+        if self._known is None or self._has_moved(self._known.position):
             self._known = read_ledger(self._store, self._known)
         reading = self._known
         if reading.token > task.token:
@@ -74,12 +92,29 @@ class Revisions:
             )
         if reading.state.lineages(task.shard) == task.lineages:
             return task
-        done = len(reading.state.shards[task.shard].chain)
-        return train_task(reading.state, task.shard, done=done, token=task.token)
+        return train_task(reading.state, task.shard, token=task.token)
 
-    def _has_moved(self, known: Current) -> bool:
-        """Return whether anything was committed after ``known``; see ``Follower``, which looks in the same way."""
-        following = known.position.number + 1
+    def _is_untouched(self, task: TrainTask) -> bool:
+        """Return whether nothing that was committed after the task's position can change it, or ask it to stop."""
+        position = max(filter(None, (self._passed, task.after)), key=lambda each: each.number, default=None)
+        if position is None:
+            return False
+        if self._has_moved(position):
+            try:
+                entries = self._journal.read(position)
+            except (Corrupt, JournalTruncated):  # damage is reported by who reads all of it
+                return False
+            for entry in entries:
+                events = map(decode_event, entry.records)
+                if entry.token != task.token or not all(isinstance(event, _CHANGING_NO_TASK) for event in events):
+                    return False
+                position = entry.position
+        self._passed = position
+        return True
+
+    def _has_moved(self, position: Position) -> bool:
+        """Return whether anything was committed after ``position``; see ``Follower``, which looks in the same way."""
+        following = position.number + 1
         return self._entries.payload(following) is not None or self._journal.floor() > following
 
 

@@ -19,6 +19,7 @@ from shards.specification import ShardId, SliceIndex
 from storage.digests import Sha256, sha256
 from storage.errors import Corrupt, Fenced, ObjectMissing
 from storage.objects import NewName, ObjectKey, ObjectStore, object_key
+from storage.registers.journal import Position
 from storage.registers.manifest import ManifestRegister
 
 PROGRESS_SECONDS = 0.2
@@ -45,6 +46,9 @@ class TrainTask:
     """From which a learner may take points out directly."""
     token: int | None
     """Fencing token of the writer that issued the task; None: write nothing, only report the digests (for a proof)."""
+    after: Position | None = None
+    """A position of the journal whose entries, up to it, are included in the task. Who asks whether the task is still
+    needed then reads only later ones. None: unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,12 +111,15 @@ class ConstituentTrainer(Generic[State]):
         new_name: NewName,
         seconds: Callable[[], float],
         revised: Revision = lambda task: task,
+        highest_token: Callable[[], int] | None = None,
     ) -> None:
+        """``highest_token`` returns the highest fencing token that a writer has claimed in ``store``."""
         self._learner = learner
         self._store = store
         self._new_name = new_name
         self._seconds = seconds
         self._revised = revised
+        self._highest_token = highest_token or ManifestRegister(store).highest_claimed
 
     def train(self, task: TrainTask) -> Iterator[TrainingEvent]:
         """Train on the slices that are not done yet, yielding progress and every finished slice.
@@ -284,7 +291,7 @@ class ConstituentTrainer(Generic[State]):
             return None
         try:
             self._refuse_superseded(task.token)
-            wanted = self._revised(task)
+            wanted = self._revised(task)  # after it: reads of a writer that has committed what it claimed
         except Fenced:
             self._store.delete(checkpoint.key)
             raise
@@ -294,7 +301,7 @@ class ConstituentTrainer(Generic[State]):
         return wanted
 
     def _refuse_superseded(self, token: int) -> None:
-        if ManifestRegister(self._store).highest_token() > token:
+        if self._highest_token() > token:
             raise Fenced(
                 "another writer has taken over the federation", "Do nothing: this worker stops by itself.", token=token
             )

@@ -207,9 +207,14 @@ class SealedStore:
         unfinished = list(inner.unfinished)
         for store, within in self._elsewhere(""):
             unfinished += store.unfinished(within)
-        for ring in _without_objects(rings, {info.key for info in inner.objects}, ""):
+        for ring in _without_objects(rings, inner.sizes.keys(), ""):
             unfinished += _in_words(ring)
-        return Holdings(objects=tuple(map(self._plain, inner.objects)), unfinished=tuple(unfinished))
+        sealed, rings_in = self.prefix, f"{KEYRINGS}/"  # as ``_ring_of``, without a call for each object
+        sizes = {
+            key: max(0, size - OVERHEAD_BYTES) if key.startswith(sealed) and not key.startswith(rings_in) else size
+            for key, size in inner.sizes.items()
+        }
+        return Holdings(sizes=sizes, unfinished=tuple(unfinished))
 
     def _plain(self, info: ObjectInfo) -> ObjectInfo:
         """Return an object of the inner store with the size of its payload."""

@@ -49,6 +49,11 @@ class JournalEntry:
     records: tuple[Json, ...]
     """In the order in which they take effect."""
 
+    @property
+    def position(self) -> Position:
+        """The position after this entry."""
+        return Position(number=self.number, digest=sha256(self.to_bytes()))
+
     def to_bytes(self) -> bytes:
         """Return the stored form. Raises ``Invalid`` when a record is not JSON."""
         return encode_record(

@@ -129,6 +129,14 @@ class ManifestRegister:
         committed, claimed = self._tokens_in_use()
         return max(committed, *claimed, 0)
 
+    def highest_claimed(self) -> int:
+        """Return the highest fencing token of the claims that a listing shows; 0: it shows no claim.
+
+        Reads no manifest. A claim may be missed while a later writer starts, if a yet later one claims meanwhile: for
+        callers that then read the journal, which has an entry with the token of each writer that began to commit.
+        """
+        return max(self._tokens.present(), default=0)
+
     def latest(self) -> Manifest | None:
         """Return the current manifest, None before the first commit.
 

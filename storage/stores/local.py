@@ -37,6 +37,7 @@ from storage.stores.durability import (
     write_temporary,
 )
 from storage.stores.file_errors import FULL, translated, unsettled
+from storage.stores.folder_memory import folder_memory
 from storage.stores.lock import held, holder_of, is_stopped
 
 _LOCKS = ".locks"
@@ -176,14 +177,8 @@ class LocalStore:
                 yield name
 
     def contents(self) -> Holdings:
-        """Walk all folders once. Implements ``ContentsLister``."""
-        objects, unfinished = list[ObjectInfo](), list[str]()
-        for name, entry in self._walk(""):
-            if (found := _object_at(name, entry)) is not None:
-                objects.append(found)
-            elif temporary_target(entry.name) is not None and entry.is_file(follow_symlinks=False):
-                unfinished.append(name)
-        return Holdings(objects=tuple(objects), unfinished=tuple(unfinished))
+        """Look at all folders once; those that have not changed are not read again. Implements ``ContentsLister``."""
+        return folder_memory(self.root).contents()
 
     def remove_unfinished(self, prefix: str) -> int:
         """Remove the temporary files and sync their folders."""

@@ -20,6 +20,7 @@ from shards.lineage import Configuration, shared_prefix
 from storage.encryption.store import SealedStore
 from storage.errors import Fenced, SisaError, Unavailable
 from storage.objects import ObjectStore
+from storage.registers.manifest import ManifestRegister
 from storage.transparency.keys import KeyFolder
 from tests.doubles.federation import KEY, plain_conditions
 from tests.doubles.seeds import CountingSeeds
@@ -97,6 +98,7 @@ class SimulatedWorker:
             new_name=CountingNames(self.status.name),
             seconds=self._clock(),
             revised=partial(self._revised, store),
+            highest_token=ManifestRegister(store).highest_token,  # for the same reason
         )
         try:
             for event in trainer.train(self.task):
@@ -118,7 +120,8 @@ class SimulatedWorker:
         return lambda: next(readings) * pace
 
     def _revised(self, store: ObjectStore, task: TrainTask) -> TrainTask:
-        wanted = Revisions(store)(task)  # each look reads all, so that the recorded seeds keep their schedules
+        # Each look reads all, so that the recorded seeds keep their schedules.
+        wanted = Revisions(store)(replace(task, after=None))
         if wanted.lineages == task.lineages:
             return wanted
         if shared_prefix(task.lineages, wanted.lineages) < self._learned + self._is_learning:

@@ -1,0 +1,160 @@
+"""What a process remembers of a store's folders: one that has not changed since is not read again.
+
+A store of a thousand shards has 40,000 folders, and most of the time of a listing is opening them. The file system says
+when names in a folder last changed (POSIX: link, rename, unlink and mkdir mark ctime and mtime of the parent folder), and
+no process can set the ctime. That *stamp* is asked of every folder at each listing. It is relied on only where it cannot
+hide a change:
+
+* Two changes within one tick of the file system's clock have the same stamp. So what was read is relied on only if
+  the stamp had been seen ``_SETTLING_SECONDS`` before the reading began: a later change has another stamp.
+* A stamp of whole seconds may come from a file system whose clock ticks that slowly: such a folder is always read.
+* A file system that marks no folders would hide everything. So nothing is relied on until this process has seen, in
+  this store, that a folder with other names has another stamp.
+
+Replacing a file's bytes in place changes no folder. Stores never do so; only the sizes could be those of before.
+Source: the same race in git's index (Documentation/technical/racy-git).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from storage.contents import Holdings
+from storage.objects import ObjectKey, is_object_key
+from storage.stores.durability import temporary_target
+from storage.stores.file_errors import translated
+
+_SETTLING_SECONDS: Final = 1.0
+"""By the monotonic clock; a hundred ticks of the clocks that mark folders with fractions of seconds."""
+
+_STORES: Final = 4
+"""How many stores' folders a process remembers, the last ones: about 500 bytes for each object."""
+
+_Stamp = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Folder:
+    """What a folder held when it was read."""
+
+    stamp: _Stamp
+    """Asked before the reading, so that a change meanwhile shows."""
+    since: float
+    """When this stamp was first seen."""
+    is_settled: bool
+    """Whether any change since the reading shows in the stamp."""
+    sizes: Mapping[ObjectKey, int]
+    unfinished: tuple[str, ...]
+    folders: tuple[str, ...]
+    """Names of the folders of objects in it, from the store's root on."""
+
+    def has_names_of(self, other: _Folder) -> bool:
+        """Return whether both held the same names."""
+        return (self.sizes.keys(), self.unfinished, self.folders) == (
+            other.sizes.keys(),
+            other.unfinished,
+            other.folders,
+        )
+
+
+@dataclass(slots=True)
+class FolderMemory:
+    """The folders of the store in ``root``, as this process last saw them. Any thread may use it."""
+
+    root: str
+    monotonic: Callable[[], float] = time.monotonic
+    _known: Mapping[str, _Folder] = field(default_factory=dict)  # put whole: threads may lose each other's readings
+    _marks_folders: bool = False
+    """Whether a folder with other names was seen to have another stamp."""
+
+    def contents(self) -> Holdings:
+        """Return all objects and unfinished files, in any order. Raises as ``LocalStore.list`` does."""
+        sizes, unfinished = dict[ObjectKey, int](), list[str]()
+        known, seen = self._known, dict[str, _Folder]()
+        names = [""]
+        while names:
+            name = names.pop()
+            folder = self._folder(name, known.get(name))
+            if folder is not None:
+                seen[name] = folder
+                sizes.update(folder.sizes)
+                unfinished += folder.unfinished
+                names += folder.folders
+        self._known = seen
+        return Holdings(sizes=sizes, unfinished=tuple(unfinished))
+
+    def _folder(self, name: str, known: _Folder | None) -> _Folder | None:
+        """Return the folder, read again unless nothing in it can have changed; None if it is gone."""
+        path = f"{self.root}/{name}" if name else self.root
+        try:
+            stamp = _stamp_of(path)
+            if known is not None and known.is_settled and known.stamp == stamp and self._marks_folders:
+                return known
+            return self._read(name, path, stamp, known)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError:
+            with translated(name):
+                raise
+
+    def _read(self, name: str, path: str, stamp: _Stamp, known: _Folder | None) -> _Folder:
+        now = self.monotonic()  # before the reading
+        since = known.since if known is not None and known.stamp == stamp else now
+        sizes, unfinished, folders = _entries(name, path)
+        found = _Folder(
+            stamp=stamp,
+            since=since,
+            is_settled=now - since >= _SETTLING_SECONDS and not _is_coarse(stamp),
+            sizes=sizes,
+            unfinished=unfinished,
+            folders=folders,
+        )
+        if known is not None and known.stamp != stamp and not known.has_names_of(found):
+            self._marks_folders = True
+        return found
+
+
+_MEMORIES: dict[str, FolderMemory] = {}
+
+
+def folder_memory(root: str) -> FolderMemory:
+    """Return this process's memory of the store in ``root``."""
+    memory = _MEMORIES.pop(root, None) or FolderMemory(root)
+    _MEMORIES[root] = memory  # now the last one
+    for other in list(_MEMORIES)[:-_STORES]:
+        _MEMORIES.pop(other, None)
+    return memory
+
+
+def _stamp_of(path: str) -> _Stamp:
+    found = os.stat(path)  # noqa: PTH116  40,000 times a listing
+    return found.st_ctime_ns, found.st_mtime_ns, found.st_ino, found.st_dev, found.st_nlink, found.st_size
+
+
+def _is_coarse(stamp: _Stamp) -> bool:
+    return stamp[0] % 1_000_000_000 == 0
+
+
+def _entries(name: str, path: str) -> tuple[dict[ObjectKey, int], tuple[str, ...], tuple[str, ...]]:
+    """Return objects with their sizes, unfinished files and folders of objects; names from the store's root on."""
+    start = f"{name}/" if name else ""
+    sizes, unfinished, folders = dict[ObjectKey, int](), list[str](), list[str]()
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if is_object_key(entry.name):
+                try:
+                    found = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:  # deleted after its folder was read
+                    continue
+                if stat.S_ISREG(found.st_mode):
+                    sizes[ObjectKey(start + entry.name)] = found.st_size
+                elif stat.S_ISDIR(found.st_mode):
+                    folders.append(start + entry.name)
+            elif temporary_target(entry.name) is not None and entry.is_file(follow_symlinks=False):
+                unfinished.append(start + entry.name)
+    return sizes, tuple(sorted(unfinished)), tuple(sorted(folders))
