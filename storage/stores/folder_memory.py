@@ -1,9 +1,9 @@
 """What a process remembers of a store's folders: one that has not changed since is not read again.
 
 A store of a thousand shards has 40,000 folders, and most of the time of a listing is opening them. The file system says
-when names in a folder last changed (POSIX: link, rename, unlink and mkdir mark ctime and mtime of the parent folder), and
-no process can set the ctime. That *stamp* is asked of every folder at each listing. It is relied on only where it cannot
-hide a change:
+when names in a folder last changed (POSIX: link, rename, unlink and mkdir mark ctime and mtime of the parent folder),
+and no process can set the ctime. That *stamp* is asked of every folder at each listing. It is relied on only where it
+cannot hide a change:
 
 * Two changes within one tick of the file system's clock have the same stamp. So what was read is relied on only if
   the stamp had been seen ``_SETTLING_SECONDS`` before the reading began: a later change has another stamp.

@@ -31,6 +31,7 @@ class Moments:
         self.read = Counter[str]()
 
     def __call__(self) -> float:
+        """Return the seconds that have passed."""
         return self.now
 
 
@@ -91,25 +92,28 @@ def test_folders_that_have_not_changed_are_not_read_again(tmp_path: Path, moment
     assert moments.read == {"shards/0001/slices/b": 1}
 
 
+def _in_place(folder: Path, replacement: Callable[[Path], object]) -> None:
+    folder.rename(folder.with_name("elsewhere"))
+    replacement(folder)
+
+
+def _removed(folder: Path) -> None:
+    (folder / "part.parquet").unlink()
+    folder.rmdir()
+
+
 CHANGES: dict[str, Callable[[LocalStore, Path], object]] = {
-    "an object": lambda store, folder: store.put_if_absent(C, b"late"),
-    "an object beside another": lambda store, folder: store.put_if_absent(
+    "an object": lambda store, _: store.put_if_absent(C, b"late"),
+    "an object beside another": lambda store, _: store.put_if_absent(
         object_key("shards/0001/slices/a/late.parquet"), b"late"
     ),
-    "a deletion": lambda store, folder: store.delete(A),
-    "a replacement": lambda store, folder: store.put_if_match(A, b"longer", store.get(A).tag),
-    "an unfinished file": lambda store, folder: (folder / f".part.parquet.{'0' * 16}.tmp").write_bytes(b"half"),
-    "a link of another name": lambda store, folder: os.link(folder / "part.parquet", folder / "other"),
-    "another folder in its place": lambda store, folder: (
-        folder.rename(folder.with_name("elsewhere")),
-        folder.mkdir(),
-        (folder / "strange").write_bytes(b""),
-    ),
-    "a folder that is gone": lambda store, folder: ((folder / "part.parquet").unlink(), folder.rmdir()),
-    "a symbolic link in its place": lambda store, folder: (
-        folder.rename(folder.with_name("elsewhere")),
-        folder.symlink_to("elsewhere"),
-    ),
+    "a deletion": lambda store, _: store.delete(A),
+    "a replacement": lambda store, _: store.put_if_match(A, b"longer", store.get(A).tag),
+    "an unfinished file": lambda _, folder: (folder / f".part.parquet.{'0' * 16}.tmp").write_bytes(b"half"),
+    "a link of another name": lambda _, folder: os.link(folder / "part.parquet", folder / "other"),
+    "another folder in its place": lambda _, folder: _in_place(folder, Path.mkdir),
+    "a folder that is gone": lambda _, folder: _removed(folder),
+    "a symbolic link in its place": lambda _, folder: _in_place(folder, lambda path: path.symlink_to("elsewhere")),
 }
 
 
