@@ -16,7 +16,7 @@ from shards.learner_kinds.guarantees import EXACT, Certified, Guarantee
 from shards.learner_kinds.kinds import LEARNERS, is_cheaper_directly
 from shards.slices.files import SliceRecord
 from shards.specification import SHIPPED_FACTORIES, ShardId, SliceIndex
-from storage.digests import Json, Sha256, digest_of
+from storage.digests import Json, Sha256, canonical_json, canonical_object, digest_of, sha256
 from storage.objects import ObjectKey
 
 TRAINER_FORMAT = 1
@@ -145,6 +145,10 @@ class Lineage:
 
     def record(self) -> dict[str, Json]:
         """Return the lineage as values for canonical JSON."""
+        return {**self.own_record(), "configuration": self.configuration.record()}
+
+    def own_record(self) -> dict[str, Json]:
+        """Return the record without the configuration."""
         return {
             "trainer_format": TRAINER_FORMAT,
             "shard": self.shard,
@@ -152,7 +156,6 @@ class Lineage:
             "points": self.points,
             "points_digest": self.points_digest,
             "content_digest": self.content_digest,
-            "configuration": self.configuration.record(),
             "parent": self.parent,
         }
 
@@ -163,7 +166,15 @@ class Lineage:
 
 @lru_cache(maxsize=4096)  # replaying a journal asks for the same lineages at every event
 def _digest(lineage: Lineage) -> Sha256:
-    return digest_of(lineage.record())
+    """Return ``digest_of(lineage.record())``; the configuration, which all lineages share, is encoded once."""
+    configuration = _encoded(lineage.configuration)
+    parts = {name: canonical_json(value) for name, value in lineage.own_record().items()}
+    return sha256(canonical_object({**parts, "configuration": configuration}))
+
+
+@lru_cache(maxsize=8)
+def _encoded(configuration: Configuration) -> bytes:
+    return canonical_json(configuration.record())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

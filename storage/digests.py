@@ -6,7 +6,8 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NewType
+from functools import lru_cache
+from typing import Final, NewType
 
 Sha256 = NewType("Sha256", str)
 """A SHA-256 as 64 lower-case hexadecimal characters."""
@@ -20,13 +21,17 @@ def sha256(payload: bytes | bytearray | memoryview) -> Sha256:
     return Sha256(hashlib.sha256(payload).hexdigest())
 
 
+_ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+"""Made once: most values are short, and ``json.dumps`` makes one for each of them."""
+
+
 def canonical_json(value: Json) -> bytes:
     """Return the one byte string for ``value``: sorted names, no spaces, ASCII only, finite numbers.
 
     Follows RFC 8785 for the values used here (integers below 2**53, strings, short floats);
     names are sorted by code point, which equals RFC 8785's order for ASCII names.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
+    return _ENCODER.encode(value).encode("ascii")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,13 @@ def canonical_object(parts: Mapping[str, bytes]) -> bytes:
     >>> canonical_object({"b": b"1", "a": b"[]"})
     b'{"a":[],"b":1}'
     """
-    return b"{%b}" % b",".join(canonical_json(name) + b":" + parts[name] for name in sorted(parts))
+    return b"{%b}" % b",".join([b"%b:%b" % (_name(name), parts[name]) for name in sorted(parts)])
+
+
+@lru_cache(maxsize=256)
+def _name(name: str) -> bytes:
+    """Return a field's name in canonical form; names repeat."""
+    return canonical_json(name)
 
 
 def digest_of(value: Json) -> Sha256:

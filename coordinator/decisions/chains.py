@@ -96,7 +96,9 @@ def withdraw_if_cut(before: FederationState, after: FederationState) -> Federati
 
     Each cut shard serves the rest of its chain until the retrained constituent is published.
     """
-    if after.shards is before.shards or all(shard.serving <= len(shard.chain) for shard in after.shards):
+    if after.shards is before.shards or not any(
+        now.serving > len(now.chain) for was, now in zip(before.shards, after.shards, strict=True) if now is not was
+    ):
         return after
     shards = tuple(serving_up_to(shard, min(shard.serving, len(shard.chain))) for shard in after.shards)
     generation = before.generation + 1

@@ -295,13 +295,8 @@ class Engine:
 
     def _announce(self, change: Change) -> None:
         """Notify the listener of requests that moved."""
-        if change.after.requests is change.before.requests:
-            return  # as for most checkpoints of a first training
-        earlier = {each.request_id: each for each in change.before.requests}
-        for request in change.after.requests:
-            was = earlier.get(request.request_id)
-            if was is not request and (was is None or was.shown is not request.shown):
-                self._tools.listener(RequestMoved(request=request))
+        for request in change.moved():
+            self._tools.listener(RequestMoved(request=request))
 
     def ingest(
         self,

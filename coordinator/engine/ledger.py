@@ -11,7 +11,7 @@ a higher token.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -20,6 +20,7 @@ from coordinator.decisions.decide import next_state
 from coordinator.decisions.events import Event
 from coordinator.engine.codec import decode_event, decode_state, encode_event
 from coordinator.engine.state_encoder import StateEncoder
+from coordinator.requests import ErasureRequest
 from coordinator.state import FederationState
 from storage.digests import Json, Sha256
 from storage.errors import (
@@ -100,6 +101,19 @@ class Change:
 
     before: FederationState
     after: FederationState
+
+    def moved(self) -> Iterator[ErasureRequest]:
+        """Yield the requests that are new, or that are shown in another state than before."""
+        if self.after.requests is self.before.requests:
+            return  # as for most checkpoints of a first training
+        # By identity first: each checkpoint of a retrain changes few requests of a batch.
+        same = set(map(id, self.before.requests))
+        changed = [request for request in self.after.requests if id(request) not in same]
+        earlier = {each.request_id: each for each in self.before.requests} if changed else {}
+        for request in changed:
+            was = earlier.get(request.request_id)
+            if was is None or was.shown is not request.shown:
+                yield request
 
 
 @dataclass(frozen=True, slots=True)

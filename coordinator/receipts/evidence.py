@@ -26,6 +26,8 @@ from storage.objects import ObjectKey
 
 FORMAT_VERSION: Final = 1
 
+_QUARANTINED: Final = RequestState.QUARANTINED.value
+
 PROVES: Final = (
     "The operator stated these facts, at this place of an append-only log, and has not changed them since. Digests can "
     "be compared with the objects in the store, and the constituents' digests with a training run that never saw the "
@@ -442,8 +444,8 @@ def _checkpoint_object(checkpoint: CheckpointRecord) -> ObjectEvidence:
 
 def _carried_out(state: FederationState) -> int:
     """Return how many requests have had their data points removed; all complete ones that left the state have."""
-    return state.ended.complete + sum(map(_is_carried_out, state.requests))
+    return state.ended.complete + sum([_QUARANTINED in request.times for request in state.requests])
 
 
 def _is_carried_out(request: ErasureRequest) -> bool:
-    return RequestState.QUARANTINED.value in request.times
+    return _QUARANTINED in request.times

@@ -14,8 +14,7 @@ included, that was made before the destruction can still be read. To avoid the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -207,7 +206,7 @@ class SealedStore:
         unfinished = list(inner.unfinished)
         for store, within in self._elsewhere(""):
             unfinished += store.unfinished(within)
-        for ring in _without_objects(rings, inner.sizes.keys(), ""):
+        for ring in _without_objects(rings, inner.sizes, ""):
             unfinished += _in_words(ring)
         sealed, rings_in = self.prefix, f"{KEYRINGS}/"  # as ``_ring_of``, without a call for each object
         sizes = {
@@ -315,11 +314,11 @@ class SealedStore:
 
 
 def _without_objects(
-    rings: Iterable[RingContents], present: AbstractSet[ObjectKey], prefix: str
+    rings: Iterable[RingContents], present: Collection[ObjectKey], prefix: str
 ) -> Iterator[RingContents]:
     """Yield the leftovers of each ring under ``prefix``: data keys of objects that are not present, stray keys."""
     for ring in rings:
-        orphans = frozenset(key for key in ring.entries if key.startswith(prefix) and key not in present)
+        orphans = frozenset(key for key in ring.entries.difference(present) if key.startswith(prefix))
         strays = tuple(key for key in ring.strays if key.startswith(prefix))
         if orphans or strays:
             yield RingContents(ring.name, orphans, strays)

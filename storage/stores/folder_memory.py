@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -68,39 +69,50 @@ class FolderMemory:
 
     root: str
     monotonic: Callable[[], float] = time.monotonic
-    _known: Mapping[str, _Folder] = field(default_factory=dict)  # put whole: threads may lose each other's readings
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    """Guards the fields below."""
+    _known: dict[str, _Folder] = field(default_factory=dict)
+    _sizes: dict[ObjectKey, int] = field(default_factory=dict)
+    """Those of all known folders together."""
     _marks_folders: bool = False
     """Whether a folder with other names was seen to have another stamp."""
 
     def contents(self) -> Holdings:
         """Return all objects and unfinished files, in any order. Raises as ``LocalStore.list`` does."""
-        sizes, unfinished = dict[ObjectKey, int](), list[str]()
-        known, seen = self._known, dict[str, _Folder]()
-        names = [""]
-        while names:
-            name = names.pop()
-            folder = self._folder(name, known.get(name))
-            if folder is not None:
-                seen[name] = folder
-                sizes.update(folder.sizes)
-                unfinished += folder.unfinished
-                names += folder.folders
-        self._known = seen
-        return Holdings(sizes=sizes, unfinished=tuple(unfinished))
+        with self._lock:
+            unfinished, seen, names = list[str](), set[str](), [""]
+            while names:
+                name = names.pop()
+                if (folder := self._folder(name)) is not None:
+                    seen.add(name)
+                    unfinished += folder.unfinished
+                    names += folder.folders
+            for name in self._known.keys() - seen:
+                self._forget(self._known.pop(name))
+            return Holdings(sizes=dict(self._sizes), unfinished=tuple(unfinished))
 
-    def _folder(self, name: str, known: _Folder | None) -> _Folder | None:
+    def _folder(self, name: str) -> _Folder | None:
         """Return the folder, read again unless nothing in it can have changed; None if it is gone."""
-        path = f"{self.root}/{name}" if name else self.root
+        path, known = f"{self.root}/{name}" if name else self.root, self._known.get(name)
         try:
             stamp = _stamp_of(path)
-            if known is not None and known.is_settled and known.stamp == stamp and self._marks_folders:
+            if known is not None and known.stamp == stamp and known.is_settled and self._marks_folders:
                 return known
-            return self._read(name, path, stamp, known)
+            found = self._read(name, path, stamp, known)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError:
             with translated(name):
                 raise
+        if known is not None:
+            self._forget(known)
+        self._known[name] = found
+        self._sizes.update(found.sizes)
+        return found
+
+    def _forget(self, folder: _Folder) -> None:
+        for key in folder.sizes:
+            del self._sizes[key]
 
     def _read(self, name: str, path: str, stamp: _Stamp, known: _Folder | None) -> _Folder:
         now = self.monotonic()  # before the reading
@@ -119,7 +131,7 @@ class FolderMemory:
         return found
 
 
-_MEMORIES: dict[str, FolderMemory] = {}
+_MEMORIES: dict[str, FolderMemory] = {}  # no lock: each step on it is atomic
 
 
 def folder_memory(root: str) -> FolderMemory:
