@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -14,27 +14,36 @@ class Holdings:
     """What a store holds."""
 
     sizes: Mapping[ObjectKey, int]
-    """Key and ``payload_bytes`` of each object that ``list("")`` yields."""
+    """Key and ``payload_bytes`` of each object that ``list`` yields."""
     unfinished: tuple[str, ...]
-    """As ``unfinished("")`` yields them."""
+    """As ``unfinished`` yields them."""
 
 
 @runtime_checkable
 class ContentsLister(Protocol):
     """A store that lists objects and leftovers together, for less than both cost apart."""
 
-    def contents(self) -> Holdings:
-        """Return everything that the store holds."""
+    def contents(self, prefix: str) -> Holdings:
+        """Return everything that the store holds under ``prefix``: the empty one, or a folder of keys with its ``/``."""
         ...
 
 
-def contents_of(store: ObjectStore) -> Holdings:
-    """Return everything that ``store`` holds; of what is put meanwhile, any part or nothing.
+def contents_of(store: ObjectStore, prefix: str = "") -> Holdings:
+    """Return everything that ``store`` holds under ``prefix``; of what is put meanwhile, any part or nothing.
+
+    ``prefix`` is the empty one, or a folder of keys with its ``/``.
 
     A put that began before is a leftover or an object: leftovers are looked for first, or in the same reading of a
     folder. Raises what ``list`` and ``unfinished`` raise.
     """
     if isinstance(store, ContentsLister):
-        return store.contents()
-    unfinished = tuple(store.unfinished(""))
-    return Holdings(sizes={info.key: info.payload_bytes for info in store.list("")}, unfinished=unfinished)
+        return store.contents(prefix)
+    unfinished = tuple(store.unfinished(prefix))
+    return Holdings(sizes={info.key: info.payload_bytes for info in store.list(prefix)}, unfinished=unfinished)
+
+
+def keys_under(store: ObjectStore, prefix: str) -> Iterable[ObjectKey]:
+    """Return the keys that ``store.list(prefix)`` yields; ``prefix`` is as for ``contents_of``."""
+    if isinstance(store, ContentsLister):
+        return store.contents(prefix).sizes
+    return (info.key for info in store.list(prefix))

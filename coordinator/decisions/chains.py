@@ -112,11 +112,12 @@ def serving_up_to(shard: ShardState, portions: int) -> ShardState:
 
 def hasten_if_changed(before: FederationState, after: FederationState) -> FederationState:
     """Record that training must not wait for a batch, unless only an erasure made it necessary."""
-    if after.at_once or after.is_all_trained:
+    if after.at_once:
         return after
     changed = after.configuration != before.configuration or any(
         now.slices != was.slices or len(now.chain) < len(was.chain)
         for was, now in zip(before.shards, after.shards, strict=True)
         if now is not was
     )
-    return replace(after, at_once=True) if changed else after
+    # Asked last: it looks at all shards, and most events change nothing of this.
+    return replace(after, at_once=True) if changed and not after.is_all_trained else after

@@ -342,7 +342,9 @@ def _extend(state: FederationState, event: CheckpointWritten) -> FederationState
 
 
 def _publish_if_trained(state: FederationState, at: str) -> FederationState:
-    if not _is_trainable(state) or not state.is_all_trained:
+    if not _is_trainable(state) or (state.published and not any(map(is_training, state.requests))):
+        return state
+    if not state.is_all_trained:
         return state
 
     def published(request: ErasureRequest) -> ErasureRequest:
@@ -350,7 +352,7 @@ def _publish_if_trained(state: FederationState, at: str) -> FederationState:
 
     if state.published:
         # Corrections that cancel each other, and erasures of hold-out points alone, have nothing to wait for.
-        return each_request(state, published) if any(map(is_training, state.requests)) else state
+        return each_request(state, published)
     shards = tuple(serving_up_to(shard, len(shard.chain)) for shard in state.shards)
     generation = state.generation + 1
     after = replace(state, shards=shards, generation=generation, published=True, at_once=False, is_measured=False)

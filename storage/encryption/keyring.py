@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, NoReturn
 
+from storage.contents import keys_under
 from storage.digests import Sha256, sha256
 from storage.encodings import from_hex
 from storage.encryption.cipher import KEY_BYTES, WRAPPED_BYTES, fresh_key, unwrap, wrap
@@ -208,8 +209,8 @@ class Keyrings:
         """Yield the contents of every ring, by name, including rings whose creation was interrupted."""
         start = f"{self.folder}/"
         found: dict[str, list[str]] = {}
-        for info in self.store.list(start):
-            name, _, segment = info.key.removeprefix(start).partition("/")
+        for key in keys_under(self.store, start):
+            name, _, segment = key.removeprefix(start).partition("/")
             if segment == RING or kek_number(segment) is not None:
                 found.setdefault(name, []).append(segment)
         for name, segments in sorted(found.items()):

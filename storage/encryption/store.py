@@ -197,16 +197,16 @@ class SealedStore:
         """Yield the inner store's objects, the keyrings among them, with the sizes of payloads."""
         return map(self._plain, self.inner.list(prefix))
 
-    def contents(self) -> Holdings:
+    def contents(self, prefix: str) -> Holdings:
         """Return what ``list`` and ``unfinished`` yield, from one pass over the inner store. See ``ContentsLister``."""
         keyrings = self._keyrings()
         # As in ``_leftovers``: the objects are listed after all rings are read.
         rings = () if keyrings is None else tuple(keyrings.contents())
-        inner = contents_of(self.inner)
+        inner = contents_of(self.inner, prefix)
         unfinished = list(inner.unfinished)
-        for store, within in self._elsewhere(""):
+        for store, within in self._elsewhere(prefix):
             unfinished += store.unfinished(within)
-        for ring in _without_objects(rings, inner.sizes, ""):
+        for ring in _without_objects(rings, inner.sizes, prefix):
             unfinished += _in_words(ring)
         sealed, rings_in = self.prefix, f"{KEYRINGS}/"  # as ``_ring_of``, without a call for each object
         sizes = {

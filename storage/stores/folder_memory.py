@@ -77,17 +77,23 @@ class FolderMemory:
     _marks_folders: bool = False
     """Whether a folder with other names was seen to have another stamp."""
 
-    def contents(self) -> Holdings:
-        """Return all objects and unfinished files, in any order. Raises as ``LocalStore.list`` does."""
+    def contents(self, prefix: str = "") -> Holdings:
+        """Return all objects and unfinished files under ``prefix``, in any order. Raises as ``LocalStore.list`` does.
+
+        ``prefix`` is the empty one, or a folder of keys with its ``/``.
+        """
         with self._lock:
-            unfinished, seen, names = list[str](), set[str](), [""]
+            unfinished, seen, names = list[str](), dict[str, _Folder](), [prefix.removesuffix("/")]
             while names:
                 name = names.pop()
                 if (folder := self._folder(name)) is not None:
-                    seen.add(name)
+                    seen[name] = folder
                     unfinished += folder.unfinished
                     names += folder.folders
-            for name in self._known.keys() - seen:
+            if prefix:  # what is known of folders that are gone stays until all are listed
+                sizes = {key: size for folder in seen.values() for key, size in folder.sizes.items()}
+                return Holdings(sizes=sizes, unfinished=tuple(unfinished))
+            for name in self._known.keys() - seen.keys():
                 self._forget(self._known.pop(name))
             return Holdings(sizes=dict(self._sizes), unfinished=tuple(unfinished))
 

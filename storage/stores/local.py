@@ -176,9 +176,9 @@ class LocalStore:
             if _join(folder, segment).startswith(prefix):
                 yield name
 
-    def contents(self) -> Holdings:
+    def contents(self, prefix: str) -> Holdings:
         """Look at all folders once; those that have not changed are not read again. Implements ``ContentsLister``."""
-        return folder_memory(self.root).contents()
+        return folder_memory(self.root).contents(prefix)
 
     def remove_unfinished(self, prefix: str) -> int:
         """Remove the temporary files and sync their folders."""

@@ -213,6 +213,22 @@ def test_any_history_is_listed_as_it_is(tmp_path_factory: pytest.TempPathFactory
     assert memory.contents() == read_whole(store)
 
 
+def test_a_part_of_a_store_is_listed_by_itself(tmp_path: Path, moments: Moments) -> None:
+    """Only its folders are looked at; what is gone from elsewhere is missed by the next listing of everything."""
+    store = LocalStore(str(tmp_path / "store"))
+    other = object_key("keyrings/0001/ring")
+    for key in (A, B, other):
+        store.put_if_absent(key, b"one")
+    memory = settled(store, moments)
+    store.delete(A)
+    store.delete(other)
+    assert memory.contents("keyrings/") == Holdings(sizes={}, unfinished=())
+    assert moments.read == {"keyrings/0001": 1}
+    assert memory.contents("shards/0002/") == Holdings(sizes={}, unfinished=())
+    assert memory.contents("shards/0001/slices/b/").sizes == {B: 3}
+    assert memory.contents() == read_whole(store)
+
+
 def test_a_process_remembers_a_few_stores(tmp_path: Path) -> None:
     """The stores that were listed last; a process that makes and deletes many must not grow with them."""
     first = folder_memory(str(tmp_path / "0"))
@@ -233,4 +249,4 @@ def test_a_folder_that_may_not_be_read_is_unavailable(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(module, "_stamp_of", refuse)
     with pytest.raises(Unavailable, match="refuses access"):
-        store.contents()
+        store.contents("")
