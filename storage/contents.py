@@ -24,7 +24,7 @@ class ContentsLister(Protocol):
     """A store that lists objects and leftovers together, for less than both cost apart."""
 
     def contents(self, prefix: str) -> Holdings:
-        """Return everything that the store holds under ``prefix``: the empty one, or a folder of keys with its ``/``."""
+        """Return what the store holds under ``prefix``: the empty one, or a folder of keys with its ``/``."""
         ...
 
 

@@ -36,6 +36,7 @@ from deploy.views.tables import table
 from shards.cost import batch_fraction, replay_steps
 from shards.learners.trainer import ConstituentTrainer
 from shards.schedule import slice_epochs
+from storage.stores.folder_memory import _MEMORIES
 from storage.stores.local import LocalStore
 from tests.bench.erasure.on_ray import report_running
 from tests.doubles.workers.local_workers import without_ray
@@ -170,9 +171,22 @@ def report_overhead(folder: Path, count: int = 8) -> list[Spent]:
                 writer.train()
                 erased(writer, setup, ["person-0001"])
                 lines = [erased(writer, setup, [f"person-{number:04d}"]) for number in range(2, 2 + count)]
+            commands = [_command(specification, f"person-{number:04d}") for number in range(2 + count, 2 + 2 * count)]
         found.append(_report_one(lines, f"one erasure at {SHARDS} x {slices} slices of tiny data, medians of {count}"))
+        _report_one(commands, "the same as a command: the federation is opened, and closed afterwards")
         (folder / "federation").rename(folder / f"done-{slices}")
     return found
+
+
+def _command(specification: FederationSpecification, person: str) -> Spent:
+    """Do what a command does that erases somebody and waits, without starting Python, and without Ray."""
+    _MEMORIES.clear()  # a new process remembers no folder
+    with measured() as spent:
+        setup = writer_setup(specification, listener=lambda _: None)
+        with writing(setup, "erase") as writer:
+            writer.accept(*drafted(setup, subjects=[person], ids=(), request_id=f"er-{person}", held=""))
+            writer.settle()
+    return spent
 
 
 def _report_one(lines: Sequence[Spent], title: str) -> Spent:

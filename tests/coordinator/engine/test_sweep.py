@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import count
+from pathlib import Path
 
 import pytest
 
@@ -14,12 +15,17 @@ from coordinator.engine.codec import decode_state
 from coordinator.engine.ledger import Ledger
 from coordinator.engine.sweep import Drafts, left_over, sweep
 from coordinator.ports import Notice, RequestMoved
+from coordinator.receipts.bundles import read_statement
+from coordinator.receipts.issuer import Registrar
 from coordinator.requests import RequestState
 from storage.encryption.store import SealedStore
 from storage.errors import Fenced, ObjectMissing, SisaError, Unavailable
-from storage.objects import ObjectInfo, ObjectKey, object_key
+from storage.objects import ObjectInfo, ObjectKey, VersionTag, object_key
 from storage.registers.numbered import Numbers
+from storage.stores.folder_memory import folder_memory
+from storage.stores.local import LocalStore
 from storage.stores.memory import MemoryStore
+from storage.transparency.envelope import envelope_payload
 from tests.coordinator.records import federation, paused, request_of
 from tests.doubles.federation import Point, SmallFederation, names_of, plain_conditions, specification_of
 from tests.doubles.time_and_names import CountingNames
@@ -179,3 +185,54 @@ def test_a_purge_is_recorded_in_the_manifest_of_its_sweep() -> None:
     # What the sweep records is announced, too.
     moved = [notice.request.shown for notice in notices if isinstance(notice, RequestMoved)]
     assert moved[-2:] == [RequestState.PURGED, RequestState.COMPLETE]
+
+
+@dataclass(frozen=True, slots=True)
+class LateStore(LocalStore):
+    """A folder in which something is written right after the sweep's first deletion, or before the receipt's scan."""
+
+    late: dict[str, Callable[[], None]] = field(default_factory=dict, compare=False)
+
+    def delete_all(self, keys: Iterable[ObjectKey]) -> None:
+        """Delete, and let what is late come."""
+        LocalStore.delete_all(self, keys)
+        self.late.pop("purge", lambda: None)()
+
+    def put_if_absent(self, key: ObjectKey, payload: bytes) -> VersionTag:
+        """Put; after a manifest, let what is late come."""
+        tag = LocalStore.put_if_absent(self, key, payload)
+        if key.startswith("manifest/"):
+            self.late.pop("manifest", lambda: None)()
+        return tag
+
+
+@pytest.mark.parametrize(("moment", "findings"), [("purge", 0), ("manifest", 1)])
+def test_what_a_late_worker_leaves_is_gone_before_a_receipt_says_so(tmp_path: Path, moment: str, findings: int) -> None:
+    """Also in a shard that the request does not affect, and in a folder that every listing had skipped for long.
+
+    What comes before the purge is recorded is deleted, and the receipt finds nothing. What comes after that is counted
+    in the receipt, and gone once the request is complete.
+    """
+    store = LateStore(str(tmp_path / "store"))
+    specification = specification_of(shards=4, slices=2)
+    small: SmallFederation[HashState] = SmallFederation(
+        specification=specification,
+        store=store,
+        learners=lambda _: HashLearner(slices=2),
+        conditions=lambda _: plain_conditions(specification),
+    )
+    seconds = count(step=2)
+    folder_memory(store.root).monotonic = lambda: float(next(seconds))
+    small.train(POINTS)
+    small.erase(subjects=["s4"], request_id="er-1")
+    small.erase(subjects=["s5"], request_id="er-2")
+    here = {place.shard for place in (point.slice_id(4, 2) for point in POINTS if point.subject == "s3")}
+    other = next(shard for shard in range(4) if shard not in here)
+    left = object_key(f"shards/{other:04d}/checkpoints/0001/late.safetensors")
+    store.late[moment] = lambda: LocalStore.put_if_absent(store, left, b"superseded") and None
+    assert small.erase(subjects=["s3"], request_id="er-3").state is RequestState.COMPLETE
+    assert not store.late
+    receipt = read_statement(envelope_payload(Registrar(store, small.clock, small.names).find("er-3").envelope))
+    assert receipt["predicate"]["scan"]["findings"] == findings
+    assert left_over(store, small.state) == []
+    assert folder_memory(store.root)._marks_folders
