@@ -13,7 +13,7 @@ from coordinator.decisions.decide import next_state
 from coordinator.decisions.events import CheckpointWritten, ErasureAccepted, Event
 from coordinator.engine import tasks
 from coordinator.engine.codec import encode_event
-from coordinator.engine.ledger import Ledger
+from coordinator.engine.ledger import Ledger, _fence
 from coordinator.engine.tasks import Revisions, train_task
 from coordinator.state import FederationState
 from shards.learners.trainer import TrainTask
@@ -124,16 +124,17 @@ def test_a_task_whose_position_was_pruned_is_compared_with_the_state(
     assert revised(task).slices != task.slices
 
 
-@pytest.mark.parametrize("compacted", [False, True])
+@pytest.mark.parametrize("has_started", [False, True])
 def test_another_writer_ends_the_task_before_it_changes_anything(
-    small: SmallFederation[HashState], *, compacted: bool
+    small: SmallFederation[HashState], *, has_started: bool
 ) -> None:
-    """Its first entry is empty, and has its token."""
+    """Its first entry is empty, and has its token; then it writes a manifest, and prunes that entry."""
     task, revised = issued(small), Revisions(small.store)
     assert revised(task) is task
-    other = Ledger.start(small.store, CountingNames("other"), small.state)
-    if compacted:
-        other.compact(lambda: True)
+    if has_started:
+        Ledger.start(small.store, CountingNames("other"), small.state)
+    else:
+        _fence(small.store, small.register.claim_token(), CountingNames("other"))
     with pytest.raises(Fenced, match="another writer"):
         revised(task)
 
