@@ -229,7 +229,11 @@ def test_what_a_late_worker_leaves_is_gone_before_a_receipt_says_so(tmp_path: Pa
     here = {place.shard for place in (point.slice_id(4, 2) for point in POINTS if point.subject == "s3")}
     other = next(shard for shard in range(4) if shard not in here)
     left = object_key(f"shards/{other:04d}/checkpoints/0001/late.safetensors")
-    store.late[moment] = lambda: LocalStore.put_if_absent(store, left, b"superseded") and None
+
+    def leave() -> None:
+        store.put_if_absent(left, b"superseded")
+
+    store.late[moment] = leave
     assert small.erase(subjects=["s3"], request_id="er-3").state is RequestState.COMPLETE
     assert not store.late
     receipt = read_statement(envelope_payload(Registrar(store, small.clock, small.names).find("er-3").envelope))
