@@ -7,7 +7,7 @@ Shape legend: K constituents that answer, N points, W outputs of the model, S sc
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +37,10 @@ class AnsweredBy:
     @property
     def facts(self) -> dict[str, Any]:
         """The four fields by name, for JSON, HTTP and the constructors of answers."""
-        return {each.name: getattr(self, each.name) for each in fields(AnsweredBy)}
+        return {name: getattr(self, name) for name in _FACTS}
+
+
+_FACTS: Final = tuple(each.name for each in fields(AnsweredBy))
 
 
 def aggregate(outputs_KNW: npt.NDArray[np.float64], rule: Rule, target: Target) -> npt.NDArray[np.float64]:

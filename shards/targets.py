@@ -156,6 +156,8 @@ class Class(Target):
         likely_KNC, ends_KN = outputs_KNW[:, :, :wide], outputs_KNW[:, :, wide:]
         if rule == "majority_vote":
             likely_KNC = np.eye(wide, dtype=np.float64)[likely_KNC.argmax(axis=2)]
+        if not self.interval:
+            return _mean(likely_KNC)
         return np.concatenate([_mean(likely_KNC), _hull(ends_KN)], axis=1)
 
     def combine(self, scores: Sequence[npt.NDArray[np.floating[Any]]], counts: Sequence[int], rule: str) -> Any:

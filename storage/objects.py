@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import NewType, Protocol
+from typing import NewType, Protocol, runtime_checkable
 
 from storage.digests import sha256
 from storage.errors import Invalid
@@ -143,6 +143,18 @@ class ObjectStore(Protocol):
         For liveness, not for safety: fencing tokens keep stale writers out. ``holder`` is the text that others see,
         such as "train, process 123"; it holds no personal data. Child processes do not inherit the right, and it
         is not re-entrant. Never waits: raises ``WriterBusy``, which names the holder, when the right is taken.
+        """
+        ...
+
+
+@runtime_checkable
+class ReadsPieces(Protocol):
+    """A store that can return a payload by pieces, so that the whole is not in memory besides what is made of it."""
+
+    def pieces(self, key: ObjectKey) -> Iterator[memoryview]:
+        """Yield the payload by pieces; each is valid until the next one is taken.
+
+        Nothing may be used before the last. Raises as ``get``, and ``Corrupt`` also where ``get`` would try again.
         """
         ...
 

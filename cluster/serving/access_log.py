@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from typing import Any, Final
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,6 +18,18 @@ from coordinator.ports import Clock
 from storage.errors import SisaError
 
 REQUEST_ID: Final = "X-Request-Id"
+
+_Raw = tuple[bytes, bytes]
+"""A header as ASGI has it."""
+
+
+def _raw(name: str, value: str) -> _Raw:
+    return name.lower().encode(), value.encode()
+
+
+_NO_STORE: Final = tuple(_raw(name, value) for name, value in NO_STORE.items())
+_RELEASE: Final = _raw(HEADER, own_release())
+_CONTRACT: Final = _raw(HEADER, f"+{own_contract()}")
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -43,12 +55,7 @@ class Recorder:
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-                headers = MutableHeaders(scope=message)
-                for name, value in NO_STORE.items():
-                    headers.setdefault(name, value)
-                headers[HEADER] = own_release() if record.is_admitted else f"+{own_contract()}"
-                if self._names_requests:
-                    headers[REQUEST_ID] = record.request_id
+                message["headers"] = [*message["headers"], *self._added(record, message["headers"])]
             await send(message)
 
         try:
@@ -62,6 +69,14 @@ class Recorder:
                 await problem.response()(scope, receive, sending)
         finally:
             self._lines.write("http_request", **record.line(self._clock.monotonic()))
+
+    def _added(self, record: _Record, headers: Iterable[_Raw]) -> Iterator[_Raw]:
+        """Yield the headers that every answer has, but for those that this one has already."""
+        present = {name for name, _ in headers}
+        yield from (header for header in _NO_STORE if header[0] not in present)
+        yield _RELEASE if record.is_admitted else _CONTRACT
+        if self._names_requests:
+            yield _raw(REQUEST_ID, record.request_id)
 
 
 def note(scope: MutableMapping[str, Any], **facts: str | int) -> None:

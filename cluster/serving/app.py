@@ -86,6 +86,7 @@ class _Endpoints(Endpoints):
     def __init__(self, service: Service) -> None:
         super().__init__(service)
         self._service = service
+        self._target = service.specification.predicted
         self._read_as: tuple[DataState, BodyReader] | None = None
 
     def add_to(self, app: FastAPI) -> None:
@@ -185,15 +186,14 @@ class _Endpoints(Endpoints):
         asked = await self.predictions.handle(len(payload), lambda: reader.read(payload, media_type))
         answer = await asyncio.wrap_future(self._service.answering.ask(asked.features_NF))
         note(request.scope, points=len(asked.features_NF), generation=answer.generation)
-        specification = self._service.specification
         body = await self.predictions.handle(
             len(payload),
             lambda: answer_body(
                 answer.facts,
                 answer.scores_NS,
                 asked,
-                specification.predicted,
-                specification.data.id,
+                self._target,
+                self._service.specification.data.id,
                 answer_type,
             ),
         )

@@ -1,10 +1,10 @@
 """Answering: many callers' data points, evaluated together, confirmed together.
 
 It uses three threads, because torch and the store are blocking, and a request wakes only those that it concerns. One
-computes: its next batch is what arrived during the last one, so that no caller waits for a batch to fill. One confirms:
-a single read of the store serves all answers that were ready when it began. One loads a new generation while the
-previous one still answers. An answer whose generation has been withdrawn meanwhile is computed again, unnoticed by its
-caller.
+computes: its next batch is what arrived during the last one, so that no caller waits for a batch to fill. Where a model
+takes no longer than waking a thread, the caller itself computes, unless others wait. One confirms: a single read of the
+store serves all answers that were ready when it began. One loads a new generation while the previous one still answers.
+An answer whose generation has been withdrawn meanwhile is computed again, unnoticed by its caller.
 """
 
 from __future__ import annotations
@@ -86,12 +86,15 @@ class Answering:
             thread.start()
 
     def ask(self, features_NF: npt.NDArray[np.float32]) -> Future[Answer]:
-        """Return the future answer for scaled features.
+        """Return the future answer for scaled features. Few of them are computed by the caller's own thread.
 
         The future raises ``Unavailable`` when there is no generation to answer with, or it cannot be confirmed.
         """
-        ask = _Ask(features_NF=features_NF)
-        self._put(behind=[ask])
+        ask, ensemble = _Ask(features_NF=features_NF), self._standing.ensemble
+        if ensemble is not None and len(features_NF) <= ensemble.quick_points and not self._waiting:
+            self._compute_next([ask], ensemble)
+        else:
+            self._put(behind=[ask])
         return ask.answer
 
     def check(self) -> None:

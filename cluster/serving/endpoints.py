@@ -8,6 +8,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 from fastapi import Depends, FastAPI, Request
@@ -284,7 +285,7 @@ def assembled(
 
     ``names_requests``: see ``Recorder``.
     """
-    app = FastAPI(
+    app = _Api(
         title=title,
         version="1",
         description=description,
@@ -297,8 +298,9 @@ def assembled(
     for kind in (Refused, SisaError, HTTPException):
         app.add_exception_handler(kind, _refuse)
     app.openapi = openapi_of(app, data)  # type: ignore[method-assign]
-    app.add_middleware(_Straight, lane=endpoints.predictions, routes=app.routes)
-    app.add_middleware(Recorder, clock=behind.clock, lines=lines, names_requests=names_requests)
+    recorded = partial(Recorder, clock=behind.clock, lines=lines, names_requests=names_requests)
+    app.add_middleware(recorded)
+    app.straight = recorded(_Straight(endpoints.predictions, app.routes))
     return app
 
 
@@ -313,30 +315,41 @@ def idempotency_key(request: Request) -> str | None:
     return key
 
 
-class _Straight:
-    """Answers predictions without the framework's routing and dependencies, which would take longer than the rest.
+class _Api(FastAPI):
+    """Passes predictions around the framework, whose layers, routing and dependencies would take longer than the rest.
 
-    Errors leave it as exceptions; the layer outside it, ``Recorder``, answers them.
+    The framework describes them all the same, and answers everything else.
     """
 
-    def __init__(self, app: ASGIApp, lane: Lane, routes: Sequence[BaseRoute]) -> None:
-        self._app = app
+    straight: ASGIApp
+    """Answers predictions."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "http" and scope["method"] == "POST" and _is_prediction(scope):
+            await self.straight(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+def _is_prediction(scope: Scope) -> bool:
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", "")) == _PREDICTIONS
+
+
+class _Straight:
+    """Answers predictions. Errors leave it as exceptions; the layer outside it, ``Recorder``, answers them."""
+
+    def __init__(self, lane: Lane, routes: Sequence[BaseRoute]) -> None:
         self._lane = lane
         self._route = next(route for route in routes if isinstance(route, Route) and route.path == _PREDICTIONS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, or pass it on."""
-        if scope["type"] != "http" or scope["method"] != "POST" or not self._is_meant(scope):
-            await self._app(scope, receive, send)
-            return
+        """Answer one request."""
         scope["route"] = self._route
         with self._lane.entered():
             response = await self._route.endpoint(Request(scope, receive, send))
             await response(scope, receive, send)
-
-    def _is_meant(self, scope: Scope) -> bool:
-        path: str = scope["path"]
-        return path.removeprefix(scope.get("root_path", "")) == _PREDICTIONS
 
 
 def whole_number(request: Request, name: str) -> int:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from fastapi import Request
+from starlette.requests import ClientDisconnect
 
 from cluster.config.serve import ServeSettings
 from cluster.serving.http_errors import RETRY_SECONDS, HttpProblem, Refused, too_large
@@ -97,12 +98,14 @@ class Lane:
             raise self._too_many()
         token.here += 1
         try:
-            async with self._place(token):
+            held = await self._places(token)
+            try:
                 payload = await self._received(request)
-                if len(payload) > _SMALL_BYTES:
-                    yield payload
-            if len(payload) <= _SMALL_BYTES:
+                if len(payload) <= _SMALL_BYTES:
+                    _release(held)
                 yield payload
+            finally:
+                _release(held)
         finally:
             token.here -= 1
             if not token.here:
@@ -114,22 +117,23 @@ class Lane:
             return act()
         return await asyncio.get_running_loop().run_in_executor(self._threads, act)
 
-    @asynccontextmanager
-    async def _place(self, token: _Token) -> AsyncIterator[None]:
-        """Wait for the body's turn. Raises ``Refused`` with 429 if that takes too long."""
-        async with AsyncExitStack() as held:
+    async def _places(self, token: _Token) -> list[asyncio.Semaphore]:
+        """Wait for the body's turn; return the places that it takes. Raises ``Refused`` with 429 if that takes long."""
+        held = list[asyncio.Semaphore]()
+        try:
             for places in (token.bodies, self._bodies):
-                if not places.locked():  # a free place takes no time, so no timer either
-                    await places.acquire()
-                    held.callback(places.release)
-                    continue
-                try:
+                if places.locked():
                     async with asyncio.timeout(self._settings.body_seconds):
                         await places.acquire()
-                except TimeoutError:
-                    raise self._too_many() from None
-                held.callback(places.release)
-            yield
+                else:  # a free place takes no time, so no timer either
+                    await places.acquire()
+                held.append(places)
+        except BaseException as error:
+            _release(held)
+            if isinstance(error, TimeoutError):
+                raise self._too_many() from None
+            raise
+        return held
 
     async def _received(self, request: Request) -> bytes:
         """Return the body, read up to the limit and no further."""
@@ -139,16 +143,20 @@ class Lane:
             raise Refused(_too_long(most_bytes))
         parts, size = [], 0
         until = asyncio.get_running_loop().time() + self._settings.body_seconds
+        has_more = True
         try:
             async with asyncio.timeout_at(until) as deadline:
-                async for part in request.stream():
-                    if not part:
-                        continue
+                while has_more:
+                    message = await request.receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientDisconnect
+                    part, has_more = message.get("body", b""), message.get("more_body", False)
                     size += len(part)
                     if size > most_bytes:
                         raise Refused(_too_long(most_bytes))
                     parts.append(part)
-                    deadline.reschedule(until + size / LEAST_BYTES_PER_SECOND)
+                    if has_more:
+                        deadline.reschedule(until + size / LEAST_BYTES_PER_SECOND)
         except TimeoutError:
             raise Refused(self._too_slow(size)) from None
         return b"".join(parts)
@@ -176,6 +184,11 @@ class Lane:
             remedy="Send it without a pause, or raise [serve] body_seconds for a slow connection.",
             headers={"Connection": "close"},
         )
+
+
+def _release(held: list[asyncio.Semaphore]) -> None:
+    while held:
+        held.pop().release()
 
 
 def _too_long(most_bytes: int) -> HttpProblem:

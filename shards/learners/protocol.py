@@ -5,7 +5,8 @@ Shape legend: N points, F features, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -63,11 +64,24 @@ Outputs = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float64]]
 """Returns the outputs of K constituents for N data points, shape (K, N, W)."""
 
 
+@dataclass(frozen=True, slots=True)
+class OutputsAtOnce:
+    """Asks several constituents in few steps. Any threads may use it at the same time; none of its code is a user's."""
+
+    outputs: Outputs
+    quick_points: int
+    """Up to so many data points take about as long as it takes to wake a thread."""
+
+    def __call__(self, features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """See ``Outputs``."""
+        return self.outputs(features_NF)
+
+
 @runtime_checkable
 class AnswersAtOnce(Protocol[State_contra]):
     """A learner that can ask several constituents in fewer steps than one after the other."""
 
-    def at_once(self, states: Sequence[State_contra]) -> Outputs | None:
+    def at_once(self, states: Sequence[State_contra]) -> OutputsAtOnce | None:
         """Return what asks all of them; None where that would save nothing. The states must not change afterwards."""
         ...
 
@@ -91,6 +105,13 @@ class OpensForAnswers(Protocol[State_co]):
 
     def open_for_answers(self, payload: bytes, shard: ShardId) -> State_co:
         """Return what answers as ``from_bytes`` of the payload; it cannot be stored or changed. Raises the same."""
+        ...
+
+    def open_pieces(self, pieces: Iterable[memoryview]) -> State_co | None:
+        """Return the same from pieces of the payload, each of which is valid until the next one is taken.
+
+        Returns None where the payload itself is needed. What is returned has to be thrown away if the pieces are wrong.
+        """
         ...
 
 

@@ -39,6 +39,9 @@ OVERHEAD_BYTES: Final = _START + _TAG_BYTES
 _CHUNK_BYTES = 1 << 30
 """The library takes at most 2 GiB at once. A payload of one chunk is not copied again."""
 
+_PIECE_BYTES: Final = 1 << 20
+"""Few enough to stay in the processor's caches until they were digested and copied."""
+
 
 def fresh_key() -> bytes:
     """Return 256 random bits."""
@@ -75,6 +78,26 @@ def decrypt(stored: bytes, key: ObjectKey, data_key: bytes) -> bytes:
     except InvalidTag:
         raise _unreadable(key) from None
     return payload
+
+
+def decrypted_pieces(stored: bytes, key: ObjectKey, data_key: bytes) -> Iterator[memoryview]:
+    """Yield the payload that ``encrypt`` was given by pieces, each in the memory of the one before.
+
+    No piece may be used before the last: only then is it known that they are right. Raises as ``decrypt``.
+    """
+    if not is_encrypted(stored):
+        raise _unreadable(key)
+    body = memoryview(stored)
+    nonce, text, tag = stored[len(_FORMAT) : _START], body[_START:-_TAG_BYTES], stored[-_TAG_BYTES:]
+    context = Cipher(algorithms.AES256(data_key), modes.GCM(nonce, tag)).decryptor()
+    context.authenticate_additional_data(_FORMAT + key.encode())
+    memory = memoryview(bytearray(min(_PIECE_BYTES, len(text))))
+    for start in range(0, len(text), _PIECE_BYTES):
+        yield memory[: context.update_into(text[start : start + _PIECE_BYTES], memory)].toreadonly()
+    try:
+        context.finalize()
+    except InvalidTag:
+        raise _unreadable(key) from None
 
 
 def is_encrypted(stored: bytes) -> bool:

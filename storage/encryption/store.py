@@ -26,6 +26,7 @@ from storage.encryption.cipher import (
     OVERHEAD_BYTES,
     WRAPPING,
     decrypt,
+    decrypted_pieces,
     encrypt,
     fresh_key,
     fresh_nonce,
@@ -130,6 +131,18 @@ class SealedStore:
         name = self._ring(key)
         return self.inner.get(key) if name is None else self._get(name, key)[0]
 
+    def pieces(self, key: ObjectKey) -> Iterator[memoryview]:
+        """Yield the payload by pieces, decrypted one by one. Implements ``storage.objects.ReadsPieces``."""
+        name = self._ring(key)
+        stored = self.inner.get(key).payload
+        if name is None:
+            yield memoryview(stored)
+            return
+        data_key = self._data_key(name, key, fresh=False) or self._data_key(name, key, fresh=True)
+        if data_key is None:
+            raise _destroyed(key)
+        yield from decrypted_pieces(stored, key, data_key)
+
     def get_durable(self, key: ObjectKey) -> StoredObject:
         """Return the object, decrypted, after making its ring and its bytes durable. Raises as ``get`` does."""
         name = self._ring(key)
@@ -180,11 +193,7 @@ class SealedStore:
             with suppress(Corrupt):
                 return decrypt(stored, key, known)
         if (current := self._data_key(name, key, fresh=True)) is None:
-            raise KeyDestroyed(
-                "the key of this object was destroyed: nobody can read it any more",
-                "Run 'sisa train' to go on. The object's purge was interrupted, or the store's keys were lost.",
-                key=key,
-            )
+            raise _destroyed(key)
         return decrypt(stored, key, current)
 
     def _data_key(self, name: str, key: ObjectKey, *, fresh: bool) -> bytes | None:
@@ -311,6 +320,14 @@ class SealedStore:
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.inner, self.keys, self.prefix)
+
+
+def _destroyed(key: ObjectKey) -> KeyDestroyed:
+    return KeyDestroyed(
+        "the key of this object was destroyed: nobody can read it any more",
+        "Run 'sisa train' to go on. The object's purge was interrupted, or the store's keys were lost.",
+        key=key,
+    )
 
 
 def _without_objects(

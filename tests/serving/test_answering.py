@@ -33,6 +33,7 @@ class FakeEnsemble:
     constituents: tuple[int, ...] = (0, 1)
     calls: list[int] = field(default_factory=list)
     before: Callable[[], None] = lambda: None
+    quick_points: int = 0
 
     @property
     def answered_by(self) -> AnsweredBy:
@@ -133,10 +134,14 @@ def result(answer: Future[Answer]) -> Answer:
     return answer.result(PATIENCE_SECONDS)
 
 
-def test_an_answer_is_confirmed_after_it_was_computed(standing: FakeStanding, answering: Answering) -> None:
+@pytest.mark.parametrize("quick_points", [0, 2], ids=["by a thread", "by the caller"])
+def test_an_answer_is_confirmed_after_it_was_computed(
+    standing: FakeStanding, answering: Answering, quick_points: int
+) -> None:
     """Between the end of the computation and the answer a look at the store began and ended."""
     looks_before: list[int] = []
     assert standing.held is not None
+    standing.held.quick_points = quick_points
     standing.held.before = lambda: looks_before.append(standing.looks)
     found = result(answering.ask(features(4, 5)))
     assert found.scores_NS[:, 0].tolist() == [4, 5]
@@ -144,13 +149,40 @@ def test_an_answer_is_confirmed_after_it_was_computed(standing: FakeStanding, an
     assert standing.looks > looks_before[0]
 
 
-def test_what_was_withdrawn_meanwhile_is_computed_again(standing: FakeStanding, answering: Answering) -> None:
+def test_few_data_points_are_computed_by_the_caller(standing: FakeStanding, answering: Answering) -> None:
+    """As many as take no longer than waking a thread; more are left to the thread."""
+    by: list[threading.Thread] = []
+    assert standing.held is not None
+    standing.held.quick_points = 2
+    standing.held.before = lambda: by.append(threading.current_thread())
+    assert result(answering.ask(features(4, 5))).scores_NS[:, 0].tolist() == [4, 5]
+    assert result(answering.ask(features(4, 5, 6))).scores_NS[:, 0].tolist() == [4, 5, 6]
+    assert [each is threading.current_thread() for each in by] == [True, False]
+
+
+def test_nobody_overtakes_those_who_wait(standing: FakeStanding, answering: Answering) -> None:
+    """While others wait for the model, few data points are evaluated together with theirs."""
+    held = standing.held
+    assert held is not None
+    with at_work(standing, answering) as first:
+        held.quick_points = 1
+        many = answering.ask(features(1, 2, 3))
+        few = answering.ask(features(4))
+    assert [len(result(each).scores_NS) for each in (first, many, few)] == [1, 3, 1]
+    assert held.calls == [1, 4]
+
+
+@pytest.mark.parametrize("quick_points", [0, 1], ids=["by a thread", "by the caller"])
+def test_what_was_withdrawn_meanwhile_is_computed_again(
+    standing: FakeStanding, answering: Answering, quick_points: int
+) -> None:
     """A floor that rises while an answer is computed takes it back: the caller gets the next generation's, no error."""
 
     def erase() -> None:
         standing.named = standing.floor = 2
 
     assert standing.held is not None
+    standing.held.quick_points = quick_points
     standing.held.before = erase
     assert result(answering.ask(features(1))).generation == 2
 

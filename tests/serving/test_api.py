@@ -57,6 +57,19 @@ def test_every_form_of_asking_gets_the_same_answer(still_world: World) -> None:
     assert still_world.predict(Accept=ARROW_STREAM).headers["content-type"] == ARROW_STREAM
 
 
+def test_predictions_pass_around_the_framework(still_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its layers and routing answer everything else; a prediction is recorded without them, under its route."""
+
+    async def broken(*_: object) -> None:
+        raise RuntimeError("the framework was asked")
+
+    monkeypatch.setattr(still_world.client.app, "middleware_stack", broken)
+    assert still_world.predict().status_code == 200
+    assert still_world.client.get("/healthz").status_code == 500
+    line = still_world.lines()[-1]
+    assert (line["route"], line["status"], line["points"]) == ("/v1/predictions", 200, 3)
+
+
 def test_no_data_point_is_no_error(still_world: World) -> None:
     """A request without data points gets an answer without any, in both formats; the same holds for ids."""
     assert still_world.predict({"points": []}).json()["predictions"] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from threading import Barrier
 
@@ -12,6 +13,7 @@ from cluster.config.specification import read_specification
 from cluster.ensemble import loaded
 from cluster.ensemble.loaded import Ensemble
 from coordinator.state import servable
+from shards.learners.trainer import read_checkpoint
 from storage.digests import Sha256
 from storage.encryption.store import SealedStore
 from storage.errors import Corrupt
@@ -22,11 +24,10 @@ from tests.serving.world import World
 class _Meeting(SealedStore):
     """A store whose checkpoints are read by two at a time, or not at all."""
 
-    def get(self, key: ObjectKey) -> StoredObject:
+    def pieces(self, key: ObjectKey) -> Iterator[memoryview]:
         """Wait for another reading of a checkpoint."""
-        if key.endswith(".safetensors"):
-            BARRIER.wait(20)
-        return super().get(key)
+        BARRIER.wait(20)
+        return super().pieces(key)
 
 
 BARRIER = Barrier(2)
@@ -41,6 +42,38 @@ def test_checkpoints_are_read_at_the_same_time(still_world: World) -> None:
     asked = np.ones((2, 16), np.float32)
     assert together.checkpoints == alone.checkpoints
     assert np.array_equal(together.answer(asked), alone.answer(asked))
+
+
+class _Whole(SealedStore):
+    """A store that refuses to return a checkpoint as a whole, or by pieces."""
+
+    def get(self, key: ObjectKey) -> StoredObject:
+        """Refuse a checkpoint."""
+        if key.endswith(".safetensors"):
+            raise Corrupt("it was read as a whole")
+        return super().get(key)
+
+
+class _Torn(SealedStore):
+    """A store whose pieces are damaged, or come to an error."""
+
+    def pieces(self, key: ObjectKey) -> Iterator[memoryview]:
+        """Yield other bytes than were stored; of one shard, then fail."""
+        yield from (memoryview(bytes(each)[:-1] + b"?") for each in super().pieces(key))
+        if "/0001/" in key:
+            raise Corrupt("the key has changed meanwhile")
+
+
+def test_no_checkpoint_is_in_memory_as_a_whole(still_world: World) -> None:
+    """It is digested and opened while it is decrypted; if that fails, it is read again as a whole, and used."""
+    state, specification = still_world.resident.state(), read_specification(still_world.home.config)
+    inner, asked = still_world.home.objects.inner, np.ones((2, 16), np.float32)
+    first = servable(state)[0]
+    by_pieces = Ensemble.load(_Whole(inner), state, specification)
+    again = Ensemble.load(_Torn(inner), state, specification)
+    assert np.array_equal(by_pieces.answer(asked), again.answer(asked))
+    with pytest.raises(Corrupt, match="as a whole"):
+        read_checkpoint(_Whole(inner), first.checkpoint, first.shard)
 
 
 def test_a_large_checkpoint_is_read_alone(still_world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ rehearsal          tries a model in two fresh processes before it sees real data
 rehearsal_process  one of the two processes of a rehearsal
 attributes         tensors and numbers in plain attributes, which no checkpoint holds
 stacked            small constituents, asked together
-copies             models filled with trained weights, without initial ones
+copies             models filled with trained weights as these come in, without initial ones
 checkpoint         all of a learner's state as safetensors
 seeding            the only module that touches random generators and torch's numerics switches
 probe              a digest of fixed arithmetic, which can show that two processes compute differently

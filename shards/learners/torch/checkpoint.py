@@ -27,6 +27,7 @@ from storage.errors import Corrupt, InvariantBroken
 _MODEL: Final = "model/"
 _OPTIMIZER: Final = "optimizer/"
 _BASE: Final = "base/"
+_METADATA: Final = "__metadata__"
 _SMALL_BYTES: Final = 1024
 """Tensors up to this size are always stored: a reference would save nothing."""
 _DTYPES: Final[Mapping[str, torch.dtype]] = {
@@ -124,27 +125,40 @@ def decode_model(payload: bytes) -> dict[str, torch.Tensor] | None:
 def _decoded_model(payload: bytes) -> dict[str, torch.Tensor] | None:
     start = 8 + int.from_bytes(payload[:8], "little")
     header = json.loads(payload[8:start])
-    names = header.keys() - {"__metadata__"}
-    if max(header[name]["data_offsets"][1] for name in names) != len(payload) - start:
+    if max(header[name]["data_offsets"][1] for name in header.keys() - {_METADATA}) != len(payload) - start:
         raise ValueError("the payload is not as long as its header says")
+    entries = header_of_model(header)
+    return None if entries is None else {name: _copied(payload, start, entry) for name, entry in entries.items()}
+
+
+def header_of_model(header: Mapping[str, Any]) -> dict[str, Mapping[str, Any]] | None:
+    """Return a header's entries of the model's tensors, by name; None if ``put_tensors`` is needed for them."""
+    names = header.keys() - {_METADATA}
     if any(name.startswith(_BASE) or header[name]["dtype"] not in _DTYPES for name in names):
         return None
-    return {
-        name.removeprefix(_MODEL): _copied(payload, start, header[name]) for name in names if name.startswith(_MODEL)
-    }
+    return {name.removeprefix(_MODEL): header[name] for name in names if name.startswith(_MODEL)}
 
 
 def _copied(payload: bytes, start: int, entry: Mapping[str, Any]) -> torch.Tensor:
     """Return the tensor that a header's entry describes. Raises ``ValueError`` unless it is as long as that says."""
+    begin, end = entry["data_offsets"]
+    if end > len(payload) - start:
+        raise ValueError("a tensor is not where the header says")
+    tensor = tensor_for(entry)
+    if tensor.nbytes:
+        tensor.reshape(-1).view(torch.uint8).numpy()[:] = np.frombuffer(payload, np.uint8, end - begin, start + begin)
+    return tensor
+
+
+def tensor_for(entry: Mapping[str, Any]) -> torch.Tensor:
+    """Return memory for the tensor that a header's entry describes. Raises ``ValueError`` unless its length fits."""
     dtype, shape, (begin, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
-    if not 0 <= begin <= end <= len(payload) - start or end - begin != prod(shape) * dtype.itemsize:
+    if not 0 <= begin <= end or end - begin != prod(shape) * dtype.itemsize:
         raise ValueError("a tensor is not where the header says")
     # Memory of its own has the alignment of all tensors, unlike a view of the payload (E7). ``torch.empty`` would fill
     # it with NaN first, as deterministic algorithms want.
     tensor: torch.Tensor = torch.empty(0, dtype=dtype)
     tensor.set_(torch.UntypedStorage(end - begin), 0, shape)  # type: ignore[call-overload]
-    if tensor.nbytes:
-        tensor.reshape(-1).view(torch.uint8).numpy()[:] = np.frombuffer(payload, np.uint8, end - begin, start + begin)
     return tensor
 
 

@@ -5,7 +5,7 @@ Shape legend: N points, F features, C classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from shards.encoding import InputShape
-from shards.learners.protocol import Learning, Outputs
+from shards.learners.protocol import Learning, OutputsAtOnce
 from shards.learners.torch.checkpoint import (
     base_digests,
     decode_checkpoint,
@@ -33,7 +33,7 @@ from shards.learners.torch.checkpoint import (
     put_tensors,
     state_tensors,
 )
-from shards.learners.torch.copies import filled, form_of
+from shards.learners.torch.copies import filled, form_of, model_of_pieces
 from shards.learners.torch.engines.kept import KeptRecording
 from shards.learners.torch.engines.recording import Recording, Unrepeatable, address_of, record_step
 from shards.learners.torch.engines.replay import (
@@ -224,7 +224,7 @@ class TorchLearner:
                 parts.append(activate(outputs).numpy())
         return np.concatenate(parts)
 
-    def at_once(self, states: Sequence[AnsweringState]) -> Outputs | None:
+    def at_once(self, states: Sequence[AnsweringState]) -> OutputsAtOnce | None:
         """Return what asks all of the constituents, in common tensors where they are small; see ``AnswersAtOnce``."""
         is_plain = self._device.type == "cpu" and len(self._inputs.shape) == 1 and not self._inputs.ids
         together = stacked_models([state.model for state in states]) if is_plain else None
@@ -241,7 +241,7 @@ class TorchLearner:
                 found: npt.NDArray[np.float64] = activate(outputs_KNW.flatten(0, 1)).view_as(outputs_KNW).numpy()
             return found
 
-        return outputs
+        return OutputsAtOnce(outputs, together.quick_points)
 
     def digest(self, state: AnsweringState) -> Sha256:
         """Return the digest of parameters and buffers."""
@@ -266,11 +266,21 @@ class TorchLearner:
     def open_for_answers(self, payload: bytes, shard: ShardId) -> AnsweringState:
         """Return the constituent in a checkpoint, without the optimizer and its state; see ``OpensForAnswers``."""
         tensors = decode_model(payload) if self._device.type == "cpu" else None
-        model = filled(form, tensors) if tensors is not None and (form := self._form()) is not None else None
-        if model is None:
+        found = self._with_tensors(tensors)
+        if found is None:
             with _BUILDING:
-                model = self.from_bytes(payload, shard).model
-        return AnsweringState(model)
+                found = AnsweringState(self.from_bytes(payload, shard).model)
+        return found
+
+    def open_pieces(self, pieces: Iterable[memoryview]) -> AnsweringState | None:
+        """Return the constituent in a checkpoint that comes in by pieces; see ``OpensForAnswers``."""
+        is_known = self._device.type == "cpu" and self._form() is not None
+        return self._with_tensors(model_of_pieces(pieces)) if is_known else None
+
+    def _with_tensors(self, tensors: Mapping[str, torch.Tensor] | None) -> AnsweringState | None:
+        form = None if tensors is None else self._form()
+        model = None if tensors is None or form is None else filled(form, tensors)
+        return None if model is None else AnsweringState(model)
 
     def _form(self) -> nn.Module | None:
         """Return the form that the constituents have, built once; None if each has to be built on its own.

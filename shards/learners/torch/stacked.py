@@ -25,6 +25,9 @@ MOST_POINTS: Final = 256
 _MOST_BYTES: Final = 32 * 1024 * 1024
 """Weights beyond this are not copied into common tensors: they would be in memory twice, and arithmetic decides."""
 
+_QUICK_WEIGHTS: Final = 1 << 20
+"""Multiplications that take about 0.1 ms: as long as it takes to wake a thread that has slept for some milliseconds."""
+
 _Layer = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -33,12 +36,16 @@ class StackedModels:
     """What the constituents compute, layer by layer."""
 
     layers: tuple[_Layer, ...]
-    """Each maps (K, N, I) to (K, N, O)."""
+    """Each maps (K, N, I) to (K, N, O), but for a linear layer that is the first: it maps (N, I), which are common."""
+    is_common: bool
+    """Whether the first layer is linear."""
     constituents: int
+    quick_points: int = 0
+    """See ``OutputsAtOnce``."""
 
     def __call__(self, features_NF: torch.Tensor) -> torch.Tensor:
         """Return the outputs, shape (K, N, W)."""
-        found = features_NF.expand(self.constituents, *features_NF.shape)
+        found = features_NF if self.is_common else features_NF.expand(self.constituents, *features_NF.shape)
         for layer in self.layers:
             found = layer(found)
         return found
@@ -53,13 +60,19 @@ def stacked_models(models: Sequence[nn.Module]) -> StackedModels | None:
     chains = [_chain(model) for model in models if is_of_torch(model)]
     if len(models) < 2 or len(chains) < len(models):
         return None
-    if sum(each.nbytes for model in models for each in model_tensors(model).values()) > _MOST_BYTES:
+    tensors = [each for model in models for each in model_tensors(model).values()]
+    if sum(each.nbytes for each in tensors) > _MOST_BYTES:
         return None
     if len({tuple(map(_form, chain)) for chain in chains}) > 1:
         return None
-    layers = [_stacked_layer(same) for same in zip(*chains, strict=True)]
+    is_common = bool(chains[0]) and type(chains[0][0]) is nn.Linear
+    layers = [
+        _common_linear(same) if is_common and not place else _stacked_layer(same)
+        for place, same in enumerate(zip(*chains, strict=True))
+    ]
     known = tuple(layer for layer in layers if layer is not None)
-    return StackedModels(known, len(models)) if len(known) == len(layers) else None
+    quick_points = _QUICK_WEIGHTS // max(1, sum(each.numel() for each in tensors))
+    return StackedModels(known, is_common, len(models), quick_points) if len(known) == len(layers) else None
 
 
 def _chain(model: nn.Module) -> tuple[nn.Module, ...]:
@@ -73,6 +86,21 @@ def _form(layer: nn.Module) -> tuple[object, ...]:
     """Return all that decides what a layer computes, but for the values of its tensors."""
     tensors = tuple((name, each.shape, each.dtype, each.device) for name, each in model_tensors(layer).items())
     return type(layer), layer.extra_repr(), tensors
+
+
+@torch.no_grad()
+def _common_linear(layers: Sequence[nn.Module]) -> _Layer:
+    """Return linear layers with the same inputs as one whose outputs are side by side: a single product of matrices."""
+    tensors = [model_tensors(layer) for layer in layers]
+    wide = len(tensors[0]["weight"])
+    weight_IKO = torch.cat([each["weight"].mT for each in tensors], dim=1).contiguous()
+    bias_KO = torch.cat([each["bias"] for each in tensors]) if "bias" in tensors[0] else None
+
+    def outputs(features_NI: torch.Tensor) -> torch.Tensor:
+        found = features_NI @ weight_IKO if bias_KO is None else torch.addmm(bias_KO, features_NI, weight_IKO)
+        return found.view(len(features_NI), len(layers), wide).transpose(0, 1)
+
+    return outputs
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ import pytest
 
 from storage import objects
 from storage.digests import Sha256, sha256
+from storage.encryption import cipher
 from storage.encryption.cipher import OVERHEAD_BYTES
 from storage.encryption.keyring_location import IDENTITY
 from storage.encryption.store import KeyDestroyed, SealedStore
@@ -226,6 +227,36 @@ def test_every_flipped_byte_is_detected(which: str, memory: RecordingStore) -> N
             SealedStore(memory).get(A)
     alter(memory, key, payload)
     assert SealedStore(memory).get(A).payload == payload_of(A)
+
+
+def test_pieces_are_the_payload(memory: RecordingStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Together they are what ``get`` returns; each is in the memory of the one before, and nobody can write there."""
+    monkeypatch.setattr(cipher, "_PIECE_BYTES", 7)
+    store = filled(memory)
+    empty = object_key("shards/0001/slices/0009/empty.parquet")
+    store.put_if_absent(empty, b"")
+    for key in (A, PLAIN, empty):
+        assert b"".join(map(bytes, store.pieces(key))) == store.get(key).payload
+    pieces = list(store.pieces(A))
+    assert len(pieces) == -(-len(payload_of(A)) // 7)
+    assert {each.readonly for each in pieces} == {True}
+    assert len({bytes(each) for each in pieces[:-1]}) == 1
+
+
+def test_pieces_of_a_damaged_object_end_with_the_error(memory: RecordingStore) -> None:
+    """A flipped byte, other bytes, no encryption, a key that is gone: a reader of all pieces gets the error."""
+    store = filled(memory)
+    sealed = memory.get(A).payload
+    for wrong in (sealed[:-1] + bytes([sealed[-1] ^ 1]), memory.get(B).payload, MARKER):
+        alter(memory, A, wrong)
+        with pytest.raises(Corrupt, match="not what was written"):
+            list(SealedStore(memory).pieces(A))
+    for info in list(memory.list("keyrings/")):
+        memory.delete(info.key)
+    with pytest.raises(KeyDestroyed, match="was destroyed"):
+        list(SealedStore(memory).pieces(B))
+    with pytest.raises(ObjectMissing, match="no such object"):
+        list(store.pieces(object_key("shards/0001/none")))
 
 
 def test_nothing_is_put_under_a_damaged_key(memory: RecordingStore) -> None:

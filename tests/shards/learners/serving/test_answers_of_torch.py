@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,18 @@ def test_other_models_are_asked_one_by_one(models: list[nn.Module]) -> None:
     assert stacked_models(models) is None
 
 
+def test_few_points_of_small_models_are_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The more weights, the fewer data points are worth no thread; from some size on none are."""
+    learner = learner_of({"hidden": [7]})
+    states = [learner.initial(ShardId(number)) for number in range(2)]
+    weights = sum(each.numel() for state in states for each in model_tensors(state.model).values())
+    for quick_weights, expected in ((3 * weights, 3), (weights - 1, 0)):
+        monkeypatch.setattr(stacked, "_QUICK_WEIGHTS", quick_weights)
+        together = learner.at_once(states)
+        assert together is not None
+        assert together.quick_points == expected
+
+
 def test_large_models_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights beyond the limit would be in memory twice: they are asked one by one, with the same outputs."""
     learner = learner_of({"hidden": [7]})
@@ -161,6 +174,55 @@ def test_opening_builds_one_model_and_shares_no_memory(monkeypatch: pytest.Monke
     assert len(addresses) == 6 * len(model_tensors(opened[0].model))
 
 
+def in_pieces(payload: bytes, size: int) -> Iterator[memoryview]:
+    """Yield the payload by pieces, each in the memory of the one before."""
+    memory = bytearray(size)
+    for start in range(0, len(payload), size):
+        piece = payload[start : start + size]
+        memory[: len(piece)] = piece
+        yield memoryview(memory)[: len(piece)].toreadonly()
+
+
+@pytest.mark.parametrize("size", [1, 13, 500, 1 << 20])
+def test_pieces_open_as_the_whole_does(size: int) -> None:
+    """Wherever the payload is cut, and although each piece is overwritten: the same bits, in memory of their own."""
+    learner = learner_of({"hidden": [7]})
+    state, payload = checkpoint(learner)
+    opened = learner.open_pieces(in_pieces(payload, size))
+    assert opened is not None
+    assert learner.digest(state) == learner.digest(opened)
+    assert np.array_equal(learner.probabilities(state, features(9)), learner.probabilities(opened, features(9)))
+    assert not hasattr(opened, "optimizer")
+
+
+def overlapping(payload: bytes) -> bytes:
+    """Return a checkpoint in which two tensors of the same length are in the same place."""
+    start = 8 + int.from_bytes(payload[:8], "little")
+    header = json.loads(payload[8:start])
+    header["model/0.bias"] = header["model/2.bias"]
+    written = json.dumps(header).encode()
+    return len(written).to_bytes(8, "little") + written + payload[start:]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda payload: payload[:-1],
+        lambda payload: payload + b"!",
+        lambda payload: b"?" + payload[1:],
+        lambda _: b"short",
+        lambda _: b"",
+        overlapping,
+        lambda _: checkpoint(learner_of({"hidden": [8]}))[1],
+    ],
+    ids=["cut", "longer", "header", "short", "empty", "overlapping", "another model"],
+)
+def test_pieces_that_are_no_checkpoint_of_the_model_do_not_open(spoil: Callable[[bytes], bytes]) -> None:
+    """A reader of the whole finds out why."""
+    learner = learner_of({"hidden": [3]})
+    assert learner.open_pieces(in_pieces(spoil(checkpoint(learner)[1]), 100)) is None
+
+
 OWN = """
 import torch
 from torch import nn
@@ -183,6 +245,7 @@ def test_a_model_of_the_users_code_is_built_as_in_training(tmp_path: Path, monke
     learner = learner_of({}, "drawn_model_of_a_user:Drawn")
     state, payload = checkpoint(learner)
     opened = learner.open_for_answers(payload, ShardId(3))
+    assert learner.open_pieces(in_pieces(payload, 100)) is None
     assert np.array_equal(learner.probabilities(state, features(9)), learner.probabilities(opened, features(9)))
     assert form_of(state.model) is None
 
