@@ -88,7 +88,7 @@ def main() -> None:
     """Serve until killed."""
     weights, port, token = sys.argv[1:]
     torch.set_num_threads(1)
-    uvicorn.run(bare_app(BareModel(weights), token), host="127.0.0.1", port=int(port), access_log=False)
+    uvicorn.run(bare_app(BareModel(weights), token), host="127.0.0.1", port=int(port), log_level="warning")
 
 
 if __name__ == "__main__":

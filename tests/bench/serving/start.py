@@ -30,6 +30,7 @@ from tests.doubles.workers.local_workers import LocalWorkers
 SHARDS: Final = 20
 REPEATS: Final = 3
 _TOP: Final = 64
+_PATIENCE_SECONDS: Final = 600.0
 SPECIFICATION: Final = """
 name = "bench-start"
 store = "./federation"
@@ -137,10 +138,14 @@ def _start(file: Path) -> None:
 
 
 def _until_ready(service: Service) -> None:
+    """Return when the service answers. Raises its reason if it does not within ``_PATIENCE_SECONDS``."""
+    until = time.monotonic() + _PATIENCE_SECONDS
     while True:
         try:
             service.check()
         except Unavailable:
+            if time.monotonic() > until:
+                raise
             time.sleep(0.01)
         else:
             return
