@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import cluster
 from cluster.config.specification import read_specification
 from cluster.release import API, SITES, own_release
+from cluster.serving.intake import Lane
 from coordinator.receipts.bundles import bundle_from_bytes
 from deploy.views.output import ExitCode
 from deploy.views.receipts import check_receipt
@@ -63,11 +65,19 @@ def test_predictions_pass_around_the_framework(still_world: World, monkeypatch: 
     async def broken(*_: object) -> None:
         raise RuntimeError("the framework was asked")
 
+    counted, entered = list[str](), Lane.entered
+
+    def counting(lane: Lane) -> AbstractContextManager[None]:
+        counted.append(lane._name)
+        return entered(lane)
+
+    monkeypatch.setattr(Lane, "entered", counting)
     monkeypatch.setattr(still_world.client.app, "middleware_stack", broken)
     assert still_world.predict().status_code == 200
     assert still_world.client.get("/healthz").status_code == 500
     line = still_world.lines()[-1]
     assert (line["route"], line["status"], line["points"]) == ("/v1/predictions", 200, 3)
+    assert counted == ["predictions"]
 
 
 def test_no_data_point_is_no_error(still_world: World) -> None:
