@@ -174,7 +174,7 @@ def exact_amounts(
     """Return the amounts of training a shard from slice ``first`` on, as a worker that begins with it does."""
     schedule, seen = slice_epochs(epochs, len(points_per_slice)), 0
     amounts: dict[str, float] = {TASKS: 1.0, POINTS_READ: float(sum(points_per_slice))}
-    learned: list[tuple[float, float]] = []
+    learned: list[tuple[int, int]] = []
     for number, (count, own) in enumerate(zip(points_per_slice, schedule, strict=True), start=1):
         seen += count
         if number >= first:

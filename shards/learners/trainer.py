@@ -47,8 +47,8 @@ class TrainTask:
     token: int | None
     """Fencing token of the writer that issued the task; None: write nothing, only report the digests (for a proof)."""
     after: Position | None = None
-    """A position of the journal whose entries, up to it, are included in the task. Who asks whether the task is still
-    needed then reads only later ones. None: unknown."""
+    """A position of the journal whose entries, up to it, are included in the task. To see whether the task is still
+    needed, a worker reads only later ones. None: unknown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

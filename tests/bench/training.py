@@ -108,7 +108,7 @@ def main() -> None:
 
 
 def _import_compiler() -> None:
-    """Take a step: torch imports its compiler for the first one, seconds that whoever comes first would be charged."""
+    """Take a step: torch imports its compiler for the first one, which the first one measured would be charged."""
     layer = nn.Linear(1, 1)
     layer(torch.zeros(1, 1)).sum().backward()
     torch.optim.Adam(layer.parameters()).step()

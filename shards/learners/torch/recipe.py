@@ -66,13 +66,13 @@ def optimizer_of(model: nn.Module, training: TrainingSettings) -> Optimizer:
         raise Invalid("[model] the model has no parameter to train", "Use a model with trainable parameters.")
     settings, _ = OPTIMIZERS[training.optimizer]
     is_fused = training.kernels == FUSED
+    further: dict[str, Any] = {**training.optimizer_arguments, **({"fused": True} if is_fused else {})}
     optimizer = _KINDS[training.optimizer](
         parameters,
         lr=training.learning_rate,
         weight_decay=training.effective_weight_decay,
         **{_NAMES.get(name, name): getattr(training, name) for name in settings},
-        **training.optimizer_arguments,
-        **({"fused": True} if is_fused else {}),
+        **further,
     )
     if is_fused:
         guard(optimizer)

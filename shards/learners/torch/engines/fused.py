@@ -78,19 +78,23 @@ def fused_step(
     if isinstance(optimizer, SGD):
         lists.append(list(states.get(_MOMENTUM, ())))
         common |= {name: group[name] for name in ("momentum", "dampening", "nesterov")} | {"is_first_step": False}
-        return _calling(torch._fused_sgd_, lists, None, common)
+        return _calling(_kernel("sgd"), lists, None, common)
     assert count is not None
     common["eps"] = group["eps"]
     if isinstance(optimizer, Adagrad):
         lists += [list(states["sum"]), [count] * len(values)]
         common["lr_decay"] = group["lr_decay"]
-        return _calling(torch._fused_adagrad_, lists, count, common)
+        return _calling(_kernel("adagrad"), lists, count, common)
     entries = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
     lists += [*(list(states.get(entry, ())) for entry in entries), [count] * len(values)]
     common |= {"amsgrad": group["amsgrad"], "beta1": group["betas"][0], "beta2": group["betas"][1]}
-    is_apart = group["decoupled_weight_decay"]
-    kernel = torch._fused_adamw_ if is_apart else torch._fused_adam_
-    return _calling(kernel, lists, count, common)
+    return _calling(_kernel("adamw" if group["decoupled_weight_decay"] else "adam"), lists, count, common)
+
+
+def _kernel(name: str) -> Callable[..., Any]:
+    """Return the kernel that torch's own optimizer calls, which has no public name."""
+    kernel: Callable[..., Any] = getattr(torch, f"_fused_{name}_")
+    return kernel
 
 
 def _calling(

@@ -1,6 +1,6 @@
 """Keeps the recording of a trial for the slices, and for the constituents, that the same process trains after it.
 
-Nothing in it may depend on what it was made from. So it is kept for models of torch's own modules with a loss of this
+Nothing in it may depend on what it was made from. It is kept for models of torch's own modules with a loss of this
 system alone: their step depends on what their modules are set to, and on the inputs of the recording. It is used where
 the modules are set to the same, and holds no number of a data point (E12).
 """
@@ -43,7 +43,7 @@ def _form(model: nn.Module) -> tuple[object, ...]:
 
 
 def _set_to(name: str, module: nn.Module) -> tuple[object, ...]:
-    """Return the module's settings that are no numbers, which its text does not always show."""
+    """Return the module's further settings, texts and functions, which its own text does not always show."""
     return name, type(module), module.training, *_texts(module)
 
 

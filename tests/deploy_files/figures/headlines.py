@@ -1,4 +1,4 @@
-"""The README's table of figures, from the dated pages of benchmarks: ``python -m tests.deploy_files.headlines``."""
+"""The README's table, from the dated pages of benchmarks: ``python -m tests.deploy_files.figures.headlines``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-ROOT: Final = Path(__file__).parents[2]
+ROOT: Final = Path(__file__).parents[3]
 PAGES: Final = ROOT / "docs" / "benchmarks"
 README: Final = ROOT / "README.md"
 

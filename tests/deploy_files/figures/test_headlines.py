@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy_files.headlines import PAGES, README, headlines, with_table
+from tests.deploy_files.figures.headlines import PAGES, README, headlines, with_table
 
 _HEAD = "| what | measured | aim |\n| --- | --- | --- |\n"
 
 
 def test_the_readme_has_the_figures_of_the_latest_pages() -> None:
-    """Run ``python -m tests.deploy_files.headlines`` after a page has changed."""
+    """Run ``python -m tests.deploy_files.figures.headlines`` after a page has changed."""
     text = README.read_text(encoding="utf-8")
     assert with_table(text, headlines(PAGES)) == text
 
