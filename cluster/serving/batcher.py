@@ -77,6 +77,9 @@ class Answering:
         self._doubt: SisaError | None = None
         """Why the last read of the store failed."""
         self._looks = 0
+        self._loaded_after = 0
+        """How many looks there had been when the last load began."""
+        self._is_loading = False
         self._is_closing = False
         self._threads = tuple(
             Thread(target=self._run, args=(target,), name=f"sisa-{name}", daemon=True)
@@ -140,14 +143,22 @@ class Answering:
     def _compute(self) -> None:
         while True:
             with self._lock:
-                self._to_compute.wait_for(lambda: self._is_closing or self._is_ready)
+                while not (self._is_closing or self._is_ready):
+                    if self._is_behind:
+                        self._to_load.notify()
+                    elif self._is_stuck:
+                        self._to_confirm.notify()
+                    self._to_compute.wait()
                 if self._is_closing:
                     return
-                asks, ensemble, reason = self._take(), self._standing.ensemble, self._reason
-            if ensemble is None:
-                self._refuse(asks, reason)
-                continue
-            self._compute_next(asks, ensemble)
+                ensemble, trouble = self._standing.ensemble, self._trouble or self._doubt
+                if ensemble is None and trouble is None:
+                    continue  # withdrawn a moment ago
+                asks = self._take()
+            if ensemble is not None:
+                self._compute_next(asks, ensemble)
+            elif trouble is not None:
+                self._refuse(asks, trouble)
 
     def _compute_next(self, asks: Sequence[_Ask], ensemble: Ensemble) -> None:
         """Compute the next piece of an ask, or several small asks; if the model fails on one, the others succeed."""
@@ -171,6 +182,15 @@ class Answering:
         """Whether there is an ask, and either a generation to compute it with or the reason why there is not one."""
         is_known = self._standing.ensemble is not None or self._trouble is not None or self._doubt is not None
         return bool(self._waiting) and is_known
+
+    @property
+    def _is_stuck(self) -> bool:
+        """Whether asks wait for a generation, and only a look at the store can say which one to load.
+
+        Any thread that reads the store may find that the generation in memory was withdrawn.
+        """
+        has_looked = self._is_loading or self._looks > self._loaded_after
+        return bool(self._waiting) and not self._is_ready and not has_looked
 
     def _take(self) -> list[_Ask]:
         """Return the next ask and the following ones that fit into one batch with it."""
@@ -227,7 +247,9 @@ class Answering:
     def _confirm(self) -> None:
         while not self._is_closing:
             with self._lock:
-                self._to_confirm.wait_for(lambda: self._computed or self._is_closing, self._refresh_seconds)
+                self._to_confirm.wait_for(
+                    lambda: self._computed or self._is_closing or self._is_stuck, self._refresh_seconds
+                )
                 asks, self._computed = self._computed, []
             try:
                 self._standing.current()
@@ -268,25 +290,25 @@ class Answering:
 
     def _load(self) -> None:
         """Load the generation that the state names whenever a read of the store finds another one than in memory."""
-        seen = 0
         while True:
             with self._lock:
-                self._to_load.wait_for(partial(self._is_behind, seen))
+                self._to_load.wait_for(lambda: self._is_closing or self._is_behind)
                 if self._is_closing:
                     return
-                seen = self._looks
+                self._loaded_after, self._is_loading = self._looks, True
             trouble: SisaError | None = None
             try:
                 self._standing.load()
             except SisaError as error:
                 trouble = error
             with self._lock:
-                self._trouble = trouble
+                self._trouble, self._is_loading = trouble, False
                 self._to_compute.notify()
 
-    def _is_behind(self, seen: int) -> bool:
-        """Whether a read of the store since the first ``seen`` ones calls for loading, or the replica is closing."""
-        return self._is_closing or (self._looks > seen and self._is_wanted)
+    @property
+    def _is_behind(self) -> bool:
+        """Whether a look since the last load began calls for loading."""
+        return self._looks > self._loaded_after and self._is_wanted
 
     @property
     def _is_wanted(self) -> bool:

@@ -187,6 +187,29 @@ def test_what_was_withdrawn_meanwhile_is_computed_again(
     assert result(answering.ask(features(1))).generation == 2
 
 
+@pytest.mark.parametrize("was_asked", [False, True], ids=["at first", "after an answer"])
+@pytest.mark.parametrize("is_at_work", [False, True], ids=["before it was asked", "while it was computed"])
+def test_another_s_look_that_withdraws_has_the_next_one_loaded(
+    standing: FakeStanding, is_at_work: bool, was_asked: bool
+) -> None:
+    """A request about erasures reads the store too. Asks that wait then do not wait for the next refresh."""
+    made = Answering(cast("Standing", standing), 1e6)
+    try:
+        if was_asked:
+            assert result(made.ask(features(0))).generation == 1
+        if is_at_work:
+            with at_work(standing, made) as first:
+                asked = made.ask(features(1))
+                standing.floor = standing.named = 2
+            assert result(first).generation == 2
+        else:
+            standing.floor = standing.named = 2
+            asked = made.ask(features(1))
+        assert result(asked).generation == 2
+    finally:
+        made.close()
+
+
 def test_a_large_request_is_given_up_in_the_middle(standing: FakeStanding, answering: Answering) -> None:
     """Once a floor has risen no further piece of a request is computed with what it withdrew."""
     first = standing.held
