@@ -12,17 +12,17 @@ README: Final = ROOT / "README.md"
 
 _HEAD: Final = "| what | measured | aim |\n| --- | --- | --- |\n"
 _DATED: Final = re.compile(r"(?P<topic>[a-z]+)-(?P<month>\d{4}-\d{2})\.md")
-_IN_SHORT: Final = re.compile(rf"## In short\n\n{re.escape(_HEAD)}(?P<rows>(?:\|.*\n)+)")
+_IN_SHORT: Final = re.compile(rf"## In short\n\n{re.escape(_HEAD)}(?P<row>\|.*)\n")
 _TABLE: Final = re.compile(rf"{re.escape(_HEAD)}(?:\|.*\n)+")
 
 
 def headlines(folder: Path) -> str:
-    """Return the table of all topics, each from its latest page; its first cells link to it."""
+    """Return the first figure of each topic, from its latest page; the first cells link to it."""
     latest: dict[str, Path] = {}
     for page in sorted(folder.iterdir()):
         if named := _DATED.fullmatch(page.name):
             latest[named["topic"]] = page
-    return _HEAD + "".join(_linked(row, page) for page in latest.values() for row in _rows(page))
+    return _HEAD + "".join(_linked(_first_row(page), page) for page in latest.values())
 
 
 def with_table(readme: str, table: str) -> str:
@@ -33,11 +33,11 @@ def with_table(readme: str, table: str) -> str:
     return changed
 
 
-def _rows(page: Path) -> list[str]:
+def _first_row(page: Path) -> str:
     found = _IN_SHORT.search(page.read_text(encoding="utf-8"))
     if found is None:
         raise ValueError(f'{page.name} has no table under "In short"')
-    return found["rows"].splitlines()
+    return found["row"]
 
 
 def _linked(row: str, page: Path) -> str:

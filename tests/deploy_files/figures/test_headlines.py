@@ -20,7 +20,9 @@ def test_the_readme_has_the_figures_of_the_latest_pages() -> None:
 def test_the_latest_page_of_a_topic_counts(tmp_path: Path) -> None:
     """Pages of other names do not count, nor do tables without the heading."""
     for name, figure in (("ingest-2026-10.md", 5), ("ingest-2026-11.md", 4), ("training-2026-09.md", 3)):
-        (tmp_path / name).write_text(f"# A\n\n## In short\n\n{_HEAD}| x | {figure} | 2 |\n\n{_HEAD}| y | 9 | 9 |\n")
+        (tmp_path / name).write_text(
+            f"# A\n\n## In short\n\n{_HEAD}| x | {figure} | 2 |\n| z | 1 | 1 |\n\n{_HEAD}| y | 9 | 9 |\n"
+        )
     (tmp_path / "notes.md").write_text("# B\n")
     assert headlines(tmp_path) == (
         f"{_HEAD}| [x](docs/benchmarks/ingest-2026-11.md) | 4 | 2 |\n"
