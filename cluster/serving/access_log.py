@@ -28,8 +28,6 @@ def _raw(name: str, value: str) -> _Raw:
 
 
 _NO_STORE: Final = tuple(_raw(name, value) for name, value in NO_STORE.items())
-_RELEASE: Final = _raw(HEADER, own_release())
-_CONTRACT: Final = _raw(HEADER, f"+{own_contract()}")
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -74,7 +72,7 @@ class Recorder:
         """Yield the headers that every answer has, but for those that this one has already."""
         present = {name for name, _ in headers}
         yield from (header for header in _NO_STORE if header[0] not in present)
-        yield _RELEASE if record.is_admitted else _CONTRACT
+        yield _raw(HEADER, own_release() if record.is_admitted else f"+{own_contract()}")
         if self._names_requests:
             yield _raw(REQUEST_ID, record.request_id)
 
