@@ -28,33 +28,9 @@ from shards.slices.files import load_shard
 from storage.errors import Unavailable
 from tests.bench.plain import PlainActor, PlainTask
 from tests.bench.requests import report_requests
+from tests.doubles.demo_specification import demo_specification
 
 WORKERS = 2
-SPECIFICATION = """
-name = "bench"
-store = "./federation"
-[data]
-train = "data/train.parquet"
-id = "id"
-subject = "user_id"
-label = "label"
-features = ["x*"]
-classes = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
-scale = {scale}
-[model]
-factory = "shards.models:mlp"
-arguments = {{ hidden = [128] }}
-[training]
-epochs = 20
-batch_size = 16
-learning_rate = 0.05
-seed = 7
-[partition]
-shards = 5
-slices = 5
-[cluster]
-workers = 2
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +66,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = _write_data(Path(folder) / "data")
         file = Path(folder) / "sisa.toml"
-        file.write_text(SPECIFICATION.format(scale=data.scale), encoding="utf-8")
+        file.write_text(
+            demo_specification(
+                scale=data.scale, epochs=20, shards=5, slices=5, further=f"[cluster]\nworkers = {WORKERS}\n"
+            ),
+            encoding="utf-8",
+        )
         specification = read_specification(file)
         with cluster.launch(specification) as federation:
             federation.train()  # ingests, and reads everything once

@@ -39,6 +39,7 @@ from shards.schedule import slice_epochs
 from storage.stores.folder_memory import _MEMORIES
 from storage.stores.local import LocalStore
 from tests.bench.erasure.on_ray import report_running
+from tests.doubles.demo_specification import demo_specification
 from tests.doubles.workers.local_workers import without_ray
 
 SHARDS: Final = 20
@@ -47,33 +48,6 @@ BATCHES: Final = (1, 8, 18, 39, 100, 1000)
 BATCH_SIZE: Final = 16
 ONES: Final = 5
 """How many single erasures the first row is the mean of."""
-SPECIFICATION: Final = """
-name = "bench"
-store = "./federation"
-[data]
-train = "data/train.parquet"
-id = "id"
-subject = "user_id"
-label = "label"
-features = ["x*"]
-classes = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
-scale = {scale}
-[model]
-factory = "shards.models:mlp"
-arguments = {{ hidden = [128] }}
-[training]
-epochs = {epochs}
-batch_size = {batch_size}
-learning_rate = 0.05
-seed = 7
-[partition]
-shards = {shards}
-slices = {slices}
-[erasure]
-batch_window_seconds = {window}
-[cluster]
-workers = 2
-"""
 
 
 def specification_in(
@@ -81,8 +55,9 @@ def specification_in(
 ) -> FederationSpecification:
     """Write a specification for the data in ``folder``, and read it."""
     file = folder / "sisa.toml"
-    text = SPECIFICATION.format(
-        scale=data.scale, epochs=epochs, batch_size=BATCH_SIZE, shards=SHARDS, slices=slices, window=window
+    further = f"[erasure]\nbatch_window_seconds = {window}\n[cluster]\nworkers = 2\n"
+    text = demo_specification(
+        scale=data.scale, epochs=epochs, shards=SHARDS, slices=slices, batch_size=BATCH_SIZE, further=further
     )
     file.write_text(text, encoding="utf-8")
     return read_specification(file)

@@ -58,6 +58,7 @@ from tests.bench.serving.cost import (
 )
 from tests.bench.serving.processor_time import cluster_processes
 from tests.bench.serving.start import report_start
+from tests.doubles.demo_specification import demo_specification
 
 _Result = TypeVar("_Result")
 
@@ -67,35 +68,6 @@ ERASURES = 3
 _STARTS = 10
 _PAUSE_SECONDS = 5.0
 CALLERS = 2
-SPECIFICATION = """
-name = "bench-{shards}"
-store = "./federation-{shards}"
-[data]
-train = "data/train.parquet"
-id = "id"
-subject = "user_id"
-label = "label"
-features = ["x*"]
-classes = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
-scale = {scale}
-[model]
-factory = "shards.models:mlp"
-arguments = {{ hidden = [128] }}
-[training]
-epochs = 6
-batch_size = 16
-learning_rate = 0.05
-seed = 7
-[partition]
-shards = {shards}
-slices = 2
-[erasure]
-batch_window_seconds = 0.0
-[serve]
-port = {port}
-prefix = "/{shards}"
-requests_per_minute = 1000000000
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +124,17 @@ def _served(folder: Path, data: DemoData, shards: int, port: int) -> Iterator[Be
     import ray  # after ``cluster``, which chooses how processes prove to Ray who they are
 
     file = folder / f"{shards}.toml"
-    file.write_text(SPECIFICATION.format(shards=shards, port=port, scale=data.scale), encoding="utf-8")
+    serve = f'[serve]\nport = {port}\nprefix = "/{shards}"\nrequests_per_minute = 1000000000\n'
+    text = demo_specification(
+        scale=data.scale,
+        epochs=6,
+        shards=shards,
+        slices=2,
+        name=f"bench-{shards}",
+        store=f"./federation-{shards}",
+        further=f"[erasure]\nbatch_window_seconds = 0.0\n{serve}",
+    )
+    file.write_text(text, encoding="utf-8")
     specification = read_specification(file)
     with _patiently(lambda: cluster.connect(specification)) as federation:
         federation.train()

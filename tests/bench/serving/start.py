@@ -25,34 +25,13 @@ from cluster.writer.writer import writer_setup
 from deploy.demo_data import write_digits
 from deploy.views.tables import table
 from storage.errors import Unavailable
+from tests.doubles.demo_specification import demo_specification
 from tests.doubles.workers.local_workers import LocalWorkers
 
 SHARDS: Final = 20
 REPEATS: Final = 3
 _TOP: Final = 64
 _PATIENCE_SECONDS: Final = 600.0
-SPECIFICATION: Final = """
-name = "bench-start"
-store = "./federation"
-[data]
-train = "data/train.parquet"
-id = "id"
-subject = "user_id"
-label = "label"
-features = ["x*"]
-classes = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]
-scale = {scale}
-[model]
-factory = "shards.models:mlp"
-arguments = {{ hidden = [{hidden}, {hidden}] }}
-[training]
-epochs = 1
-batch_size = 512
-learning_rate = 0.05
-[partition]
-shards = {shards}
-slices = 1
-"""
 
 
 def main() -> None:
@@ -93,7 +72,10 @@ def _made(folder: Path, megabytes: int) -> Path:
     hidden = round((megabytes * 1e6 / 4 / SHARDS) ** 0.5) - _TOP // 2
     data = write_digits(folder / "data")
     file = folder / "sisa.toml"
-    file.write_text(SPECIFICATION.format(scale=data.scale, hidden=hidden, shards=SHARDS), encoding="utf-8")
+    text = demo_specification(
+        scale=data.scale, epochs=1, batch_size=512, shards=SHARDS, slices=1, hidden=f"{hidden}, {hidden}"
+    )
+    file.write_text(text, encoding="utf-8")
     vars(workers).update(RayPool=LocalWorkers, join_ray=lambda _: False)
     specification = read_specification(file)
     coordinator = Resident(lambda listener: writer_setup(specification, listener=listener))
