@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import Final
+from typing import Final, Literal
 
 from shards.learner_kinds.guarantees import EXACT, Certified, Guarantee
 from shards.learner_kinds.kinds import LEARNERS, is_cheaper_directly
@@ -24,6 +24,10 @@ TRAINER_FORMAT = 1
 
 WORKERS_HASH_SEED: Final = "0"
 """PYTHONHASHSEED of every worker. Not part of the lineage: a model that depends on it is refused."""
+
+
+Device = Literal["cpu", "cuda"]
+"""What a network is computed on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,6 +31,8 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 # How a worker ended is known once its node has reported it. By default the caller waits a second for that, and then
 # takes the worker for one that was lost with its node.
 os.environ.setdefault("RAY_timeout_ms_task_wait_for_death_info", "20000")
+# By default Ray starts a process for each processor as soon as somebody joins; most tests use one, or none.
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
 
 
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108  each run makes a folder of its own there

@@ -48,7 +48,8 @@ def start_head(labels: Mapping[str, str]) -> Head:
             *("--include-dashboard=false", "--disable-usage-stats"),
             *("--labels", ",".join(f"{name}={value}" for name, value in labels.items())),
         ],
-        env={**os.environ, "RAY_AUTH_MODE": "token"},
+        # Our workers start with an environment of their own, which no process that Ray starts beforehand has.
+        env={**os.environ, "RAY_AUTH_MODE": "token", "RAY_prestart_worker_first_driver": "0"},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

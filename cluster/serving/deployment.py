@@ -44,7 +44,7 @@ from cluster.serving.auth import Gate
 from cluster.serving.erasures import Accepting
 from cluster.serving.intake import ONGOING
 from cluster.serving.service import open_service
-from cluster.training.worker import keep_silent
+from cluster.training.actor import keep_silent
 from cluster.writer.identity import with_key_in_store
 from cluster.writer.stores import open_objects
 from storage.errors import Conflict, Corrupt, Invalid, Unavailable

@@ -32,7 +32,7 @@ from cluster.runtime.guard import check_rooms
 from cluster.runtime.labels import check_here, labels_in_words, nodes_with, selecting
 from cluster.runtime.session import join_ray
 from cluster.sites.link import NearSite
-from cluster.training.worker import keep_silent
+from cluster.training.actor import keep_silent
 from cluster.writer.identity import with_key_in_store
 from cluster.writer.stores import open_objects
 from coordinator.effects import HoldoutMeasure

@@ -7,7 +7,8 @@ pool          gives shards to workers, and replaces lost ones
 selection     the workers to use: those that compute the same bits
 deaths        why workers fail, and when a task is given up
 silence       messages about workers that do not report
-worker        one worker's process
+actor         the Ray actor around a worker, and what a worker needs to know
+worker        the core of a worker, with its learner
 own_process   this process as the only worker, for measurements and federations that are thrown away
 ingest        reads the source with many tasks
 """

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
-from cluster.training.worker import Worker
 from shards.learners.measuring import MeasureTask
 from shards.learners.trainer import TrainingEvent, TrainTask
 from shards.lineage import Configuration
@@ -14,6 +13,7 @@ from shards.slices.files import SliceRecord
 from storage.digests import Sha256
 
 if TYPE_CHECKING:
+    from cluster.training.worker import Worker
     from cluster.training.workers import Pool
 
 _MOST_VALUES: Final = 1 << 24

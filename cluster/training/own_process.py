@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from cluster.runtime.system import timed
-from cluster.training.worker import Worker, WorkerSetup
+from cluster.training.actor import WorkerSetup
+from cluster.training.worker import Worker
 from shards.learners.measuring import MeasureTask
 from shards.learners.trainer import SliceLearned, TrainingEvent, TrainTask
 from shards.lineage import Configuration

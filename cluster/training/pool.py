@@ -22,10 +22,10 @@ from cluster.config.specification import ClusterSettings
 from cluster.release import OtherRelease, Sent, refusal_in
 from cluster.runtime.labels import selecting
 from cluster.runtime.session import does_head_answer, is_short, worker_count, worker_environment
+from cluster.training.actor import WorkerActor, WorkerSetup
 from cluster.training.deaths import MOST_MISMATCHES, Deaths, WorkerEnd, end_of_worker
 from cluster.training.selection import mismatched_nodes, nodes_text, other_nodes_may_match, select, unused_text
 from cluster.training.silence import Place, awaited_workers, hushed, own_place
-from cluster.training.worker import WorkerActor, WorkerSetup
 from coordinator.engine.tasks import OtherConditions
 from shards.learners.measuring import MeasureTask
 from shards.learners.torch.staging import declared_files

@@ -1,76 +1,38 @@
-"""Workers: a plain core, and the Ray actor around it."""
+"""The core of a worker: trains constituents in its process. It loads torch only for networks."""
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-import numpy.typing as npt
-import ray
-
-from cluster.release import Sent
 from cluster.runtime.guard import check_rooms
-from cluster.runtime.labels import Labels, check_here
-from cluster.runtime.process import leave_no_core
 from cluster.runtime.user_code import make_importable
+from cluster.training.actor import WorkerSetup
 from coordinator.engine.tasks import Revisions, check_configuration
-from shards.encoding import InputShape
 from shards.learner_kinds.guarantees import recorded_guarantee
 from shards.learners.measuring import MeasureTask, measure
 from shards.learners.protocol import Learner
 from shards.learners.registry import check_fixed, code_digest, fix_numerics, open_learner
-from shards.learners.torch.code_manifest import CodeManifest
 from shards.learners.torch.confinement import ConfinedLearner, Confinement
-from shards.learners.torch.rehearsal import recorded_manifest, rehearsed
-from shards.learners.torch.rehearsal_process import RehearsalRequest
-from shards.learners.torch.seeding import Device
-from shards.learners.torch.staging import StagedFolder, file_digest
-from shards.learners.torch.user_modules import UserModules
+from shards.learners.torch.staging import file_digest
 from shards.learners.trainer import ConstituentTrainer, TrainingEvent, TrainTask
 from shards.lineage import Configuration, in_force
 from shards.measures import Measures
 from shards.recipe.engines import EAGER
-from shards.specification import ModelSettings, ShardId, SliceIndex, TrainingSettings
+from shards.specification import ShardId, SliceIndex, is_shipped
 from storage.digests import Sha256
-from storage.objects import ObjectStore, new_name
+from storage.objects import new_name
+
+if TYPE_CHECKING:
+    from shards.learners.torch.code_manifest import CodeManifest
+    from shards.learners.torch.user_modules import UserModules
 
 _CODE: Final = frozenset({".py", ".pyc", ".so"})
 """Suffixes of files that a worker without a staged folder takes for code."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerSetup:
-    """Everything that a worker needs to know; sent to other processes."""
-
-    store: ObjectStore
-    settings: Sha256
-    """Digest of the settings that decide the constituents' bytes."""
-    model: ModelSettings
-    training: TrainingSettings
-    classes: int
-    slices: int
-    threads: int
-    device: Device
-    target: str
-    import_folder: Path
-    """The folder that may hold the user's own model module."""
-    shape: InputShape | None = None
-    """The form in which the model receives features; None: as a row of numbers."""
-    files: tuple[str, ...] = ()
-    """Names of the declared files in ``import_folder``. Their contents are sent along with the setup."""
-    niceness: int = 0
-    """Steps added to the niceness of the worker's process."""
-    labels: Labels = field(default_factory=dict)
-    """Labels of the only nodes on which the worker may run."""
-    companions: Configuration | None = None
-    """Configuration of the other workers; None: not known yet."""
 
 
 class Worker:
@@ -111,7 +73,7 @@ class Worker:
         promised = replace(present, code_manifest=stored.code_manifest)
         if in_force(stored, promised) != stored:
             return present
-        manifest = recorded_manifest(width, stored, self._setup.store)
+        manifest = self._recorded_manifest(width, stored)
         is_here = manifest is not None and manifest == manifest.present(self._setup.model.factory, self._files)
         return promised if is_here else present
 
@@ -121,8 +83,13 @@ class Worker:
         Returns None for the factories that come with this system. Raises ``Invalid`` when another process would not
         compute the same from the same data.
         """
+        setup = self._setup
+        if is_shipped(setup.model, setup.training):
+            return None
         if width not in self._manifests:
-            setup = self._setup
+            from shards.learners.torch.rehearsal import rehearsed  # noqa: PLC0415  it loads torch
+            from shards.learners.torch.rehearsal_process import RehearsalRequest  # noqa: PLC0415  it loads torch
+
             request = RehearsalRequest(
                 model=setup.model,
                 training=setup.training,
@@ -139,6 +106,13 @@ class Worker:
             self._manifests[width] = rehearsed(request, self.configuration(width), setup.store, self._files)
         manifest = self._manifests[width]
         return None if manifest is None else manifest.digest()
+
+    def _recorded_manifest(self, width: int, configuration: Configuration) -> CodeManifest | None:
+        if configuration.code_manifest is None:
+            return None
+        from shards.learners.torch.rehearsal import recorded_manifest  # noqa: PLC0415  it loads torch
+
+        return recorded_manifest(width, configuration, self._setup.store)
 
     @cached_property
     def _model_code(self) -> Sha256:
@@ -170,7 +144,7 @@ class Worker:
         check_configuration(self._setup.companions, present)  # old lineages do not record all of it
         if task.token is not None:
             self.rehearse(task.width)
-        manifest = self._manifests.get(task.width) or recorded_manifest(task.width, promised, self._setup.store)
+        manifest = self._manifests.get(task.width) or self._recorded_manifest(task.width, promised)
         if self._modules is not None and manifest is not None:
             self._modules.allow_only(manifest.modules)
         # A proof is not to repeat what training did, so it takes each step by itself.
@@ -239,60 +213,3 @@ class Worker:
         if stage is not None:
             return stage.files
         return {name: file_digest(self._setup.import_folder / name) for name in self._setup.files}
-
-
-def keep_silent() -> None:
-    """Keep this process's personal data in its memory (E12).
-
-    It leaves no core dump, and drops everything that a model's own code prints, warns of or logs, because Ray's log
-    files outlive every erasure. The interpreter's own report of a crash is still written.
-    """
-    leave_no_core()
-    nowhere = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  open as long as the process lives
-    os.dup2(nowhere.fileno(), 1)
-    sys.stdout = sys.stderr = nowhere
-
-
-class WorkerShell:
-    """The actor: forwards each call to a ``Worker``."""
-
-    def __init__(self, sent: Sent[WorkerSetup], *contents: npt.NDArray[np.uint8]) -> None:
-        """``contents`` are the bytes of the declared files, in the order of their names in the setup's ``files``."""
-        self._sent = sent
-        self._contents = contents
-
-    @cached_property
-    def _worker(self) -> Worker:
-        # Made at the first call: an error here reaches the caller, one in __init__ would only kill the actor.
-        keep_silent()
-        setup = self._sent.opened("worker")
-        check_here(setup.labels)
-        os.nice(setup.niceness)
-        contents = {name: content.data for name, content in zip(setup.files, self._contents, strict=True)}
-        stage = StagedFolder(setup.import_folder, contents)
-        stage.enter()
-        self._contents = ()
-        return Worker(setup, UserModules(stage))
-
-    @ray.method
-    def configuration(self, width: int, stored: Configuration | None = None) -> Configuration:
-        """See ``Worker.configuration``."""
-        return self._worker.configuration(width, stored)
-
-    @ray.method
-    def rehearse(self, width: int) -> Sha256 | None:
-        """See ``Worker.rehearse``."""
-        return self._worker.rehearse(width)
-
-    @ray.method
-    def measure(self, task: MeasureTask) -> Measures:
-        """See ``Worker.measure``."""
-        return self._worker.measure(task)
-
-    @ray.method(num_returns="streaming")
-    def train(self, task: TrainTask) -> Iterator[TrainingEvent]:
-        """See ``Worker.train``."""
-        yield from self._worker.train(task)
-
-
-WorkerActor = ray.remote(WorkerShell)

@@ -11,12 +11,12 @@ from cluster.runtime.guard import check_folder
 from cluster.runtime.labels import check_own_place
 from cluster.runtime.process import reporting_wait
 from cluster.runtime.session import is_to_start_ray, join_ray, leave_ray, waiting_for_ray
+from cluster.training.actor import WorkerSetup
 from cluster.training.near import NearPool
 from cluster.training.pool import RayPool
-from cluster.training.worker import Worker, WorkerSetup
 from coordinator.ports import WorkerPool
+from shards.learner_kinds.kinds import LEARNERS
 from shards.learners.measuring import MeasureTask
-from shards.learners.registry import is_same_anywhere
 from shards.learners.torch.staging import declared_files
 from shards.lineage import Configuration
 from shards.measures import Measures
@@ -72,10 +72,12 @@ class Workers:
     def pool(self) -> Pool:
         """Return the pool. It joins Ray: at once, or, where points are taken out directly, when a worker is needed."""
         model = self._specification.model
-        if not model.is_whole or self._specification.cluster.labels or not is_same_anywhere(model):
+        if not model.is_whole or self._specification.cluster.labels or not LEARNERS[model.learner].is_same_anywhere:
             return self.join()
         if self._near is None:
             check_folder(self._specification.folder)
+            from cluster.training.worker import Worker  # noqa: PLC0415  it loads every learner
+
             self._near = NearPool(Worker(worker_setup(self._specification, self._store)), self.join)
         return self._near
 

@@ -66,6 +66,8 @@ class LearnerKind:
     """Whether labels, and the features that it looks at, have to be whole numbers, which are not scaled."""
     epochs: int | None = None
     """``[training] epochs`` of a learner that has no further recipe, where they are not set; None: it has no epochs."""
+    is_same_anywhere: bool = True
+    """Whether every process computes the same constituents, on any machine: those of whole numbers."""
     is_sure: bool = True
     """Of a learner that takes points out directly: whether it always can. Else a shard may be learned again, and an
     erasure is priced as if it were."""
@@ -98,7 +100,7 @@ def _by_group(target: str, arguments: type[LearnerArguments], *, labels: Range |
 
 
 LEARNERS: Final[Mapping[str, LearnerKind]] = {
-    TORCH: LearnerKind(targets=_ALL, arguments=None, whole=False, withheld=nothing),
+    TORCH: LearnerKind(targets=_ALL, arguments=None, whole=False, is_same_anywhere=False, withheld=nothing),
     "forest": LearnerKind(
         targets=(Class.kind, Number.kind),
         arguments=ForestArguments,
@@ -144,16 +146,23 @@ LEARNERS: Final[Mapping[str, LearnerKind]] = {
         targets=_ALL,
         arguments=BoostingArguments,
         whole=False,
+        is_same_anywhere=False,
         epochs=100,
         withheld=lambda _: "thresholds between values of single data points, and the smallest and largest of them",
     ),
     "sklearn": LearnerKind(
-        targets=(Class.kind, Number.kind), arguments=ScikitArguments, whole=False, epochs=20, withheld=nothing
+        targets=(Class.kind, Number.kind),
+        arguments=ScikitArguments,
+        whole=False,
+        is_same_anywhere=False,
+        epochs=20,
+        withheld=nothing,
     ),
     "certified_linear": LearnerKind(
         targets=(Class.kind, Number.kind),
         arguments=CertifiedLinearArguments,
         whole=True,
+        is_same_anywhere=False,
         is_sure=False,
         admits=attrgetter("admitted"),
         promise=attrgetter("promise"),

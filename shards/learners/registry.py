@@ -1,4 +1,7 @@
-"""The registry: opens the learner that a specification names. No other module constructs a learner."""
+"""The registry: opens the learner that a specification names. No other module constructs a learner.
+
+Torch is loaded only for networks: to load it takes longer than many an erasure of other learners.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,7 @@ from shards.learners.summation.conjugate import BetaBernoulli, DirichletCategori
 from shards.learners.summation.cooccurrence import Cooccurrence
 from shards.learners.summation.naive_bayes import NaiveBayes
 from shards.learners.summation.ridge import Ridge
-from shards.learners.torch.learner import TorchLearner
-from shards.learners.torch.model_code import model_code_digest
-from shards.learners.torch.probe import probe
-from shards.learners.torch.seeding import Device, check_numerics, set_numerics
-from shards.lineage import NumericsProfile
+from shards.lineage import Device, NumericsProfile
 from shards.recipe.kernels import SEPARATE
 from shards.specification import ModelSettings, TrainingSettings
 from shards.targets import Class
@@ -85,6 +84,8 @@ def open_learner(
         if model.learner in _CONTINUED:
             return _CONTINUED[model.learner](arguments, inputs, classes, target, training, slices)
         return _MADE_BY[model.learner](arguments, inputs, classes, target, training.seed)
+    from shards.learners.torch.learner import TorchLearner  # noqa: PLC0415  it loads torch
+
     return TorchLearner(
         model=model,
         training=training,
@@ -105,22 +106,22 @@ def fix_numerics(
     ``probed``: with the digest of fixed arithmetic, where the learner's bits depend on the machine. ``kernels``: those
     that take the steps of torch's optimizers, which the digest covers.
     """
-    if model.learner in _PROFILES:
-        return _PROFILES[model.learner](probed)
-    if model.learner != TORCH:
+    if LEARNERS[model.learner].is_same_anywhere:
         return _WHOLE_NUMBERS
+    if model.learner != TORCH:
+        return _PROFILES[model.learner](probed)
+    from shards.learners.torch.probe import probe  # noqa: PLC0415  it loads torch
+    from shards.learners.torch.seeding import set_numerics  # noqa: PLC0415  it loads torch
+
     profile = set_numerics(threads, device)
     return replace(profile, probe=probe(device, kernels)) if probed else profile
-
-
-def is_same_anywhere(model: ModelSettings) -> bool:
-    """Return whether every process computes the same constituents, on any machine."""
-    return model.learner != TORCH and model.learner not in _PROFILES
 
 
 def check_fixed(model: ModelSettings, profile: NumericsProfile) -> None:
     """Raise ``Invalid`` when the user's code has changed what ``fix_numerics`` set."""
     if model.learner == TORCH:
+        from shards.learners.torch.seeding import check_numerics  # noqa: PLC0415  it loads torch
+
         check_numerics(profile, model.factory)
 
 
@@ -130,5 +131,7 @@ def code_digest(model: ModelSettings, training: TrainingSettings) -> Sha256:
     Of other learners than torch, arguments are part of it: some decide answers alone.
     """
     if model.learner == TORCH:
+        from shards.learners.torch.model_code import model_code_digest  # noqa: PLC0415  it loads torch
+
         return model_code_digest(model, training)
     return digest_of({**model.record(), "version": LEARNERS[model.learner].version})

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 
-import cluster.training.worker
+import cluster.training.actor
 from cluster.coordinator_actor import launch
 from cluster.coordinator_actor.actor import CoordinatorShell, unwrapped
 from cluster.coordinator_actor.launch import stop_coordinator
@@ -27,7 +27,7 @@ from cluster.serving.http_errors import problem_of
 from cluster.serving.sites_deployment import SitesShell
 from cluster.sites import pinned
 from cluster.sites.pinned import PinnedSite, SiteShell
-from cluster.training.worker import WorkerShell
+from cluster.training.actor import WorkerShell
 from storage.errors import NewerFormat, Unavailable
 from storage.release import RELEASE
 from tests.doubles.user_folder import UserFolder
@@ -110,7 +110,7 @@ def test_everything_that_ray_starts_compares(
     made: Callable[[], object], what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Coordinator, worker, site, replicas, tasks: each refuses before it touches anything."""
-    for module in (cluster.training.worker, pinned):
+    for module in (cluster.training.actor, pinned):
         monkeypatch.setattr(module, "keep_silent", lambda: None)
     monkeypatch.setattr("cluster.runtime.task_pool.resource.setrlimit", lambda *_: None)
     monkeypatch.setattr("cluster.coordinator_actor.actor.leave_no_core", lambda: None)

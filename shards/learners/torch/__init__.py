@@ -3,8 +3,8 @@
 learner            initial state, steps, predictions
 engines/           how steps are carried out: one after another, or recorded and repeated
 recipe             optimizer, loss, augmentation and the user's own step
-factory            the user's model: imported, built, checked
-model_code         the user's source files, and the digest over them
+factory            the user's model: built and checked
+model_code         the user's source files: imported, and the digest over them
 code_manifest      everything a model is made of, as its rehearsal found it
 staging            a private copy of code and declared files
 confinement        what a model may read while it is built and trained

@@ -1,60 +1,22 @@
-"""The user's model: imported, called, checked."""
+"""The user's model: built and checked."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
 from shards.encoding import InputShape
+from shards.learners.torch.model_code import import_factory
 from shards.specification import SHIPPED_FACTORIES, ModelSettings
 from shards.targets import Class
 from storage.errors import Invalid
 
-Factory = Callable[..., nn.Module]
-
 _INPUT_NAMES = ("inputs", "in_features", "n_features", "num_features", "input_size", "input_dim")
 _CLASS_NAMES = ("classes", "outputs", "out_features", "n_classes", "num_classes", "output_size", "output_dim")
-
-
-def import_factory(path: str) -> Factory:
-    """Return the callable that ``[model] factory`` names. Raises ``Invalid`` when it cannot be found."""
-    return cast("Factory", import_callable(path, "[model] factory"))
-
-
-def import_callable(path: str, setting: str) -> Callable[..., Any]:
-    """Return the callable that ``module:callable`` names. Raises ``Invalid`` when it cannot be found."""
-    module_name, _, attribute = path.partition(":")
-    try:
-        target: object = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        raise Invalid(
-            f"{setting} {path!r}: no module named {error.name!r}",
-            "Put the file beside the specification or install the package, and check the spelling.",
-        ) from error
-    except Exception as error:  # importing the user's module may raise anything
-        raise Invalid(
-            f"{setting} {path!r}: importing {module_name!r} failed with {type(error).__name__}",
-            "Import the module in a Python shell to see why.",
-        ) from error
-    for name in attribute.split("."):
-        if not hasattr(target, name):
-            public = (
-                [entry for entry in vars(target) if not entry.startswith("_")] if hasattr(target, "__dict__") else []
-            )
-            raise Invalid(
-                f"{setting} {path!r}: {module_name!r} has no {name!r}",
-                f"Choose one of its names: {', '.join(public[:12])}." if public else "Name a module that defines it.",
-            )
-        target = getattr(target, name)
-    if not callable(target):
-        returns = "a Module" if setting == "[model] factory" else "a tensor"
-        raise Invalid(f"{setting} {path!r} is not callable", f"Name a function or class that returns {returns}.")
-    return target
 
 
 def received_shape(settings: ModelSettings, inputs: int, shape: InputShape | None) -> InputShape:
@@ -110,7 +72,7 @@ def build_model(settings: ModelSettings, inputs: int | InputShape, classes: int,
 
 
 def _with_widths(
-    factory: Factory, arguments: Mapping[str, Any], inputs: int | tuple[int, ...], classes: int
+    factory: Callable[..., Any], arguments: Mapping[str, Any], inputs: int | tuple[int, ...], classes: int
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return positional and keyword arguments for the call, with the widths added where the factory takes them."""
     keywords = dict(arguments)

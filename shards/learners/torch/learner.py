@@ -47,9 +47,9 @@ from shards.learners.torch.engines.replay import (
 )
 from shards.learners.torch.factory import build_model, in_shape, received_shape
 from shards.learners.torch.recipe import Recipe, check_finite, check_learns, optimizer_of
-from shards.learners.torch.seeding import Device, generator_of, seed_all
+from shards.learners.torch.seeding import generator_of, seed_all
 from shards.learners.torch.stacked import MOST_POINTS, stacked_models
-from shards.lineage import Lineage
+from shards.lineage import Device, Lineage
 from shards.ordering import AUGMENT, INITIAL_WEIGHTS, NOISE, SHUFFLE, STEP, epoch_order, stream
 from shards.points import ShardPoints
 from shards.recipe.engines import EAGER

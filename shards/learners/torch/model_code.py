@@ -1,23 +1,26 @@
-"""The code that a model is made of: which files are the user's, what they import, and the digest over them."""
+"""The code that a model is made of: imported by name, which files are the user's, and the digest over them."""
 
 from __future__ import annotations
 
 import ast
 import hashlib
+import importlib
 import inspect
 import site
 import sys
 import sysconfig
+from collections.abc import Callable
 from functools import cache
 from importlib.util import resolve_name
 from itertools import accumulate
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
+from typing import Any
 
-from shards.learners.torch.factory import import_callable, import_factory
 from shards.specification import SHIPPED_FACTORIES, ModelSettings, TrainingSettings
 from storage.digests import Sha256
+from storage.errors import Invalid
 
 OWN_ROOMS = frozenset({"storage", "shards", "coordinator", "cluster", "deploy"})
 """Top-level packages of this system, which are not the user's code."""
@@ -129,3 +132,39 @@ def _installed_places() -> frozenset[Path]:
     others = [path for path in sys.path if Path(path).name in {"site-packages", "dist-packages"}]
     every = (*paths, *site.getsitepackages(), site.getusersitepackages(), *others)
     return frozenset(Path(path).resolve() for path in every)
+
+
+def import_factory(path: str) -> Callable[..., Any]:
+    """Return the callable that ``[model] factory`` names. Raises ``Invalid`` when it cannot be found."""
+    return import_callable(path, "[model] factory")
+
+
+def import_callable(path: str, setting: str) -> Callable[..., Any]:
+    """Return the callable that ``module:callable`` names. Raises ``Invalid`` when it cannot be found."""
+    module_name, _, attribute = path.partition(":")
+    try:
+        target: object = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise Invalid(
+            f"{setting} {path!r}: no module named {error.name!r}",
+            "Put the file beside the specification or install the package, and check the spelling.",
+        ) from error
+    except Exception as error:  # importing the user's module may raise anything
+        raise Invalid(
+            f"{setting} {path!r}: importing {module_name!r} failed with {type(error).__name__}",
+            "Import the module in a Python shell to see why.",
+        ) from error
+    for name in attribute.split("."):
+        if not hasattr(target, name):
+            public = (
+                [entry for entry in vars(target) if not entry.startswith("_")] if hasattr(target, "__dict__") else []
+            )
+            raise Invalid(
+                f"{setting} {path!r}: {module_name!r} has no {name!r}",
+                f"Choose one of its names: {', '.join(public[:12])}." if public else "Name a module that defines it.",
+            )
+        target = getattr(target, name)
+    if not callable(target):
+        returns = "a Module" if setting == "[model] factory" else "a tensor"
+        raise Invalid(f"{setting} {path!r} is not callable", f"Name a function or class that returns {returns}.")
+    return target

@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 
 from shards.learners.torch.checkpoint import digest_tensors
-from shards.learners.torch.seeding import Device
+from shards.lineage import Device
 from shards.recipe.kernels import FUSED, SEPARATE
 from storage.digests import Sha256
 

@@ -18,7 +18,7 @@ from torch.nn import functional
 from torch.optim import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
 from shards.learners.torch.engines.fused import guard
-from shards.learners.torch.factory import import_callable
+from shards.learners.torch.model_code import import_callable
 from shards.recipe.kernels import FUSED
 from shards.recipe.optimizers import OPTIMIZERS
 from shards.specification import CROSS_ENTROPY, TrainingSettings

@@ -20,12 +20,12 @@ from shards.encoding import InputShape
 from shards.learners.torch.attributes import AttributeValue, changed_tensors, kept_in_attributes
 from shards.learners.torch.checkpoint import decode_checkpoint, digest_tensors
 from shards.learners.torch.confinement import ConfinedLearner, Confinement
-from shards.learners.torch.factory import import_callable, import_factory
 from shards.learners.torch.learner import TorchLearner, TorchState
-from shards.learners.torch.seeding import Device, check_numerics, seed_all, set_numerics
+from shards.learners.torch.model_code import import_callable, import_factory
+from shards.learners.torch.seeding import check_numerics, seed_all, set_numerics
 from shards.learners.torch.staging import StagedFolder
 from shards.learners.torch.user_modules import UserModules
-from shards.lineage import Configuration, Lineage, NumericsProfile
+from shards.lineage import Configuration, Device, Lineage, NumericsProfile
 from shards.points import ShardPoints
 from shards.specification import ModelSettings, ShardId, SliceIndex, TrainingSettings
 from shards.targets import Class, outputs_of

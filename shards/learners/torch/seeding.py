@@ -6,15 +6,13 @@ import os
 import platform
 import random
 import sys
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import torch
 
-from shards.lineage import NumericsProfile
+from shards.lineage import Device, NumericsProfile
 from storage.errors import Invalid
-
-Device = Literal["cpu", "cuda"]
 
 
 def seed_all(number: int) -> None:

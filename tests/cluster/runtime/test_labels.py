@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import ray
 
+import cluster.training.actor
 import cluster.training.workers
 from cluster.config.specification import ClusterSettings, FederationSpecification
 from cluster.coordinator_actor import launch as launching
@@ -31,8 +32,8 @@ from cluster.runtime.task_pool import RayCrew
 from cluster.serving import deployment
 from cluster.training import ingest as ingesting
 from cluster.training import pool, silence
+from cluster.training.actor import WorkerSetup, WorkerShell
 from cluster.training.pool import RayPool
-from cluster.training.worker import WorkerSetup, WorkerShell
 from cluster.training.workers import Workers, worker_setup
 from shards.slices.ingest import IngestTask
 from shards.tombstones import DigestSet
@@ -276,7 +277,7 @@ def test_coordinator_and_replicas_are_placed_by_their_labels(store: str, monkeyp
 
 def test_a_worker_that_is_elsewhere_touches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that Ray put on a node without the labels refuses to work, with an error that names no data."""
-    monkeypatch.setattr(cluster.training.worker, "keep_silent", lambda: None)
+    monkeypatch.setattr(cluster.training.actor, "keep_silent", lambda: None)
     setup: WorkerSetup = worker_setup(_pinned(), MemoryStore("nobody"))
     _play(monkeypatch, here={"site": "south"})
     shell: Any = WorkerShell(Sent(setup))
@@ -292,7 +293,7 @@ def test_who_looks() -> None:
         for path in room.rglob("*.py")
         if {"check_here", "check_own_place"} & _called(path)
     }
-    assert {"runtime/task_pool.py", "training/worker.py", "serving/deployment.py", "writer/writer.py"} <= looking
+    assert {"runtime/task_pool.py", "training/actor.py", "serving/deployment.py", "writer/writer.py"} <= looking
 
 
 def _called(path: Path) -> set[str]:

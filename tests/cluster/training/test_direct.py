@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from cluster.runtime.learners import learner_of
-from cluster.training.worker import Worker, WorkerSetup
+from cluster.training.actor import WorkerSetup
+from cluster.training.worker import Worker
 from cluster.training.workers import worker_setup
 from coordinator.engine.tasks import Revisions, train_task
 from shards.learners.torch.learner import TorchLearner

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-import cluster.training.worker
+import cluster.training.actor
 from cluster.config.specification import ClusterSettings, settings_record
 from cluster.release import Sent
-from cluster.training.worker import WorkerShell
+from cluster.training.actor import WorkerShell
 from cluster.training.workers import worker_setup
 from storage.stores.memory import MemoryStore
 from tests.doubles.federation import specification_of
@@ -21,9 +21,9 @@ from tests.doubles.federation import specification_of
 def test_a_worker_gives_way_by_the_setting_and_no_record_has_it(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker adds the setting to the niceness that Ray gave it; by default it competes like any worker of Ray."""
     added: list[int] = []
-    monkeypatch.setattr(cluster.training.worker, "keep_silent", lambda: None)
-    monkeypatch.setattr(cluster.training.worker, "check_here", lambda _: None)
-    monkeypatch.setattr("cluster.training.worker.StagedFolder.enter", lambda _: None)
+    monkeypatch.setattr(cluster.training.actor, "keep_silent", lambda: None)
+    monkeypatch.setattr(cluster.training.actor, "check_here", lambda _: None)
+    monkeypatch.setattr("cluster.training.actor.StagedFolder.enter", lambda _: None)
     monkeypatch.setattr(os, "nice", added.append)
     plain = specification_of(shards=1, slices=1)
     asked = replace(plain, cluster=replace(plain.cluster, niceness=steps))

@@ -15,10 +15,10 @@ from cluster.release import OtherRelease, Sent
 from cluster.runtime import labels
 from cluster.runtime.session import waited_for
 from cluster.training import pool
+from cluster.training.actor import WorkerSetup
 from cluster.training.deaths import MOST_MISMATCHES
 from cluster.training.pool import MOST_ROUNDS, MOST_WAITS, RayPool
 from cluster.training.selection import select
-from cluster.training.worker import WorkerSetup
 from coordinator.engine.tasks import OtherConditions, check_configuration
 from shards.learners.trainer import TrainTask
 from shards.lineage import Configuration

@@ -10,7 +10,8 @@ import pytest
 
 import cluster.training.workers
 from cluster.config.specification import ClusterSettings
-from cluster.training.worker import Worker, WorkerSetup
+from cluster.training.actor import WorkerSetup
+from cluster.training.worker import Worker
 from shards.learners.measuring import MeasureTask
 from shards.learners.trainer import TrainingEvent, TrainTask
 from shards.lineage import Configuration

@@ -14,7 +14,7 @@ from cluster.coordinator_actor.launch import launch_coordinator
 from cluster.release import Sent
 from cluster.runtime.labels import check_here
 from cluster.runtime.task_pool import RayCrew
-from cluster.training.worker import WorkerActor
+from cluster.training.actor import WorkerActor
 from cluster.training.workers import worker_setup
 from coordinator.engine.ledger import read_state
 from storage.errors import Invalid, InvariantBroken, Unavailable
