@@ -45,6 +45,7 @@ from shards.learners.torch.engines.replay import (
     recording_of,
     wants_trial,
 )
+from shards.learners.torch.engines.steps import take_step
 from shards.learners.torch.factory import build_model, in_shape, received_shape
 from shards.learners.torch.recipe import Recipe, check_finite, check_learns, optimizer_of
 from shards.learners.torch.seeding import generator_of, seed_all
@@ -347,7 +348,7 @@ class TorchLearner:
         if self._training.gradient_clip is not None:
             clip_grad_norm_(optimizer.param_groups[0]["params"], self._training.gradient_clip)
         optimizer.param_groups[0]["lr"] = batch.rate
-        optimizer.step()
+        take_step(optimizer)
         return loss.detach()
 
     def _record(self, state: TorchState, batch: StepBatch, generator: torch.Generator | None) -> Recording:

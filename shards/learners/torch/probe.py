@@ -18,6 +18,7 @@ from torch.nn import functional
 from torch.optim import SGD, Adagrad, Adam, AdamW, Optimizer
 
 from shards.learners.torch.checkpoint import digest_tensors
+from shards.learners.torch.engines.steps import take_step
 from shards.lineage import Device
 from shards.recipe.kernels import FUSED, SEPARATE
 from storage.digests import Sha256
@@ -130,7 +131,7 @@ def _fused_steps(numbers: ProbeNumbers) -> Iterator[tuple[str, torch.Tensor]]:
         for _ in range(3):
             for parameter in parameters:
                 parameter.grad = numbers(len(parameter))
-            optimizer.step()
+            take_step(optimizer)
         yield from _named(f"fused/{optimizer.__class__.__name__}", *parameters)
 
 

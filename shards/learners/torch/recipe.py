@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional
 from torch.optim import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, NAdam, Optimizer, RAdam, RMSprop
 
-from shards.learners.torch.engines.fused import guard
+from shards.learners.torch.engines.fused import check_parameters
 from shards.learners.torch.model_code import import_callable
 from shards.recipe.kernels import FUSED
 from shards.recipe.optimizers import OPTIMIZERS
@@ -75,7 +75,7 @@ def optimizer_of(model: nn.Module, training: TrainingSettings) -> Optimizer:
         **further,
     )
     if is_fused:
-        guard(optimizer)
+        check_parameters(optimizer)
     return optimizer
 
 

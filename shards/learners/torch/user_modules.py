@@ -12,7 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 from types import CodeType, FrameType, ModuleType
 
-import shards.learners.torch.learner  # noqa: F401  what is loaded later counts as the user's: torch is no part of that
+import shards.learners.torch.learner  # noqa: F401  modules that are loaded later count as the user's
 from shards.learners.torch.confinement import refuse_model, unconfined
 from shards.learners.torch.model_code import OWN_ROOMS, is_installed, read_source
 from shards.learners.torch.staging import StagedFolder

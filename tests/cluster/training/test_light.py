@@ -1,4 +1,4 @@
-"""Who starts workers loads no torch, and who takes points out directly loads none either: it takes seconds to load."""
+"""Commands and coordinators leave torch, which takes seconds to load, to the workers of networks."""
 
 from __future__ import annotations
 

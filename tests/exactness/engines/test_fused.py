@@ -10,6 +10,7 @@ from torch import nn
 
 from shards.learners.torch.checkpoint import digest_tensors, state_tensors
 from shards.learners.torch.engines.flat import Flat
+from shards.learners.torch.engines.steps import take_step
 from shards.learners.torch.recipe import optimizer_of
 from shards.specification import ModelSettings, TrainingSettings
 from storage.errors import Invalid
@@ -53,7 +54,7 @@ def test_steps_in_one_stretch_of_memory_have_the_bits_of_torch_s_own(number: int
             if flat is None:
                 for parameter, gradient in zip(model.parts, _gradients(step), strict=True):
                     parameter.grad = gradient
-                optimizer.step()
+                take_step(optimizer)
                 flat = Flat(model, optimizer, [name for name, _ in model.named_parameters()]) if is_flat else None
                 continue
             for view, gradient in zip(flat.gradients.values(), _gradients(step), strict=True):
@@ -170,7 +171,7 @@ def test_a_gradient_in_another_order_is_refused() -> None:
     optimizer = optimizer_of(layer, _training(kernels="fused"))
     layer.weight.grad = torch.ones(3, 2).t()
     with pytest.raises(Invalid, match=r"cannot take a gradient of shape \(2, 3\) whose strides are \(1, 2\)"):
-        optimizer.step()
+        take_step(optimizer)
 
 
 @pytest.mark.parametrize("recipe", [{"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}, {"optimizer": "adam"}])
@@ -185,6 +186,6 @@ def test_a_first_gradient_may_come_late(recipe: dict[str, Any]) -> None:
         for step in range(5):
             layer.weight.grad = torch.full((2, 3), 0.1 * (step + 1))
             layer.bias.grad = torch.full((2,), 0.3 * (step + 1)) if step > 1 else None
-            optimizer.step()
+            take_step(optimizer)
         found.append((layer.weight.detach(), layer.bias.detach()))
     torch.testing.assert_close(found[0], found[1])

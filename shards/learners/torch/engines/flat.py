@@ -17,6 +17,7 @@ from torch.optim import SGD, Adam, Optimizer
 from shards.learners.torch.checkpoint import COUNTS, model_tensors
 from shards.learners.torch.engines.fused import fused_step
 from shards.learners.torch.engines.recording import Unrepeatable, address_of
+from shards.learners.torch.engines.steps import take_step
 
 _ALIGNED: Final = 16
 """Elements to whose multiple each parameter begins: results depend on alignment, and torch's is 64 bytes (E7)."""
@@ -119,7 +120,7 @@ def _torchs(optimizer: Optimizer) -> Callable[[float], None]:
 
     def step(rate: float) -> None:
         group["lr"] = rate
-        optimizer.step()
+        take_step(optimizer)
 
     return step
 

@@ -22,15 +22,15 @@ _REMEDY: Final = (
 _MOMENTUM: Final = "momentum_buffer"
 
 
-def guard(optimizer: Optimizer) -> None:
-    """Let each step of an optimizer with a fused kernel check its tensors first; ``Invalid`` where they do not fit."""
+def check_parameters(optimizer: Optimizer) -> None:
+    """Raise ``Invalid`` when a fused kernel cannot take the optimizer's parameters."""
     for parameter in optimizer.param_groups[0]["params"]:
         if parameter.device.type != "cpu" or not parameter.is_floating_point():
             raise _refused(f"a parameter of {parameter.dtype} on {parameter.device.type}")
-    optimizer.register_step_pre_hook(_check)
 
 
-def _check(optimizer: Optimizer, _arguments: tuple[Any, ...], _named: dict[str, Any]) -> None:
+def check_step(optimizer: Optimizer) -> None:
+    """Raise ``Invalid`` when a fused kernel cannot take the tensors of the optimizer's next step."""
     (group,) = optimizer.param_groups
     learning = [each for each in group["params"] if each.grad is not None]
     for each in learning:

@@ -19,6 +19,7 @@ from shards.learners.torch.checkpoint import digest_tensors, state_tensors
 from shards.learners.torch.engines.flat import Flat
 from shards.learners.torch.engines.program import Program
 from shards.learners.torch.engines.recording import FEATURES, LABELS, Recording, Unrepeatable, inputs_of
+from shards.learners.torch.engines.steps import take_step
 from shards.learners.torch.seeding import generator_of, generator_state, global_state, seed_all
 from shards.recipe.engines import AUTO, PAYS_FROM_STEPS, REPLAY
 from storage.digests import Sha256, sha256
@@ -180,7 +181,7 @@ class StepTrial(Generic[Twin]):
             raise Unrepeatable("the step computes so much that replaying it would not pay")
         losses.append(recording.loss.detach())
         twin.optimizer.param_groups[0]["lr"] = second.rate
-        twin.optimizer.step()
+        take_step(twin.optimizer)
         replay = Replay(recording, twin)
         for batch in more:
             if batch is self.odd:
