@@ -8,6 +8,7 @@ import shutil
 import signal
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -76,14 +77,18 @@ def joined_ray() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def aws_environment() -> Iterator[None]:
     """Credentials of the tests' servers where boto3 looks for them, and none of the user's own."""
+    from botocore.loaders import JSONFileLoader
+
     from tests.doubles.stores.s3_servers import CREDENTIALS
 
+    read_description = cache(JSONFileLoader().load_file)  # a megabyte, which each new session would parse again
     settings_of_boto3 = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
     with pytest.MonkeyPatch.context() as patch:
         for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION"):
             patch.delenv(name, raising=False)
         for name, value in {**CREDENTIALS, **settings_of_boto3, "AWS_EC2_METADATA_DISABLED": "true"}.items():
             patch.setenv(name, value)
+        patch.setattr(JSONFileLoader, "load_file", lambda _, file_path: read_description(file_path))
         yield
 
 

@@ -184,8 +184,9 @@ class ConstituentTrainer(Generic[State]):
             if (superseding := self._superseding(task, event.checkpoint)) is not None:
                 return superseding
             yield event
-            state = self._learner.from_bytes(payload, task.shard)
             learned += 1
+            if learned < len(task.lineages):
+                state = self._learner.from_bytes(payload, task.shard)
         return None
 
     def _audited(self, task: TrainTask, learner: Certifies[State]) -> ResidualFound:

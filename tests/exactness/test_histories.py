@@ -28,6 +28,8 @@ from tests.exactness.strategies import (
 )
 from tests.volume import examples, spread
 
+pytestmark = pytest.mark.volume
+
 
 def _places(history: History, points: list[Point]) -> list[SliceId]:
     partition = history.specification.partition
@@ -72,7 +74,7 @@ def check_history(history: History) -> SmallFederation[TorchState]:
 def test_any_history_ends_in_the_bytes_of_a_full_retrain(model: str) -> None:
     """After any erasures in any order, every checkpoint has the bytes of a new run on the remaining points."""
 
-    @settings(max_examples=8)
+    @settings(max_examples=examples(8, few=3))
     @given(history=histories(model))
     def check(history: History) -> None:
         check_history(history)
@@ -84,7 +86,7 @@ def test_any_history_ends_in_the_bytes_of_a_full_retrain(model: str) -> None:
 def test_any_history_with_any_recipe_ends_in_the_bytes_of_a_full_retrain(recipe: int) -> None:
     """Losses, schedules, clipping, augmentation, other optimizers and the user's own steps are as exact."""
 
-    @settings(max_examples=6)
+    @settings(max_examples=examples(6, few=3))
     @given(data=st.data(), model=st.sampled_from(sorted(MODELS)))
     def check(data: st.DataObject, model: str) -> None:
         check_history(data.draw(histories(model, most_points=30, optimizers=[RECIPES[recipe]])))
@@ -92,7 +94,7 @@ def test_any_history_with_any_recipe_ends_in_the_bytes_of_a_full_retrain(recipe:
     check()
 
 
-@settings(max_examples=8)
+@settings(max_examples=examples(8, few=4))
 @given(history=st.sampled_from(sorted(MODELS)).flatmap(partial(histories, most_points=30, optimizers=FUSED)))
 def test_any_history_with_fused_kernels_ends_in_the_bytes_of_a_full_retrain(history: History) -> None:
     """Their bits are others, and as exact."""
@@ -104,7 +106,7 @@ def test_any_history_with_any_target_ends_in_the_bytes_of_a_full_retrain(number:
     """Federations that predict numbers, or several labels at once, are as exact."""
     target, recipe = TARGETS[number]
 
-    @settings(max_examples=6)
+    @settings(max_examples=examples(6, few=3))
     @given(data=st.data(), model=st.sampled_from(sorted(MODELS)))
     def check(data: st.DataObject, model: str) -> None:
         check_history(data.draw(histories(model, most_points=30, optimizers=[recipe], target=target)))
@@ -119,7 +121,7 @@ def test_any_history_with_any_learner_ends_in_the_bytes_of_a_full_retrain(number
     if learner in NEEDED:
         pytest.importorskip(NEEDED[learner])
 
-    @settings(max_examples=10 if KINDS[learner].whole else 4)
+    @settings(max_examples=examples(10, few=4) if KINDS[learner].whole else examples(4, few=3))
     @given(history=other_histories(learner, target, arguments))
     def check(history: History) -> None:
         check_history(history)
@@ -128,12 +130,11 @@ def test_any_history_with_any_learner_ends_in_the_bytes_of_a_full_retrain(number
 
 
 @pytest.mark.slow
-@pytest.mark.volume
 @pytest.mark.parametrize("recipe", spread(range(len(RECIPES)), 5))
 def test_any_longer_history_with_any_recipe_ends_in_the_bytes_of_a_full_retrain(recipe: int) -> None:
     """The same over more federations, with more points."""
 
-    @settings(max_examples=examples(120, few=12))
+    @settings(max_examples=examples(120, few=5))
     @given(data=st.data(), model=st.sampled_from(sorted(MODELS)))
     def check(data: st.DataObject, model: str) -> None:
         check_history(data.draw(histories(model, most_points=60, optimizers=[RECIPES[recipe]])))
@@ -142,12 +143,11 @@ def test_any_longer_history_with_any_recipe_ends_in_the_bytes_of_a_full_retrain(
 
 
 @pytest.mark.slow
-@pytest.mark.volume
 @pytest.mark.parametrize("recipe", spread(range(len(FUSED)), 5))
 def test_any_longer_history_with_fused_kernels_ends_in_the_bytes_of_a_full_retrain(recipe: int) -> None:
     """The same over more federations, with more points."""
 
-    @settings(max_examples=examples(120, few=12))
+    @settings(max_examples=examples(120, few=5))
     @given(
         history=st.sampled_from(sorted(MODELS)).flatmap(partial(histories, most_points=60, optimizers=[FUSED[recipe]]))
     )
@@ -158,12 +158,11 @@ def test_any_longer_history_with_fused_kernels_ends_in_the_bytes_of_a_full_retra
 
 
 @pytest.mark.slow
-@pytest.mark.volume
 @pytest.mark.parametrize("model", spread(sorted(MODELS), 5))
 def test_any_longer_history_ends_in_the_bytes_of_a_full_retrain(model: str) -> None:
     """The same over more federations, with more points."""
 
-    @settings(max_examples=examples(80, few=10))
+    @settings(max_examples=examples(80, few=5))
     @given(history=histories(model, most_points=60))
     def check(history: History) -> None:
         check_history(history)
@@ -171,7 +170,7 @@ def test_any_longer_history_ends_in_the_bytes_of_a_full_retrain(model: str) -> N
     check()
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10, few=4))
 @given(data=st.data(), model=st.sampled_from(sorted(MODELS)))
 def test_the_order_of_erasures_leaves_no_trace(data: st.DataObject, model: str) -> None:
     """A then B, B then A, and A and B together end in the same bytes (E9)."""
@@ -183,7 +182,7 @@ def test_the_order_of_erasures_leaves_no_trace(data: st.DataObject, model: str) 
         check_history(History(specification=history.specification, points=history.points, steps=steps))
 
 
-@settings(max_examples=8)
+@settings(max_examples=examples(8, few=3))
 @given(history=histories("mlp-dropout", most_points=25))
 def test_two_federations_of_the_same_points_are_equal(history: History) -> None:
     """Training twice on the same data points in different orders gives the same bytes under different keys."""

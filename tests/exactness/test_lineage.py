@@ -295,27 +295,35 @@ _WAYS = {
 """Ways in which a model's module may import a constant of another module."""
 
 
-def _digests_in_new_process(folder: Path) -> dict[str, str]:
-    """Return the models' code digests, computed in a new process."""
-    code = (
-        "import sys, json; sys.path.insert(0, sys.argv[1])\n"
-        "from shards.learners.torch.factory import build_model\n"
-        "from shards.learners.torch.model_code import model_code_digest\n"
-        "from shards.specification import ModelSettings, TrainingSettings\n"
-        "found = {}\n"
-        "for way in sys.argv[2:]:\n"
-        "    settings = ModelSettings(factory=f'{way}_net:net')\n"
-        "    build_model(settings, 4, 2)\n"
-        "    found[way] = model_code_digest(settings, TrainingSettings(epochs=1, batch_size=1, learning_rate=1.0))\n"
-        "print(json.dumps(found))\n"
-    )
-    command = [sys.executable, "-B", "-c", code, str(folder), *_WAYS]
+_DIGESTS = """
+import json, os, sys
+from shards.learners.torch.factory import build_model
+from shards.learners.torch.model_code import model_code_digest
+from shards.specification import ModelSettings, TrainingSettings
+
+for folder in json.loads(sys.argv[1]):
+    if os.fork() == 0:
+        sys.path.insert(0, folder)
+        found = {}
+        for way in sys.argv[2:]:
+            settings = ModelSettings(factory=f"{way}_net:net")
+            build_model(settings, 4, 2)
+            found[way] = model_code_digest(settings, TrainingSettings(epochs=1, batch_size=1, learning_rate=1.0))
+        print(json.dumps(found), flush=True)
+        os._exit(0)
+    assert os.wait()[1] == 0
+"""
+
+
+def _digests_in_new_processes(folders: list[Path]) -> list[dict[str, str]]:
+    """Return the models' code digests in each folder, computed in a process that has not imported any of them."""
+    command = [sys.executable, "-B", "-c", _DIGESTS, json.dumps(list(map(str, folders))), *_WAYS]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True, timeout=120)
-    found: dict[str, str] = json.loads(done.stdout)
-    return found
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def _write(folder: Path, width: int) -> None:
+def _written(folder: Path, width: int) -> Path:
+    folder.mkdir()
     for way, (imports, body) in _WAYS.items():
         (folder / f"{way}_net.py").write_text(_NET.format(imports=imports, body=body), encoding="utf-8")
         (folder / f"{way}_widths.py").write_text(f"WIDTH = {width}\n", encoding="utf-8")
@@ -325,19 +333,17 @@ def _write(folder: Path, width: int) -> None:
         (folder / package / "widths.py").write_text(f"WIDTH = {width}\n", encoding="utf-8")
     inner = "from .widths import WIDTH\ndef inner():\n    return WIDTH\n"
     (folder / "relative" / "net.py").write_text(inner, encoding="utf-8")
+    return folder
 
 
 @pytest.mark.slow
 def test_model_code_on_disk_names_what_it_imports(tmp_path: Path) -> None:
-    """Changing a module that a model imports in any way changes the digest; changing it back restores the digest."""
-    _write(tmp_path, 5)
-    first = _digests_in_new_process(tmp_path)
-    _write(tmp_path, 6)
-    second = _digests_in_new_process(tmp_path)
-    assert [way for way in _WAYS if first[way] == second[way]] == []
-    _write(tmp_path, 5)
-    (tmp_path / "unused.py").write_text("WIDTH = 9\n", encoding="utf-8")
-    assert _digests_in_new_process(tmp_path) == first
+    """Another module that a model imports in any way changes the digest; an equal one beside others does not."""
+    folders = [_written(tmp_path / name, width) for name, width in (("first", 5), ("changed", 6), ("again", 5))]
+    (folders[-1] / "unused.py").write_text("WIDTH = 9\n", encoding="utf-8")
+    first, changed, again = _digests_in_new_processes(folders)
+    assert [way for way in _WAYS if first[way] == changed[way]] == []
+    assert again == first
 
 
 def test_other_model_code_retrains() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from tests.doubles.federation import names_of, survivors
 from tests.exactness.federations import assert_exact, federation_of
 from tests.exactness.strategies import History, HistoryStep, PlannedErasure, histories
 from tests.exactness.test_histories import check_history
+from tests.volume import examples
 
 
 @st.composite
@@ -40,14 +42,16 @@ def several(draw: st.DrawFn, most_points: int = 25) -> History:
     )
 
 
-@settings(max_examples=12)
+@pytest.mark.volume
+@settings(max_examples=examples(12, few=5))
 @given(history=several())
 def test_any_history_ends_in_the_bytes_of_a_full_retrain(history: History) -> None:
     """Points erased by sender, by recipient or by id leave no trace; unaffected objects are not rewritten."""
     check_history(history)
 
 
-@settings(max_examples=6)
+@pytest.mark.volume
+@settings(max_examples=examples(6, few=3))
 @given(history=several(most_points=16))
 def test_the_order_of_erasures_leaves_no_trace(history: History) -> None:
     """A then B, B then A, and both together end in the same bytes (E9), with the same tombstones of ids."""
@@ -60,7 +64,8 @@ def test_the_order_of_erasures_leaves_no_trace(history: History) -> None:
     assert len(kept_out) == 1
 
 
-@settings(max_examples=6)
+@pytest.mark.volume
+@settings(max_examples=examples(6, few=3))
 @given(history=several(most_points=16), data=st.data())
 def test_a_readmission_does_not_bring_back_points_erased_with_others(history: History, data: st.DataObject) -> None:
     """After a readmission and another training, the points erased with a person stay out, by their ids."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
+from operator import itemgetter
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from shards.specification import ModelSettings, ShardId, TrainingSettings
 from storage.errors import Invalid
 from tests.doubles.federation import specification_of, survivors
 from tests.exactness.federations import assert_exact, checkpoints, federation_of, make_points, train_alone
+from tests.volume import one_of_each
 
 _EXACT = ["Remembering", "Tied", "Counting", "lazy", "frozen", "normed", "transposed", "double", "Recurrent"]
 
@@ -29,8 +32,10 @@ def _specification(factory: str, optimizer: str, batch_size: int = 4) -> Federat
 
 
 @pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-@pytest.mark.parametrize("factory", _EXACT)
+@pytest.mark.volume
+@pytest.mark.parametrize(
+    ("factory", "optimizer"), one_of_each(list(product(_EXACT, ["sgd", "adamw"])), kind=itemgetter(0))
+)
 def test_unusual_models_are_exact(factory: str, optimizer: str) -> None:
     """Erasing two subjects gives the bytes of a new run; resuming from any slice those of an uninterrupted run."""
     federation = federation_of(_specification(factory, optimizer))

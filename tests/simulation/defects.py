@@ -139,7 +139,7 @@ def takes_any_checkpoint(patch: pytest.MonkeyPatch) -> None:
 
 def keeps_serving_what_is_tainted(patch: pytest.MonkeyPatch) -> None:
     """Chains are not cut when slices lose points (E10)."""
-    patch.setattr("coordinator.decisions.chains.with_valid_chains", lambda state: state)
+    patch.setattr("coordinator.decisions.chains.with_valid_chains", lambda state, *_: state)
 
 
 def completes_before_it_purges(patch: pytest.MonkeyPatch) -> None:
@@ -336,12 +336,12 @@ def shows_the_past(patch: pytest.MonkeyPatch) -> None:
 
 
 DEFECTS: Final[tuple[tuple[Defect, int], ...]] = (
-    (acknowledges_before_it_is_durable, 71),
-    (does_not_look_at_the_floor, 30),
+    (acknowledges_before_it_is_durable, 59),
+    (does_not_look_at_the_floor, 19),
     (takes_any_entry_for_its_own, 1),
-    (believes_before_it_is_durable, 15),
+    (believes_before_it_is_durable, 14),
     (deletes_although_superseded, 74),
-    (disturbs_its_successor, 42),
+    (disturbs_its_successor, 74),
     (fences_nobody, 17),
     (shortens_before_it_states, 0),
     (takes_any_checkpoint, 55),
@@ -350,12 +350,12 @@ DEFECTS: Final[tuple[tuple[Defect, int], ...]] = (
     (purges_from_its_list_alone, 0),
     (forgets_tombstones_at_ingest, 0),
     (forgets_who_was_erased_meanwhile, 447),
-    (forgets_earlier_tombstones, 5),
+    (forgets_earlier_tombstones, 10),
     (forgets_ids, 0),
-    (loses_a_segment, 5),
+    (loses_a_segment, 10),
     (lets_everybody_back, 11),
     (lets_what_was_erased_back, 11),
-    (erases_by_the_letter, 5),
+    (erases_by_the_letter, 16),
     (erases_who_is_spelt_alike, 11),
     (takes_another_body_for_the_same, 10),
     (readmits_twice, 11),
@@ -365,10 +365,13 @@ DEFECTS: Final[tuple[tuple[Defect, int], ...]] = (
     (loses_an_ended_request, 11),
     (erases_who_is_held, 4),
     (loses_a_request, 13),
-    (accepts_twice, 48),
+    (accepts_twice, 146),
     (leaves_a_zombies_checkpoint, 74),
     (learns_what_is_not_wanted, 55),
     (forgets_the_receipt, 0),
     (shows_the_past, 0),
 )
-"""Each defect with the first seed that showed it when this was written; when schedules change, it may be another."""
+"""Each defect with the first seed that showed it when this was written; when schedules change, it may be another.
+
+``test_defects`` prints it. It begins with the seed named here, and then tries one after another, which takes its time.
+"""

@@ -286,7 +286,7 @@ def test_a_crash_at_any_write_changes_nothing(
 ) -> None:
     """A crash or an unknown outcome, before or after any write or deletion, does not change the final state."""
     audited, expected = undisturbed
-    for number in spread(range(audited.store.writes), 6, shift):
+    for number in spread(range(audited.store.writes), 12, 4 * shift):
         _crash_at(number, when, error, expected)
     assert audited.store.writes >= 100
 
@@ -306,7 +306,7 @@ def test_a_crash_at_any_write_of_an_encrypted_store_changes_nothing(
     calm = AuditedFederation(sealed=True)
     _tell(calm.federation, calm.story(calm.federation))
     _check_end(calm, expected)
-    for number in spread(range(calm.store.writes), 12, shift):
+    for number in spread(range(calm.store.writes), 24, 4 * shift):
         audited = AuditedFederation(sealed=True)
         audited.store.plan(Fault(when=when, operation="write", nth=number + 1, error=Crash))
         _tell(audited.federation, audited.story(audited.federation))
@@ -323,7 +323,7 @@ def test_a_crash_while_recovering_changes_nothing(
 ) -> None:
     """A second crash, ``gap`` writes after the first, while the new process cleans up, changes nothing either."""
     audited, expected = undisturbed
-    for number in spread(range(audited.store.writes), 12, shift=gap):
+    for number in spread(range(audited.store.writes), 24, shift=gap):
         again = AuditedFederation()
         again.store.plan(Fault(when="after", operation="write", nth=number + 1, error=Crash))
         again.store.next_faults = (Fault(when="before", operation="write", nth=gap, error=Crash),)
@@ -383,7 +383,7 @@ def test_a_crash_at_any_write_of_the_story_of_names_changes_nothing(
     calm = AuditedFederation(sealed=sealed)
     _tell(calm.federation, calm.story_of_names(calm.federation))
     _check_names_end(calm, expected)
-    for number in spread(range(calm.store.writes), 20 if sealed else 10, shift):
+    for number in spread(range(calm.store.writes), 40 if sealed else 20, 4 * shift):
         audited = AuditedFederation(sealed=sealed)
         audited.store.plan(Fault(when=when, operation="write", nth=number + 1, error=error))
         _tell(audited.federation, audited.story_of_names(audited.federation))
@@ -415,12 +415,13 @@ def test_no_client_needed_after_acceptance(undisturbed: tuple[AuditedFederation,
     assert set(outcomes) == {True, False}
 
 
+@pytest.mark.volume
 @pytest.mark.parametrize("death", ["before_telling", "after_telling"])
 def test_a_worker_may_die_at_any_event(death: Death, undisturbed: tuple[AuditedFederation, dict[str, object]]) -> None:
     """A worker's death at any event does not change the final state, and at most its present slice is repeated (D5)."""
     reference, expected = undisturbed
     pool = reference.federation.pool
-    for event in range(pool.events):
+    for event in spread(range(pool.events), 4, shift=2 * (death == "after_telling")):
         audited = AuditedFederation(deaths={event: death})
         _tell(audited.federation, audited.story(audited.federation))
         _check_end(audited, expected)
@@ -459,7 +460,7 @@ def test_a_second_engine_fences_the_first(
     """Once another engine has started, the first one can neither commit anything nor delete current objects (D3)."""
     reference, expected = undisturbed
     # Write 0 claims the token; before it, the first engine has not started.
-    for number in spread(range(1, reference.store.writes), 16 if finish else 8):
+    for number in spread(range(1, reference.store.writes), 32 if finish else 16):
         audited, error = _race(number, finish=finish)
         _check_end(audited, expected)
         # After its last commit an engine only deletes, which does no harm.

@@ -1,6 +1,7 @@
 """Seeded schedules of the whole coordinator: with any faults, races, pauses and deaths, the law holds at every commit.
 
-``make test`` runs 200 seeds; ``make soak`` runs a million. A failure names its seed;
+``make test`` runs 80 seeds, those in which ``defects`` show, and some in which rare events occur; ``make soak`` runs a
+million. A failure names its seed;
 ``python -m tests.simulation SEED`` repeats it and prints every operation.
 """
 
@@ -22,9 +23,12 @@ from tests.simulation.model.scenario import draw_scenario
 from tests.simulation.simulate import LawBroken, SimulationOutcome, carry_out, simulate
 from tests.volume import seeds_of
 
-SEEDS = seeds_of(10_000, few=200)
-_BLOCK = 200
-_FEW = 40
+_BLOCK = 80
+SEEDS = seeds_of(10_000, few=_BLOCK)
+_FEW = 10
+
+EVENTFUL = (4, 10, 13, 16, 19, 34, 40, 52, 71, 84)
+"""Seeds in which every kind of event occurs. When schedules change, find others: ``campaign.EVENTS`` has the kinds."""
 
 CORPUS = (
     15388,  # a superseded writer deleted a slice that its successor's worker was about to read
@@ -54,7 +58,7 @@ def test_every_seed_holds_every_law(first: int, record_property: Callable[[str, 
     """In every schedule no acknowledged request is lost or done twice, nothing tainted is current or servable, and the
     final bytes are those of a new run. Every kind of event occurs.
     """
-    totals = run(range(first, first + _BLOCK))
+    totals = run(sorted({*range(first, first + _BLOCK), *EVENTFUL}))
     record_property("simulation", {"seeds": totals.seeds, **totals.counts})
     sys.stdout.write(f"{totals}\n")
     assert totals.missing == []
@@ -73,14 +77,14 @@ def _fingerprints(seeds: range) -> list[str]:
 
 def test_the_same_seed_is_the_same_run() -> None:
     """Two runs of one seed do the same operations in the same order and end with equal random source and clock."""
-    seeds = range(1_000, 1_012)
+    seeds = range(1_000, 1_004)
     assert _fingerprints(seeds) == _fingerprints(seeds)
 
 
 @pytest.mark.slow
 def test_another_process_sees_the_same_run() -> None:
     """A seed gives the same run in another process with another hash seed, so failures can be repeated."""
-    seeds = range(2_000, 2_020)
+    seeds = range(2_000, 2_005)
     program = f"from tests.simulation.test_schedules import _fingerprints; print(_fingerprints({seeds!r}))"
     environment = {**os.environ, "PYTHONHASHSEED": "4711"}
     child = subprocess.run(

@@ -76,7 +76,13 @@ def _is_followed(module: ModuleType, file: Path, root: ModuleType) -> bool:
     top = _top(module)
     if top in OWN_ROOMS:
         return module.__name__ == SHIPPED_FACTORIES
-    return not is_installed(file) or (top == _top(root) and top != "torch")
+    return not _is_read_installed(file) or (top == _top(root) and top != "torch")
+
+
+@cache
+def _is_read_installed(file: Path) -> bool:
+    """Return what ``is_installed`` said when this process first asked, as ``read_source`` does of the content."""
+    return is_installed(file)
 
 
 def _top(module: ModuleType) -> str:

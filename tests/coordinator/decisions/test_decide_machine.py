@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -46,6 +47,9 @@ from shards.tombstones import DigestSet
 from storage.digests import Sha256
 from storage.objects import ObjectKey
 from tests.coordinator.records import DATA, checkpoint_of, configuration, federation, paused, ref, request_of, slice_of
+from tests.volume import examples
+
+pytestmark = pytest.mark.volume
 
 _SHARDS, _SLICES, _POINTS = 3, 3, 12
 _EPOCHS = 4
@@ -411,4 +415,4 @@ class Decisions(RuleBasedStateMachine):
 
 
 TestDecisions = Decisions.TestCase
-TestDecisions.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestDecisions.settings = settings(max_examples=examples(100, few=35), stateful_step_count=40, deadline=None)

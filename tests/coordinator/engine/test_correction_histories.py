@@ -114,7 +114,7 @@ def test_any_history_ends_as_a_new_run_on_the_corrected_data(
 
 @pytest.mark.slow
 @pytest.mark.volume
-@settings(max_examples=examples(400, few=30))
+@settings(max_examples=examples(400, few=10))
 @given(steps=_STEPS, holdout=_HOLDOUTS)
 def test_more_histories_end_as_a_new_run_on_the_corrected_data(
     steps: list[tuple[str, Any]], holdout: float | str | None

@@ -215,8 +215,9 @@ def test_each_pair_ends_as_it_must(first: str, then: str, is_held_out: bool) -> 
 def test_a_correction_between_any_two(first: str, correction: str, is_held_out: bool) -> None:
     """With something before and after it, of all that may happen, in each of the three ways."""
     every = (*CORRECTIONS, *OTHERS)
-    shift = every.index(first) + CORRECTIONS.index(correction) + is_held_out  # not the same ones in each test
-    for waits, then in spread(list(product(_MODES, every)), 7, shift):
+    # Not the same ones in each test: between them, each thing comes last, and in each of the ways.
+    shift = (every.index(first) * len(CORRECTIONS) + CORRECTIONS.index(correction)) * 2 + is_held_out
+    for waits, then in spread(list(product(_MODES, every)), 21, shift):
         _check(waits, first, correction, then, is_held_out=is_held_out)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 from coordinator.decisions.decide import decide
 from coordinator.decisions.events import (
@@ -57,6 +58,7 @@ def purged(state: FederationState) -> FederationState:
     return decide(state, Purged(at="2026-01-04T00:00:00+00:00"))[0]
 
 
+@cache
 def two_erasures() -> tuple[FederationState, FederationState]:
     """The states before and after two erasures that shared one retrain, in shards 1 and 2 of 3."""
     state = federation((5, 4, 3), (4, 4, 4), (3, 3, 3))
@@ -69,14 +71,11 @@ def two_erasures() -> tuple[FederationState, FederationState]:
 
 def evidence_of(request_id: str = "first") -> ErasureEvidence:
     """Evidence of one of the two erasures; any other request id stands for one like the first."""
-    before, after = two_erasures()
-    known = request_id if request_id in ("first", "second") else "first"
-    found = collect_evidence(
-        known,
-        before,
-        after,
-        manifests={"quarantined": 41, "published": 44, "purged": 45},
-        scan=SCAN,
-        store=STORE,
-    )
+    found = _evidence_of_one(request_id if request_id in ("first", "second") else "first")
     return replace(found, request_id=request_id, request_digest=sha256(request_id.encode()))
+
+
+@cache
+def _evidence_of_one(request_id: str) -> ErasureEvidence:
+    manifests = {"quarantined": 41, "published": 44, "purged": 45}
+    return collect_evidence(request_id, *two_erasures(), manifests=manifests, scan=SCAN, store=STORE)

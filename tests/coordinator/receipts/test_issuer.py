@@ -29,6 +29,7 @@ from storage.transparency.layout import LogLayout, entry_to_bytes
 from tests.coordinator.receipts.facts import evidence_of
 from tests.doubles.stores.faulty_store import WRITES, Crash, Fault, FaultyStore
 from tests.doubles.time_and_names import CountingNames, VirtualClock
+from tests.volume import examples
 
 FIRST_WRITES = 9  # two private and two public keys, statement, log's name, entry, checkpoint, bundle
 NEXT_WRITES = 4
@@ -296,13 +297,14 @@ def test_a_forged_entry_is_not_signed(memory: MemoryStore) -> None:
     thief.forget()
 
 
+@pytest.mark.volume
 def test_every_flipped_byte_is_found(memory: MemoryStore) -> None:
     """One flipped bit in any byte of receipts, statements, log, its name and published keys is found."""
     registrar(memory).issue(evidence_of("first"))
     registrar(memory).issue(evidence_of("second"))
     for info in [*memory.list("receipts/"), *memory.list("log/")]:
         whole = memory.get(info.key).payload
-        for place in range(0, len(whole), 1 + len(whole) // 150):
+        for place in range(0, len(whole), 1 + len(whole) // examples(150, few=60)):
             replaced(memory, info.key, whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
             assert registrar(memory).check_all().broken, (info.key, place)
         replaced(memory, info.key, whole[:-1])

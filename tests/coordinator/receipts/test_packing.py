@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,9 @@ from tests.coordinator.receipts.facts import evidence_of
 from tests.doubles.stores.faulty_store import WRITES, Crash, Fault, FaultyStore
 from tests.doubles.stores.interrupted_store import InterruptedStore
 from tests.doubles.time_and_names import CountingNames, VirtualClock
+from tests.volume import examples, spread
+
+pytestmark = pytest.mark.volume
 
 WIDTH = 3
 
@@ -47,6 +52,21 @@ def issue(store: ObjectStore, start: int, end: int) -> list[ReceiptBundle]:
     """Issue receipts one by one, as a process that has just started does, and pack none."""
     by = registrar(store)
     return [by.issue(evidence_of(f"r{number}")) for number in range(start, end)]
+
+
+def issued_before(store: MemoryStore, count: int) -> list[ReceiptBundle]:
+    """Put the first receipts into an empty store, which were issued once for all tests."""
+    issued, objects = _issued(count)
+    for key, payload in objects.items():
+        store.put_if_absent(key, payload)
+    return list(issued)
+
+
+@cache
+def _issued(count: int) -> tuple[list[ReceiptBundle], dict[ObjectKey, bytes]]:
+    store = MemoryStore(f"packing-issued-{count}")
+    issued = issue(store, 0, count)
+    return issued, {info.key: store.get(info.key).payload for info in store.list("")}
 
 
 def pack(store: ObjectStore) -> None:
@@ -100,21 +120,22 @@ def test_packed_receipts_are_found_in_the_same_bytes(memory: MemoryStore, tmp_pa
 
 
 def test_files_do_not_grow_with_receipts(memory: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thousand receipts are some objects, not thousands."""
+    """Hundreds of receipts are some objects, not hundreds."""
     monkeypatch.setattr(packs, "TILE_ENTRIES", 64)
     by = registrar(memory)
     by.issue(evidence_of("first"))
     by.pack()
     before = len(names(memory, ""))
-    for start in range(0, 1000, 50):
+    count = examples(1000, few=500)
+    for start in range(0, count, 50):
         by.issue_all([evidence_of(f"r{number}") for number in range(start, start + 50)])
         by.pack()
     entries = len(names(memory, "log/entries/"))
     assert entries < 64
     packed = [each for folder in ("log/packs/", "log/tiles/", "receipts/index/") for each in names(memory, folder)]
-    assert len(packed) == 15 + 15 + 16
+    assert len(packed) == 2 * (count // 64) + 16
     assert len(names(memory, "")) < before + len(packed) + 3 * entries + 3
-    assert_sound(memory, 1000)
+    assert_sound(memory, count)
 
 
 def test_a_packed_request_id_for_something_else_is_a_conflict(memory: MemoryStore) -> None:
@@ -144,12 +165,13 @@ def test_all_writes_of_packing_were_crash_points(memory: MemoryStore) -> None:
 PACKING_WRITES = 32
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("error", [Crash, OutcomeUnknown])
-@pytest.mark.parametrize("nth", range(1, PACKING_WRITES + 1))
+_ENDS = list(product(range(1, PACKING_WRITES + 1), [Crash, OutcomeUnknown], ["before", "after"]))
+
+
+@pytest.mark.parametrize(("nth", "error", "when"), spread(_ENDS, 3))  # each write in one of the four ways, some in two
 def test_packing_breaks_off_anywhere(memory: MemoryStore, when: str, error: type[BaseException], nth: int) -> None:
     """Any write may fail or end the process: every receipt is found, and the next process leaves nothing over."""
-    issued = issue(memory, 0, 6)
+    issued = issued_before(memory, 6)
     store = FaultyStore(memory)
     by = registrar(store)
     by.issue(evidence_of("r6"))
@@ -167,13 +189,13 @@ def test_packing_breaks_off_anywhere(memory: MemoryStore, when: str, error: type
     assert_sound(memory, 7)
 
 
-@pytest.mark.parametrize("nth", range(1, 40))
+@pytest.mark.parametrize("nth", spread(range(1, 40), 2))
 def test_a_registrar_that_slept_states_nothing_twice(memory: MemoryStore, nth: int) -> None:
     """Another process issues the same receipt, and others, and packs them, between any two operations: one statement
     stands in the log, and it is what both return.
     """
     begun = 2
-    issue(memory, 0, begun)
+    issued_before(memory, begun)
     theirs: list[ReceiptBundle] = []
 
     def others() -> None:
@@ -196,10 +218,10 @@ def test_a_registrar_that_slept_states_nothing_twice(memory: MemoryStore, nth: i
     assert_nothing_left_over(memory)
 
 
-@pytest.mark.parametrize("nth", range(1, 40))
+@pytest.mark.parametrize("nth", spread(range(1, 40), 2))
 def test_two_may_pack_at_once(memory: MemoryStore, nth: int) -> None:
     """Another process packs the same receipts, and goes on, between any two operations: nothing is lost or doubled."""
-    issued = issue(memory, 0, 5)
+    issued = issued_before(memory, 5)
 
     def others() -> None:
         issue(memory, 5, 8)
@@ -267,7 +289,7 @@ def test_whoever_packs_next_finishes_what_another_one_left(memory: MemoryStore) 
     assert_sound(memory, 6)
 
 
-@pytest.mark.parametrize("nth", range(1, 40))
+@pytest.mark.parametrize("nth", spread(range(1, 40), 2))
 def test_the_first_to_pack_decides_about_a_receipt_that_a_crash_prevented(memory: MemoryStore, nth: int) -> None:
     """Two pack an entry that has no receipt, between any two operations: one receipt stands, and nobody complains."""
     store = FaultyStore(memory, (Fault(when="before", operation="write", prefix="receipts/bundles/", error=Crash),))
@@ -308,10 +330,10 @@ def test_earlier_versions_refuse_a_log_with_packs_by_version(memory: MemoryStore
     assert_sound(memory, 3)
 
 
-@pytest.mark.parametrize("nth", range(1, 60, 2))
+@pytest.mark.parametrize("nth", spread(range(1, 60, 2), 2))
 def test_a_backup_taken_while_receipts_are_packed_is_sound(memory: MemoryStore, nth: int) -> None:
     """Wherever the copy stands when they are packed, what it holds is the store of one moment."""
-    issued = issue(memory, 0, 7)
+    issued = issued_before(memory, 7)
     kept = Repository(MemoryStore("packing-backup"))
     kept.store.forget()  # type: ignore[attr-defined]
     store = InterruptedStore(memory, lambda: pack(memory), nth)

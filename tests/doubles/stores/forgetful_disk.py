@@ -8,6 +8,7 @@ drops the data it should have written, and a later sync does not restore it: the
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -54,6 +55,16 @@ class _Folder:
 
 
 _Node = _File | _Folder
+
+
+@dataclass(frozen=True, slots=True)
+class KeptDisk:
+    """What a disk was at some moment, so that tests which begin alike prepare it once."""
+
+    files: dict[Path, tuple[int, bytes | None]]
+    """Mode and content by name; folders, which come before what is in them, have no content."""
+    tree: _Folder
+
 
 Fault = Callable[[int, str, str], OSError | None]
 """Called with a call's number, name and path; returns the error to raise, if any."""
@@ -116,6 +127,27 @@ class ForgetfulDisk:
             self.root.mkdir()
         self._tree = _Folder()
 
+    def keep(self) -> KeptDisk:
+        """Return the disk as it is, what is synced and what is not."""
+        files = {
+            path.relative_to(self.root): (path.stat().st_mode, None if path.is_dir() else path.read_bytes())
+            for path in sorted(self.root.rglob("*"))
+        }
+        return KeptDisk(files, copy.deepcopy(self._tree))
+
+    def bring_back(self, kept: KeptDisk) -> None:
+        """Make the disk what it was when it was kept."""
+        self.clear()
+        with self._unwatched():
+            for name, (mode, content) in kept.files.items():
+                path = self.root / name
+                if content is None:
+                    path.mkdir()
+                else:
+                    path.write_bytes(content)
+                path.chmod(mode)
+        self._tree = copy.deepcopy(kept.tree)
+
     def unsynced(self) -> list[str]:
         """Return the folders with name changes that a power cut would undo."""
         return [path for path, folder in _folders(self._tree, "") if folder.pending]
@@ -136,11 +168,14 @@ class ForgetfulDisk:
             setattr(os, name, call)
 
     def _place(self, path: Any) -> tuple[_Folder, str, str] | None:
-        """Return folder, name and whole path of ``path`` on the disk; None when it is not on it."""
-        full = Path(os.fspath(path)).absolute()
-        if not full.is_relative_to(self.root) or full == self.root:
+        """Return folder, name and whole path of ``path`` on the disk; None when it is not on it.
+
+        It compares text, not paths: there are thousands of calls.
+        """
+        full, root = os.path.join(os.getcwd(), os.fspath(path)), f"{self.root}/"  # noqa: PTH109, PTH118
+        if not full.startswith(root) or full == root:
             return None
-        *above, name = full.relative_to(self.root).parts
+        *above, name = full.removeprefix(root).split("/")
         folder: _Node | None = self._tree
         for part in above:
             folder = folder.live.get(part) if isinstance(folder, _Folder) else None
@@ -152,9 +187,8 @@ class ForgetfulDisk:
             raise error
 
     def _open(self, path: Any, flags: int, *more: Any, **named: Any) -> int:
-        full = Path(os.fspath(path)).absolute()
         place = self._place(path)
-        if place is None and full != self.root:
+        if place is None and Path(os.fspath(path)).absolute() != self.root:
             descriptor: int = self._real["open"](path, flags, *more, **named)
             self._opened.pop(descriptor, None)
             return descriptor

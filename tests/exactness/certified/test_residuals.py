@@ -20,6 +20,7 @@ from tests.doubles.federation import SmallFederation, specification_of, survivor
 from tests.doubles.workers.in_process_pool import Death
 from tests.exactness.federations import federation_of, make_points
 from tests.exactness.strategies import History, other_histories
+from tests.volume import examples
 
 ARGUMENTS: dict[str, Any] = {"norm": 3.0, "clip": True, "noise": 0.3, "penalty": 0.01}
 
@@ -35,11 +36,12 @@ def certified(federation: SmallFederation[TorchState]) -> list[float]:
     return [proof.accounted or 0.0 for proof in proofs]
 
 
+@pytest.mark.volume
 @pytest.mark.parametrize("target", ["class", "number"])
 def test_any_history_keeps_to_its_account(target: str) -> None:
     """After any erasures and crashes the true residual on the survivors is at most the accounted one."""
 
-    @settings(max_examples=12)
+    @settings(max_examples=examples(12, few=5))
     @given(
         history=other_histories("certified_linear", target, ARGUMENTS),
         deaths=st.dictionaries(st.integers(0, 8), st.sampled_from(["before_telling", "after_telling"]), max_size=2),

@@ -80,11 +80,12 @@ def encoded_histories(draw: st.DrawFn, *, are_ids: bool, most_points: int = 30) 
     )
 
 
+@pytest.mark.volume
 @pytest.mark.parametrize("are_ids", [False, True], ids=["numbers", "whole numbers"])
 def test_any_history_of_encoded_columns_ends_in_the_bytes_of_a_full_retrain(*, are_ids: bool) -> None:
     """After any erasures every checkpoint has the bytes of a new run on the rest: no encoder remembers anybody (E6)."""
 
-    @settings(max_examples=12)
+    @settings(max_examples=examples(12, few=5))
     @given(history=encoded_histories(are_ids=are_ids))
     def check(history: History) -> None:
         check_history(history)
@@ -98,7 +99,7 @@ def test_any_history_of_encoded_columns_ends_in_the_bytes_of_a_full_retrain(*, a
 def test_any_longer_history_of_encoded_columns_ends_in_the_bytes_of_a_full_retrain(*, are_ids: bool) -> None:
     """The same over more federations, with more points."""
 
-    @settings(max_examples=examples(100, few=12))
+    @settings(max_examples=examples(100, few=5))
     @given(history=encoded_histories(are_ids=are_ids, most_points=60))
     def check(history: History) -> None:
         check_history(history)

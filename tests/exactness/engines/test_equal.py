@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+from operator import itemgetter
 from typing import Any
 
 import pytest
@@ -11,16 +13,18 @@ from tests.doubles.federation import specification_of, survivors
 from tests.exactness.engines.learned import learned, made_points
 from tests.exactness.federations import assert_exact, checkpoints, federation_of, make_points
 from tests.exactness.strategies import FUSED, MODELS, OPTIMIZERS, RECIPES, TARGETS
+from tests.volume import one_of_each
 
 _SETTINGS = [*(("class", each) for each in (*OPTIMIZERS, *RECIPES, *FUSED)), *TARGETS]
 _REFUSED = "tests.exactness.user_models:mixed_up"
 """A step that gives a drawn number to Python."""
+_REPEATED = [number for number, (_, each) in enumerate(_SETTINGS) if each.get("step") != _REFUSED]
 _TRIED = 3
 """Replayed steps of a trial."""
 
 
-@pytest.mark.parametrize("model", sorted(MODELS))
-@pytest.mark.parametrize("number", [n for n, (_, each) in enumerate(_SETTINGS) if each.get("step") != _REFUSED])
+@pytest.mark.volume  # in ``make test`` each of the settings with one of the models, and each model with several
+@pytest.mark.parametrize(("number", "model"), one_of_each(list(product(_REPEATED, sorted(MODELS))), itemgetter(0)))
 def test_replay_ends_in_the_checkpoints_of_eager(number: int, model: str, replayed: list[float]) -> None:
     """Two slices, whose epochs end with a batch of another size; parameters, buffers, optimizer, loss, all bytes."""
     (factory, arguments, _), (target, recipe) = MODELS[model], _SETTINGS[number]

@@ -13,6 +13,7 @@ from shards.specification import ModelSettings, TrainingSettings
 from storage.errors import Invalid
 from tests.exactness.engines.learned import learned, made_points
 from tests.exactness.zoo import EXACT
+from tests.volume import spread
 
 _TRAINING = TrainingSettings(epochs=6, batch_size=4, learning_rate=0.05, optimizer="adam", seed=2)
 _HERE = "tests.exactness.engines.test_trial"
@@ -152,7 +153,8 @@ def test_clipping_of_gradients_that_share_memory_is_refused() -> None:
 
 @pytest.mark.filterwarnings("ignore:Lazy modules are a new feature")
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
-@pytest.mark.parametrize("name", sorted({*EXACT} - REFUSED.keys()))
+@pytest.mark.volume
+@pytest.mark.parametrize("name", spread(sorted({*EXACT} - REFUSED.keys()), 2, shift=1))
 def test_models_of_many_kinds_are_repeated_to_the_bit(name: str, replayed: list[float]) -> None:
     """Recurrent layers, attention, hooks, parametrized, tied and frozen weights, as users write them."""
     points = made_points((11, 19), width=4, classes=2)

@@ -19,6 +19,8 @@ from tests.exactness.federations import assert_exact, assert_untouched, federati
 from tests.exactness.strategies import LEARNERS, MODELS, OPTIMIZERS, TARGETS, History, histories, other_histories
 from tests.volume import examples
 
+pytestmark = pytest.mark.volume
+
 _SHARE = 0.4
 _CHOSEN = [[each[0] for each in LEARNERS].index(name) for name in ("forest", "naive_bayes", "ridge")]
 _ORDERS = st.sampled_from(["ce", "ec", "cse", "esc"])
@@ -85,7 +87,7 @@ def _check(history: History, seed: int, order: str) -> None:
 def test_any_history_of_corrections_ends_in_the_bytes_of_a_full_retrain(model: str) -> None:
     """Corrections before erasures, after them and together with them, and trainings on the uncorrected source."""
 
-    @settings(max_examples=4)
+    @settings(max_examples=examples(4, few=3))
     @given(history=histories(model, most_points=30), seed=st.integers(0, 99), order=_ORDERS)
     def check(history: History, seed: int, order: str) -> None:
         _check(history, seed, order)
@@ -98,7 +100,7 @@ def test_any_history_of_corrections_beside_hold_out_points(number: int | None) -
     """Constituents never see them, and their slices have the corrected values."""
     given_ = histories("mlp", most_points=30) if number is None else other_histories(*LEARNERS[number])
 
-    @settings(max_examples=6)
+    @settings(max_examples=examples(6, few=3))
     @given(history=given_, seed=st.integers(0, 99), order=_ORDERS)
     def check(history: History, seed: int, order: str) -> None:
         people = {point.subject for point in history.points}
@@ -113,7 +115,7 @@ def test_any_history_of_corrections_beside_hold_out_points(number: int | None) -
 def test_any_history_of_corrections_of_any_learner(number: int) -> None:
     """A point whose content changes is taken out and put in directly, to the same bytes."""
 
-    @settings(max_examples=6)
+    @settings(max_examples=examples(6, few=3))
     @given(history=other_histories(*LEARNERS[number]), seed=st.integers(0, 99), order=_ORDERS)
     def check(history: History, seed: int, order: str) -> None:
         _check(history, seed, order)
@@ -122,8 +124,7 @@ def test_any_history_of_corrections_of_any_learner(number: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.volume
-@settings(max_examples=examples(120, few=10))
+@settings(max_examples=examples(120, few=5))
 @given(data=st.data(), seed=st.integers(0, 99), order=_ORDERS)
 def test_any_longer_history_of_corrections_ends_in_the_bytes_of_a_full_retrain(
     data: st.DataObject, seed: int, order: str

@@ -32,13 +32,15 @@ from tests.shards.people import (
     subjects,
     write,
 )
+from tests.volume import examples
 
 
 def _digests(ingested: IngestResult) -> dict[SliceId, tuple[int, str, str]]:
     return {at: (record.points, record.points_digest, record.content_digest) for at, record in ingested.slices.items()}
 
 
-@hypothesis_settings(max_examples=40)
+@pytest.mark.volume
+@hypothesis_settings(max_examples=examples(40, few=15))
 @given(st.integers(1, 60), st.data())
 def test_slices_depend_only_on_the_points(total: int, data: st.DataObject) -> None:
     """The order of points, format, division into files and memory limit change no digest of any slice."""
@@ -103,6 +105,8 @@ def test_the_id_is_the_subject_unless_another_is_named(tmp_path: Path) -> None:
     assert set(ingested.slices) == expected
 
 
+@pytest.mark.volume
+@hypothesis_settings(max_examples=examples(100, few=30))
 @given(st.sets(st.integers(0, 29), max_size=6), st.sets(st.integers(0, 9), max_size=3))
 def test_tombstoned_points_stay_out(gone: set[int], persons: set[int]) -> None:
     """Ingest with tombstones equals ingest of only the remaining points, and equals erasing later (E2, E9)."""

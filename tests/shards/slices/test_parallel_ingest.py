@@ -53,6 +53,7 @@ from tests.shards.people import (
     subjects,
     write,
 )
+from tests.volume import examples
 
 PARTITION_WITH_KEY = replace(PARTITION, key=KEY.hex())
 """A partition table that includes the key."""
@@ -131,7 +132,8 @@ def test_fragments_hold_out_what_the_whole_holds_out(held_out: float, tmp_path: 
     assert sum(points for points, *_ in together.values()) == sum(points for points, *_ in plain.values()) == 60
 
 
-@hypothesis_settings(max_examples=30)
+@pytest.mark.volume
+@hypothesis_settings(max_examples=examples(30, few=12))
 @given(total=st.integers(1, 70), data=st.data())
 def test_fragments_give_the_slices_of_the_whole(total: int, data: st.DataObject) -> None:
     """For any files, fragments, order, buffers and deaths: slices, layout, inventory and counts are those of a plain
@@ -166,7 +168,8 @@ def test_fragments_give_the_slices_of_the_whole(total: int, data: st.DataObject)
     assert all(any(f"/{name}-" in key for name in pool.dead) for key in left)
 
 
-@hypothesis_settings(max_examples=30)
+@pytest.mark.volume
+@hypothesis_settings(max_examples=examples(30, few=12))
 @given(
     total=st.integers(1, 40),
     cuts=st.lists(st.integers(0, 40), max_size=4),
@@ -210,7 +213,8 @@ BAD: dict[str, tuple[object, ...]] = {
 }
 
 
-@hypothesis_settings(max_examples=30)
+@pytest.mark.volume
+@hypothesis_settings(max_examples=examples(30, few=12))
 @given(total=st.integers(2, 60), data=st.data())
 def test_the_first_error_is_that_of_the_whole(total: int, data: st.DataObject) -> None:
     """If several files have errors, the one that a plain ingest reports is raised, with the same text, in any order of
@@ -236,7 +240,8 @@ def test_the_first_error_is_that_of_the_whole(total: int, data: st.DataObject) -
     assert not expected or names_in(store) == set()
 
 
-@hypothesis_settings(max_examples=30)
+@pytest.mark.volume
+@hypothesis_settings(max_examples=examples(30, few=12))
 @given(total=st.integers(2, 60), data=st.data())
 def test_repeated_ids_are_found_across_fragments(total: int, data: st.DataObject) -> None:
     """Ids that occur in two fragments, with any subjects, give the same error as in a plain ingest."""

@@ -52,6 +52,7 @@ from tests.shards.people import (
     write,
 )
 from tests.shards.slices.test_parallel_ingest import gathered
+from tests.volume import examples
 
 PLACE = SliceId(ShardId(1), SliceIndex(2))
 BOTH = settings(subject=("person", "recipient"))
@@ -210,7 +211,8 @@ def test_a_list_of_one_is_that_column(tmp_path: Path) -> None:
     assert objects[0] == objects[1]
 
 
-@hypothesis_settings(max_examples=25)
+@pytest.mark.volume
+@hypothesis_settings(max_examples=examples(25, few=10))
 @given(
     st.sets(st.integers(0, 29), max_size=4),
     st.sets(st.integers(0, 16), max_size=3),

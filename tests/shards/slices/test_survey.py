@@ -26,6 +26,7 @@ from shards.specification import DataSettings
 from shards.tombstones import NOTHING
 from storage.errors import Invalid
 from tests.shards.people import KEY, PARTITION, fresh_names, fresh_store, people, replaced, settings, write
+from tests.volume import examples
 
 TRIMMED = Naming(form="trimmed", by_skeleton=True)
 
@@ -108,7 +109,8 @@ def test_cells_of_a_csv_file_are_all_found(tmp_path: Path) -> None:
     assert [(each.column, each.row, each.points) for each in found] == [(first, 29, 1), (first, 3, 2), (last, 7, 1)]
 
 
-@trials(max_examples=200)
+@pytest.mark.volume
+@trials(max_examples=examples(200, few=80))
 @given(st.sampled_from(["1.5", "true"]), st.text("01.,+-eE naifTRUEtrue\t\v\u00a0\u2009", min_size=1, max_size=6))
 def test_a_cell_is_a_number_if_the_reader_parses_it_as_one(first: str, cell: str) -> None:
     """White space around numbers and spellings of booleans are treated as by the reader."""
@@ -214,7 +216,8 @@ cells = st.sampled_from(
 )
 
 
-@trials(deadline=None, max_examples=60)
+@pytest.mark.volume
+@trials(deadline=None, max_examples=examples(60, few=25))
 @given(st.lists(st.tuples(cells, st.integers(1, 20)), max_size=3))
 def test_a_survey_agrees_with_ingest(changes: list[tuple[tuple[str, object], int]]) -> None:
     """There are faults if and only if ingest refuses the data, and the error of ingest is among them."""

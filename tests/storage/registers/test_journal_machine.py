@@ -15,6 +15,9 @@ from storage.errors import Conflict, Fenced, Invalid, JournalTruncated, SisaErro
 from storage.registers.journal import START, Journal, JournalEntry, Position
 from storage.stores.memory import MemoryStore
 from tests.storage.registers.filled import entry_key
+from tests.volume import examples
+
+pytestmark = pytest.mark.volume
 
 WRITERS = st.integers(0, 2)
 
@@ -154,4 +157,4 @@ def place_after(entry: JournalEntry) -> Position:
 
 
 TestJournals = Journals.TestCase
-TestJournals.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestJournals.settings = settings(max_examples=examples(150, few=60), stateful_step_count=30, deadline=None)

@@ -17,11 +17,12 @@ from storage.errors import Conflict, OutcomeUnknown, Unavailable
 from storage.registers.journal import START, Journal, Position
 from storage.s3.client import S3Store
 from tests.doubles.stores.fault_proxy import Chaos, fault_proxy
+from tests.volume import examples
 
-pytestmark = [pytest.mark.s3, pytest.mark.usefixtures("no_waiting")]
+pytestmark = [pytest.mark.s3, pytest.mark.volume, pytest.mark.usefixtures("no_waiting")]
 
 WRITERS = 3
-APPENDS = 60
+APPENDS = examples(60, few=20)
 SHARE = 0.25
 SEED = 20261123
 
@@ -38,7 +39,7 @@ def insist(act: Callable[[], Result]) -> Result:
 
 
 def append_all(journal: Journal, writer: int) -> list[tuple[int, str]]:
-    """Append 60 entries that name the writer; return number and nonce of each that was acknowledged."""
+    """Append entries that name the writer; return number and nonce of each that was acknowledged."""
     acknowledged: list[tuple[int, str]] = []
     place = START
     while len(acknowledged) < APPENDS:
@@ -58,7 +59,7 @@ def _end(journal: Journal, after: Position) -> Position:
 
 
 def test_no_append_is_lost_or_doubled(seaweedfs_endpoint: str) -> None:
-    """3 writers append 60 entries each while a quarter of all requests fail: exactly the 180 that were acknowledged are
+    """3 writers append many entries each while a quarter of all requests fail: exactly those that were acknowledged are
     there. Then all but the last ten are pruned, and a reader that asks for those gets an error.
     """
     prefix = f"journal/{secrets.token_hex(8)}"
@@ -78,9 +79,9 @@ def test_no_append_is_lost_or_doubled(seaweedfs_endpoint: str) -> None:
     assert sorted(acknowledged) == [(entry.number, entry.nonce) for entry in entries]
     assert [entry.number for entry in entries] == list(range(1, WRITERS * APPENDS + 1))
     assert max(Counter(entry.nonce for entry in entries).values()) == 1
-    assert faults > 100
+    assert faults > 0.55 * WRITERS * APPENDS
     truth = Journal(S3Store("plain", prefix, seaweedfs_endpoint))
     behind = entries[-11]
     assert truth.read(Position(number=behind.number, digest=sha256(behind.to_bytes()))) == entries[-10:]
-    with pytest.raises(Conflict, match=r"were pruned \[after=0 floor=171\]"):
+    with pytest.raises(Conflict, match=rf"were pruned \[after=0 floor={len(entries) - 9}\]"):
         truth.read(START)

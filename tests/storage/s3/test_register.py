@@ -14,17 +14,18 @@ from storage.errors import Conflict, OutcomeUnknown, Unavailable
 from storage.registers.manifest import ManifestRegister
 from storage.s3.client import S3Store
 from tests.doubles.stores.fault_proxy import Chaos, fault_proxy
+from tests.volume import examples
 
-pytestmark = [pytest.mark.s3, pytest.mark.usefixtures("no_waiting")]
+pytestmark = [pytest.mark.s3, pytest.mark.volume, pytest.mark.usefixtures("no_waiting")]
 
 WRITERS = 3
-APPENDS = 40
+APPENDS = examples(40, few=15)
 SHARE = 0.25
 SEED = 20261123
 
 
 def append_all(register: ManifestRegister, writer: int) -> list[tuple[int, str]]:
-    """Commit 40 manifests that name the writer; return number and nonce of each that was acknowledged."""
+    """Commit manifests that name the writer; return number and nonce of each that was acknowledged."""
     acknowledged: list[tuple[int, str]] = []
     for step in range(APPENDS):
         nonce = f"{writer}-{step}"
@@ -57,7 +58,7 @@ def _commit(register: ManifestRegister, writer: int, after: int, nonce: str) -> 
 
 
 def test_no_append_is_lost_or_doubled(seaweedfs_endpoint: str) -> None:
-    """3 writers append 40 manifests each while a quarter of all requests fail: exactly 120 are there."""
+    """3 writers append many manifests each while a quarter of all requests fail: exactly as many are there."""
     prefix = f"register/{secrets.token_hex(8)}"
     with fault_proxy(seaweedfs_endpoint) as proxy:
         register = ManifestRegister(S3Store("plain", prefix, proxy.endpoint))
@@ -77,4 +78,4 @@ def test_no_append_is_lost_or_doubled(seaweedfs_endpoint: str) -> None:
     latest = truth.latest()
     assert latest is not None
     assert latest.number == WRITERS * APPENDS
-    assert faults > 100
+    assert faults > 0.8 * WRITERS * APPENDS

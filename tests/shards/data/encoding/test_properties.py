@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from shards.data.sources import open_source
 from tests.shards.data.encoding.columns import DECLARED, FIRST_DAY, matrix, rows
 from tests.shards.people import settings as data_settings
 from tests.shards.people import write
+from tests.volume import examples
 
 _WORDS = st.text(alphabet="abc Éß,.", max_size=12).filter(lambda text: text == "" or bool(text.strip()))
 
@@ -40,7 +42,8 @@ def cells(draw: st.DrawFn) -> dict[str, Any]:
 _TABLES = st.lists(cells(), min_size=1, max_size=12)
 
 
-@settings(max_examples=40)
+@pytest.mark.volume
+@settings(max_examples=examples(40, few=15))
 @given(_TABLES, st.sampled_from([".parquet", ".feather", ".arrow", ".csv", ".csv.gz"]))
 def test_the_format_of_a_file_changes_no_feature(table: list[dict[str, Any]], ending: str) -> None:
     """The same cells give the same bits as a table in memory and as a file in any format."""
@@ -53,7 +56,8 @@ def test_the_format_of_a_file_changes_no_feature(table: list[dict[str, Any]], en
     assert expected.tobytes() == np.concatenate(found).tobytes()
 
 
-@settings(max_examples=20)
+@pytest.mark.volume
+@settings(max_examples=examples(20, few=10))
 @given(_TABLES, st.randoms(use_true_random=False))
 def test_a_row_has_the_same_features_in_any_company(table: list[dict[str, Any]], random: Any) -> None:
     """Encoding all rows, in any order, gives what encoding each row alone gives: nothing is learned from the others."""
@@ -64,7 +68,8 @@ def test_a_row_has_the_same_features_in_any_company(table: list[dict[str, Any]],
         assert matrix(rows([table[number]]), DECLARED).tobytes() == together[place : place + 1].tobytes()
 
 
-@settings(max_examples=20)
+@pytest.mark.volume
+@settings(max_examples=examples(20, few=10))
 @given(_TABLES)
 def test_the_width_is_what_is_declared(table: list[dict[str, Any]]) -> None:
     """The number of features follows from the declaration alone, and all of them are finite."""
