@@ -95,7 +95,7 @@ PEOPLE: Final = (
         label="married",
         metric="micro_f1",
         person="id",
-        every=15,
+        every=25,
         edits={
             'label    = "married"': 'label    = ["married", "kids", "outwork"]\ntarget = "multi_label"',
             '"outwork", ': "",
@@ -110,7 +110,7 @@ PEOPLE: Final = (
         label="income",
         metric="accuracy",
         header=_CENSUS_COLUMNS,
-        every=20,
+        every=40,
         edits={
             "instance_weight = ": "# instance_weight = ",
             '"instance_weight", ': "",  # how many people of the country a row stands for: nothing about this one

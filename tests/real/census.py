@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -45,6 +46,7 @@ def people(features_NF: npt.NDArray[np.float32], labels_N: npt.NDArray[np.int64]
     return pa.table(columns | {f"x{number:02d}": pa.array(column) for number, column in enumerate(features_NF.T)})
 
 
+@cache
 def census(rows: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Return the first rows: each column as a number from 0 to 1, by its value or by the code of its text."""
     frame = pd.read_csv(io.BytesIO(THEMIS.member(_PATH)), header=None, nrows=rows, skipinitialspace=True)
@@ -54,4 +56,6 @@ def census(rows: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
         cells = frame[name]
         values = cells.to_numpy(float) if pd.api.types.is_numeric_dtype(cells) else cells.astype("category").cat.codes
         columns.append(values / max(1.0, float(np.max(values))))
-    return np.column_stack(columns).astype(np.float32), labels
+    features = np.column_stack(columns).astype(np.float32)
+    features.flags.writeable = labels.flags.writeable = False  # all who ask share them
+    return features, labels

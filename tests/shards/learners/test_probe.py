@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 import torch
@@ -32,24 +33,32 @@ _IN_A_THREAD: Final = (
 )
 
 
-def probes(*ways: tuple[str, Mapping[str, str]]) -> list[str]:
-    """Return the probes of concurrent processes, each with its program and additional environment variables.
+# Each process is forked once torch is imported, which takes longer than the probe, and before any library computes.
+_FORKED: Final = """
+import json, os
+for program, environment in json.loads(sys.argv[1]):
+    if os.fork() == 0:
+        os.environ.update(environment)
+        exec(program)
+        sys.stdout.flush()
+        os._exit(0)
+    assert os.wait()[1] == 0
+"""
+
+
+def probes(started_with: Mapping[str, str], *ways: tuple[str, Mapping[str, str]]) -> list[str]:
+    """Return the probes of processes, each with its program and environment variables that it sets before it computes.
 
     They do not inherit this process's environment variables that select instructions.
     """
     plain = {name: value for name, value in os.environ.items() if not name.startswith(("MKL_", "ONEDNN_", "DNNL_"))}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", f"{_IMPORTS}; {program}"],
-            env={**plain, **environment},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for program, environment in ways
-    ]
-    found: Sequence[str] = [process.communicate()[0].strip() for process in started]
-    assert all(process.returncode == 0 for process in started)
-    return list(found)
+    return subprocess.run(
+        [sys.executable, "-c", f"{_IMPORTS}\n{_FORKED}", json.dumps(ways)],
+        env={**plain, **started_with},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
 
 
 def test_only_different_arithmetic_changes_the_probe() -> None:
@@ -57,14 +66,12 @@ def test_only_different_arithmetic_changes_the_probe() -> None:
 
     ``MKL_CBWR`` changes products, ``ONEDNN_MAX_CPU_ISA`` convolutions; the rest of the profile is the same.
     """
-    ways = [
-        (f"{_EARLIER_WORK}; {_PROBE}", {"PYTHONHASHSEED": "1"}),
-        (_IN_A_THREAD, {"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "2"}),
-    ]
     others: list[dict[str, str]] = []
     if torch.backends.mkl.is_available() and "AVX" in torch.backends.cpu.get_cpu_capability():
         others = [{"MKL_CBWR": "COMPATIBLE"}, {"ONEDNN_MAX_CPU_ISA": "SSE41"}]
-    one, same, *different = probes(*ways, *((_PROBE, each) for each in others))
+    (same,) = probes({"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "2"}, (_IN_A_THREAD, {}))
+    ways = [(f"{_EARLIER_WORK}; {_PROBE}", {}), *((_PROBE, each) for each in others)]
+    one, *different = probes({"PYTHONHASHSEED": "1"}, *ways)
     assert one == same
     assert len(one) == 64
     assert len({one, *different}) == 1 + len(others)
