@@ -15,6 +15,7 @@ from storage.objects import ObjectInfo, ObjectStore
 from storage.stores.local import LocalStore
 from storage.stores.memory import MemoryStore
 from tests.doubles.stores.faulty_store import FaultyStore
+from tests.volume import examples
 
 KINDS = (
     "local",
@@ -36,9 +37,9 @@ KINDS = (
 class Traits:
     """In what the stores may differ."""
 
-    rounds: int = 20
+    rounds: int = examples(20, few=8)
     """How often a race is run."""
-    deletions: int = 40
+    deletions: int = examples(40, few=16)
     """How often a deletion meets a replacement."""
     steps: int = 5
     """How often each writer of a contended object succeeds."""
@@ -59,7 +60,7 @@ def traits(kind: str) -> Traits:
     if "seaweedfs" in kind:
         return Traits(rounds=1, deletions=4, steps=1, has_folders=False)
     if kind == "moto":
-        return Traits(rounds=8, deletions=16, has_folders=False)
+        return Traits(rounds=examples(8, few=4), deletions=examples(16, few=8), has_folders=False)
     return Traits()
 
 

@@ -20,6 +20,9 @@ from storage.errors import (
 )
 from storage.objects import ObjectKey, ObjectStore, VersionTag, object_key
 from tests.contract.conftest import Traits
+from tests.volume import examples
+
+pytestmark = pytest.mark.volume
 
 WRITERS = 8
 KEY = object_key("folder/name-1")
@@ -143,7 +146,7 @@ def test_readers_see_whole_objects(store: ObjectStore) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         readers = [pool.submit(read) for _ in range(2)]
-        for number in range(1, 30):
+        for number in range(1, examples(30, few=12)):
             tag = store.put_if_match(KEY, bytes([number]) * size, tag)
         done.set()
         seen = readers[0].result() | readers[1].result()

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
@@ -36,6 +36,9 @@ from tests.simulation.crash_points import (
     When,
 )
 from tests.simulation.model.scenario import keys_of
+from tests.volume import spread
+
+pytestmark = pytest.mark.volume
 
 _SLICES = 3
 _SPECIFICATION = specification_of(shards=2, slices=_SLICES, holdout=0.16)
@@ -172,11 +175,18 @@ def _check_cell(trained: Trained, step: ErasureStep, when: When, fresh: Digests)
 
 
 CELLS = [(step, when) for step in STEPS for when in get_args(When)]
-_NAMES = [f"{step.name}-{when}" for step, when in CELLS]
+
+
+def _cells(shift: int) -> list[Any]:
+    """Return every other cell, so that a folder and a bucket have each cell between them; all of them in a soak."""
+    return [
+        pytest.param(step, when, id=f"{step.name}-{when}", marks=[] if when == "unacknowledged" else pytest.mark.slow)
+        for step, when in spread(CELLS, 2, shift)
+    ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("step", "when"), CELLS, ids=_NAMES)
+@pytest.mark.parametrize(("step", "when"), _cells(0))
 def test_a_death_at_any_step_in_a_folder_changes_nothing(
     step: ErasureStep, when: When, on_a_folder: Trained, fresh: Digests
 ) -> None:
@@ -186,11 +196,7 @@ def test_a_death_at_any_step_in_a_folder_changes_nothing(
     _check_cell(on_a_folder, step, when, fresh)
 
 
-@pytest.mark.parametrize(
-    ("step", "when"),
-    [pytest.param(*cell, marks=[] if cell[1] == "unacknowledged" else pytest.mark.slow) for cell in CELLS],
-    ids=_NAMES,
-)
+@pytest.mark.parametrize(("step", "when"), _cells(1))
 def test_a_death_at_any_step_in_a_bucket_changes_nothing(
     step: ErasureStep, when: When, in_a_bucket: Trained, fresh: Digests
 ) -> None:

@@ -13,7 +13,7 @@ from tests.simulation.defects import DEFECTS, Defect
 from tests.simulation.simulate import LawBroken, simulate
 
 _ENOUGH = 1_000
-"""Number of schedules in which a defect must show: as many as two runs of all tests carry out."""
+"""Number of schedules in which a defect must show: the first thousandth of those of a soak."""
 
 
 @pytest.fixture(autouse=True)

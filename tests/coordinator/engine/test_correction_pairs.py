@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count, product
+from operator import itemgetter
 
 import pytest
 
@@ -27,7 +28,7 @@ from tests.doubles.corrected import Truth, essence
 from tests.doubles.federation import Point, SmallFederation, specification_of
 from tests.doubles.remembered import remembering
 from tests.doubles.workers.fake_learner import HashState
-from tests.volume import spread
+from tests.volume import one_of_each, spread
 
 _STORES = count()
 _PLAIN = specification_of(shards=2, slices=3)
@@ -189,7 +190,8 @@ _PAIRS = [
     *((first, then) for first, then in product(OTHERS, CORRECTIONS)),
 ]
 _MODES = ("one by one", "together", "until due")
-_SIDES = pytest.mark.parametrize("is_held_out", [False, True], ids=["trained on", "held out"])
+_NAMES = {False: "trained on", True: "held out"}
+_SIDES = pytest.mark.parametrize("is_held_out", [False, True], ids=_NAMES.get)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -199,12 +201,16 @@ def _remembering() -> Iterator[None]:
         yield
 
 
-@_SIDES
-@pytest.mark.parametrize(("first", "then"), _PAIRS, ids=[f"{first}, {then}" for first, then in _PAIRS])
-def test_each_pair_ends_as_it_must(first: str, then: str, is_held_out: bool) -> None:
+@pytest.mark.volume
+@pytest.mark.parametrize(
+    ("pair", "is_held_out"),
+    one_of_each(list(product(_PAIRS, [False, True])), kind=itemgetter(0)),
+    ids=lambda each: _NAMES.get(each) or ", ".join(each),
+)
+def test_each_pair_ends_as_it_must(pair: tuple[str, str], is_held_out: bool) -> None:
     """One after the other, together in one batch, or with a retrain that waits until it is due."""
-    waits = _MODES[(_PAIRS.index((first, then)) + is_held_out) % len(_MODES)]
-    _check(waits, first, then, is_held_out=is_held_out)
+    waits = _MODES[(_PAIRS.index(pair) + is_held_out) % len(_MODES)]
+    _check(waits, *pair, is_held_out=is_held_out)
 
 
 @pytest.mark.slow

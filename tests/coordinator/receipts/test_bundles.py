@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from coordinator.receipts.bundles import (
@@ -31,7 +31,7 @@ from storage.transparency.keys import SigningKey
 from storage.transparency.layout import LogLayout
 from storage.transparency.log import TransparencyLog
 from tests.coordinator.receipts.facts import evidence_of
-from tests.volume import spread
+from tests.volume import examples, spread
 
 RECEIPT_KEY = SigningKey(RECEIPTS, bytes(range(32)))
 LOG_KEY = SigningKey(CHECKPOINTS, bytes(range(1, 33)))
@@ -140,6 +140,8 @@ OTHER_VALUES = st.one_of(
 )
 
 
+@pytest.mark.volume
+@settings(max_examples=examples(100, few=50))
 @given(st.data())
 def test_random_edits_are_found(data: st.DataObject) -> None:
     """After any edits of a receipt's JSON it is refused, unless they restore the receipt."""

@@ -66,7 +66,9 @@ def issued_before(store: MemoryStore, count: int) -> list[ReceiptBundle]:
 def _issued(count: int) -> tuple[list[ReceiptBundle], dict[ObjectKey, bytes]]:
     store = MemoryStore(f"packing-issued-{count}")
     issued = issue(store, 0, count)
-    return issued, {info.key: store.get(info.key).payload for info in store.list("")}
+    objects = {info.key: store.get(info.key).payload for info in store.list("")}
+    store.forget()
+    return issued, objects
 
 
 def pack(store: ObjectStore) -> None:
