@@ -134,7 +134,7 @@ def test_any_history_with_any_learner_ends_in_the_bytes_of_a_full_retrain(number
 def test_any_longer_history_with_any_recipe_ends_in_the_bytes_of_a_full_retrain(recipe: int) -> None:
     """The same over more federations, with more points."""
 
-    @settings(max_examples=examples(120, few=5))
+    @settings(max_examples=examples(120, few=4))
     @given(data=st.data(), model=st.sampled_from(sorted(MODELS)))
     def check(data: st.DataObject, model: str) -> None:
         check_history(data.draw(histories(model, most_points=60, optimizers=[RECIPES[recipe]])))
@@ -147,7 +147,7 @@ def test_any_longer_history_with_any_recipe_ends_in_the_bytes_of_a_full_retrain(
 def test_any_longer_history_with_fused_kernels_ends_in_the_bytes_of_a_full_retrain(recipe: int) -> None:
     """The same over more federations, with more points."""
 
-    @settings(max_examples=examples(120, few=5))
+    @settings(max_examples=examples(120, few=4))
     @given(
         history=st.sampled_from(sorted(MODELS)).flatmap(partial(histories, most_points=60, optimizers=[FUSED[recipe]]))
     )
@@ -162,7 +162,7 @@ def test_any_longer_history_with_fused_kernels_ends_in_the_bytes_of_a_full_retra
 def test_any_longer_history_ends_in_the_bytes_of_a_full_retrain(model: str) -> None:
     """The same over more federations, with more points."""
 
-    @settings(max_examples=examples(80, few=5))
+    @settings(max_examples=examples(80, few=4))
     @given(history=histories(model, most_points=60))
     def check(history: History) -> None:
         check_history(history)

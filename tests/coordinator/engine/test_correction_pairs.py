@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count, product
-from operator import itemgetter
 
 import pytest
 
@@ -189,6 +188,7 @@ _PAIRS = [
     *((first, then) for first, then in product(CORRECTIONS, (*CORRECTIONS, *OTHERS))),
     *((first, then) for first, then in product(OTHERS, CORRECTIONS)),
 ]
+_EACH = one_of_each(list(product(_PAIRS, [False, True])), kind=lambda each: each[0])
 _MODES = ("one by one", "together", "until due")
 _NAMES = {False: "trained on", True: "held out"}
 _SIDES = pytest.mark.parametrize("is_held_out", [False, True], ids=_NAMES.get)
@@ -204,7 +204,7 @@ def _remembering() -> Iterator[None]:
 @pytest.mark.volume
 @pytest.mark.parametrize(
     ("pair", "is_held_out"),
-    one_of_each(list(product(_PAIRS, [False, True])), kind=itemgetter(0)),
+    _EACH,
     ids=lambda each: _NAMES.get(each) or ", ".join(each),
 )
 def test_each_pair_ends_as_it_must(pair: tuple[str, str], is_held_out: bool) -> None:

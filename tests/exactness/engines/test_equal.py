@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import product
-from operator import itemgetter
 from typing import Any
 
 import pytest
@@ -19,12 +18,13 @@ _SETTINGS = [*(("class", each) for each in (*OPTIMIZERS, *RECIPES, *FUSED)), *TA
 _REFUSED = "tests.exactness.user_models:mixed_up"
 """A step that gives a drawn number to Python."""
 _REPEATED = [number for number, (_, each) in enumerate(_SETTINGS) if each.get("step") != _REFUSED]
+_EACH = one_of_each(list(product(_REPEATED, sorted(MODELS))), kind=lambda pair: pair[0])
 _TRIED = 3
 """Replayed steps of a trial."""
 
 
 @pytest.mark.volume  # in ``make test`` each of the settings with one of the models, and each model with several
-@pytest.mark.parametrize(("number", "model"), one_of_each(list(product(_REPEATED, sorted(MODELS))), itemgetter(0)))
+@pytest.mark.parametrize(("number", "model"), _EACH)
 def test_replay_ends_in_the_checkpoints_of_eager(number: int, model: str, replayed: list[float]) -> None:
     """Two slices, whose epochs end with a batch of another size; parameters, buffers, optimizer, loss, all bytes."""
     (factory, arguments, _), (target, recipe) = MODELS[model], _SETTINGS[number]

@@ -124,7 +124,7 @@ def test_any_history_of_corrections_of_any_learner(number: int) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=examples(120, few=5))
+@settings(max_examples=examples(120, few=4))
 @given(data=st.data(), seed=st.integers(0, 99), order=_ORDERS)
 def test_any_longer_history_of_corrections_ends_in_the_bytes_of_a_full_retrain(
     data: st.DataObject, seed: int, order: str
