@@ -60,7 +60,9 @@ def traits(kind: str) -> Traits:
     if "seaweedfs" in kind:
         return Traits(rounds=1, deletions=4, steps=1, has_folders=False)
     if kind == "moto":
-        return Traits(rounds=examples(8, few=4), deletions=examples(16, few=8), has_folders=False)
+        return Traits(
+            rounds=examples(8, few=4), deletions=examples(16, few=8), steps=examples(5, few=2), has_folders=False
+        )
     return Traits()
 
 

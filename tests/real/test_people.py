@@ -12,9 +12,11 @@ from tests.real.cases import PEOPLE, RealCase
 from tests.real.measuring import compare
 from tests.volume import SISA_VOLUME, one_of_each
 
+_CASES = one_of_each(PEOPLE, kind=lambda case: (case.path, case.metric))
+
 
 @pytest.mark.volume
-@pytest.mark.parametrize("case", one_of_each(PEOPLE, lambda case: (case.path, case.metric)), ids=lambda case: case.name)
+@pytest.mark.parametrize("case", _CASES, ids=lambda case: case.name)
 def test_from_a_file_to_a_verified_erasure(case: RealCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The draft, with a user's few changes, trains a model whose figure is within 2 % of the plain loop's and better
     than a constant answer's; a person is erased, exactly, without residue, and with a receipt.
