@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,42 +25,76 @@ needs_promtool = pytest.mark.skipif(
     PROMTOOL is None, reason="promtool is not installed; Debian's package 'prometheus' has it"
 )
 
-_STEP = 1200
-"""Seconds from one scrape to the next. Rules are looked at when there is one: five minutes later Prometheus would take
-the series for ended."""
-_HOUR, _DAY = 3600, 86400
-_NOW = 7 * _DAY + 20 * _HOUR
-"""When the rules are looked at; promtool's time begins at 0."""
-_THEN = _NOW - 2 * _STEP
-"""When something happens."""
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """When the series are scraped and the rules evaluated; promtool's time begins at 0."""
+
+    step: int
+    """Seconds from one scrape to the next. Rules are looked at when there is one: five minutes later Prometheus would
+    take the series for ended."""
+    now: int
+    """When the alerts are looked at."""
+
+    @property
+    def then(self) -> int:
+        """When something happens."""
+        return self.now - 2 * self.step
+
+    @property
+    def steps(self) -> int:
+        """The number of scrapes until now."""
+        return self.now // self.step
+
+
+_LONG = Timeline(step=_HOUR, now=7 * _DAY + 20 * _HOUR)
+_LOOKS_BACK = frozenset({"SisaStoreGrows", "SisaConstituentsAbstain"})
+"""Alerts that look back for days, or wait for one. A week in steps that the others need would be hundreds."""
+_SHORT = Timeline(step=20 * _MINUTE, now=5 * _HOUR)
+
 _COORDINATOR = {name for metric in METRICS for name in metric.exported}
 _REPLICA = {name for metric in REPLICA_METRICS for name in metric.exported}
 
+Values = Callable[[Timeline], str]
+"""The values of a series, as promtool writes them."""
 
-def _always(value: float) -> str:
-    return f"{value:g}x{(_NOW // _STEP) + 100}"
+
+def _always(value: float) -> Values:
+    return lambda time: f"{value:g}x{time.steps + 100}"
 
 
-def _clock(until: int = _NOW + _HOUR) -> str:
+def _moment(from_now: float) -> Values:
+    """Return a moment that stays where it is: so many seconds from now."""
+    return lambda time: f"{time.now + from_now:g}x{time.steps + 100}"
+
+
+def _clock(time: Timeline) -> str:
     """Return a moment that is always now."""
-    return f"0+{_STEP}x{until // _STEP}"
+    return f"0+{time.step}x{(time.now + _HOUR) // time.step}"
 
 
-def _since(moment: int, before: float, after: float) -> str:
-    return f"{before:g}x{moment // _STEP} {after:g}x{(_NOW - moment) // _STEP + 100}"
+def _stopped_clock(time: Timeline) -> str:
+    """Return a moment that was always now until something happened."""
+    return f"0+{time.step}x{time.then // time.step} {time.then}x30"
 
 
-def _growing(start: float, by: float) -> str:
+def _since_then(before: float, after: float) -> Values:
+    return lambda time: f"{before:g}x{time.then // time.step} {after:g}x102"
+
+
+def _growing(start: float, by: float) -> Values:
     """Return a value that is ``start`` at first, and ``by`` more now."""
-    return f"{start:g}+{by / (_NOW // _STEP):.0f}x{_NOW // _STEP + 100}"
+    return lambda time: f"{start:g}+{by / time.steps:.0f}x{time.steps + 100}"
 
 
-WELL: Mapping[str, str] = {
-    "ray_sisa_shown_timestamp_seconds": _clock(),
-    "ray_sisa_api_ready_timestamp_seconds": _clock(),
-    "ray_sisa_token_expires_timestamp_seconds": _always(_NOW + 60 * _DAY),
-    "ray_sisa_next_due_timestamp_seconds": _always(_NOW + 20 * _DAY),
-    "ray_sisa_last_purge_timestamp_seconds": _always(_DAY),
+WELL: Mapping[str, Values] = {
+    "ray_sisa_shown_timestamp_seconds": _clock,
+    "ray_sisa_api_ready_timestamp_seconds": _clock,
+    "ray_sisa_token_expires_timestamp_seconds": _moment(60 * _DAY),
+    "ray_sisa_next_due_timestamp_seconds": _moment(20 * _DAY),
+    "ray_sisa_last_purge_timestamp_seconds": _moment(-_HOUR),
     "ray_sisa_oldest_unsafe_timestamp_seconds": _always(0),
     "ray_sisa_constituents_tainted": _always(0),
     "ray_sisa_coordinator_troubled": _always(0),
@@ -74,12 +108,12 @@ WELL: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What happens to one of two federations, and the alerts that fire forty minutes later."""
+    """What happens to one of two federations, and the alerts that fire two scrapes later."""
 
     what: str
     alerts: Mapping[str, Mapping[str, str]]
     """By name, with labels beside the severity."""
-    values: Mapping[str, str] = field(default_factory=dict)
+    values: Mapping[str, Values] = field(default_factory=dict)
     """Of metrics of the federation ``one``."""
     ends: frozenset[str] = frozenset()
     """Metrics of the federation ``one`` that nobody tells any more."""
@@ -94,25 +128,29 @@ CASES = [
     Case(
         "a request is not safe",
         {"SisaRequestNotSafe": _ONE},
-        {"ray_sisa_oldest_unsafe_timestamp_seconds": _always(_NOW - 1200)},
+        {"ray_sisa_oldest_unsafe_timestamp_seconds": _moment(-20 * _MINUTE)},
     ),
-    Case("a request is overdue", {"SisaRequestOverdue": _ONE}, {"ray_sisa_next_due_timestamp_seconds": _always(_THEN)}),
+    Case(
+        "a request is overdue",
+        {"SisaRequestOverdue": _ONE},
+        {"ray_sisa_next_due_timestamp_seconds": _moment(-40 * _MINUTE)},
+    ),
     Case(
         "a request is due soon",
         {"SisaRequestDueSoon": _ONE},
-        {"ray_sisa_next_due_timestamp_seconds": _always(_NOW + _DAY)},
+        {"ray_sisa_next_due_timestamp_seconds": _moment(_DAY)},
     ),
     Case("no request is open", {}, {"ray_sisa_next_due_timestamp_seconds": _always(0)}),
     Case(
         "the coordinator is in trouble",
         {"SisaCoordinatorTroubled": _ONE},
-        {"ray_sisa_coordinator_troubled": _since(_THEN, 0, 1)},
+        {"ray_sisa_coordinator_troubled": _since_then(0, 1)},
     ),
     Case("one of two coordinators dies", {"SisaCoordinatorSilent": _ONE}, ends=frozenset(_COORDINATOR)),
     Case(
         "a coordinator hangs",
         {"SisaCoordinatorSilent": _ONE},
-        {"ray_sisa_shown_timestamp_seconds": _clock(_THEN) + f" {_THEN}x30"},
+        {"ray_sisa_shown_timestamp_seconds": _stopped_clock},
     ),
     Case(
         "both coordinators die",
@@ -124,7 +162,7 @@ CASES = [
     Case(
         "no replica can answer any more",
         {"SisaApiSilent": _ONE},
-        {"ray_sisa_api_ready_timestamp_seconds": _clock(_THEN) + f" {_THEN}x30"},
+        {"ray_sisa_api_ready_timestamp_seconds": _stopped_clock},
     ),
     Case(
         "no replica ever could answer",
@@ -139,12 +177,12 @@ CASES = [
     Case(
         "a proxy is unhealthy",
         {"SisaProxyUnhealthy": {"node_ip_address": "10.0.0.1"}},
-        {"ray_serve_proxy_status": _since(_THEN, 2, 3)},
+        {"ray_serve_proxy_status": _since_then(2, 3)},
     ),
     Case(
         "a token expires",
         {"SisaTokenExpires": {**_ONE, "role": "erase"}},
-        {"ray_sisa_token_expires_timestamp_seconds": _always(_NOW + 3 * _DAY)},
+        {"ray_sisa_token_expires_timestamp_seconds": _moment(3 * _DAY)},
     ),
     Case("there is no token", {}, {"ray_sisa_token_expires_timestamp_seconds": _always(0)}),
     Case("the store grows in bytes", {"SisaStoreGrows": _ONE}, {"ray_sisa_store_bytes": _growing(2e9, 3e9)}),
@@ -171,20 +209,20 @@ def _watched(federation: str) -> Iterator[Series]:
         yield Series(name, {label: address if value == "10.0.0.1" else value for label, value in own.items()})
 
 
-def _input(case: Case, expressions: str) -> Iterator[dict[str, str]]:
+def _input(case: Case, expressions: str, time: Timeline) -> Iterator[dict[str, str]]:
     """Yield the series that the expressions ask for, with what happens."""
     for federation in ("one", "two"):
         is_met = case.both or federation == "one"
         for name, labels in _watched(federation):
             if name not in expressions:
                 continue
-            values = WELL.get(name, f"0+3x{_NOW // _STEP + 100}" if name.endswith(_COUNTS) else _always(3))
-            if is_met:
-                values = case.values.get(name, values)
+            values = WELL.get(name, _counting if name.endswith(_COUNTS) else _always(3))(time)
+            if is_met and name in case.values:
+                values = case.values[name](time)
             if labels.get("role", _ROLE) != _ROLE:
-                values = _always(0)
+                values = _always(0)(time)
             if is_met and name in case.ends:
-                values = _cut(values)
+                values = _cut(values, time)
             listed = ",".join(f'{label}="{value}"' for label, value in labels.items())
             yield {"series": f"{name}{{{listed}}}", "values": values}
 
@@ -192,20 +230,38 @@ def _input(case: Case, expressions: str) -> Iterator[dict[str, str]]:
 _COUNTS = ("_bucket", "_count", "_sum")
 
 
-def _cut(values: str) -> str:
-    """Return the values up to ``_THEN``, and that there are no more."""
+def _counting(time: Timeline) -> str:
+    return f"0+3x{time.steps + 100}"
+
+
+def _cut(values: str, time: Timeline) -> str:
+    """Return the values until something happens, and that there are no more."""
     start, _, _ = values.partition("x")
-    return f"{start}x{_THEN // _STEP} stale"
+    return f"{start}x{time.then // time.step} stale"
 
 
-def _promtool(folder: Path, tests: list[dict[str, Any]]) -> str:
-    """Return what promtool says of the tests; empty: all hold."""
-    (folder / "rules.json").write_text(json.dumps({"groups": [{"name": "sisa", "rules": ALERTS}]}), encoding="utf-8")
-    asked = {"rule_files": ["rules.json"], "evaluation_interval": f"{_STEP}s", "tests": tests}
-    (folder / "tests.json").write_text(json.dumps(asked), encoding="utf-8")
+def _asked(
+    folder: Path, name: str, case: Case, time: Timeline, rules: Sequence[Mapping[str, Any]], **tests: object
+) -> str:
+    """Write a file of tests of the rules, with the series that rules and tests ask for; return its name."""
+    (folder / f"{name}-rules.json").write_text(
+        json.dumps({"groups": [{"name": "sisa", "rules": rules}]}), encoding="utf-8"
+    )
+    series_of_all = list(_input(case, f"{rules}{tests}", time))
+    asked = {
+        "rule_files": [f"{name}-rules.json"],
+        "evaluation_interval": f"{time.step}s",
+        "tests": [{"interval": f"{time.step}s", "input_series": series_of_all, **tests}],
+    }
+    (folder / f"{name}.json").write_text(json.dumps(asked), encoding="utf-8")
+    return f"{name}.json"
+
+
+def _promtool(folder: Path, files: Sequence[str]) -> str:
+    """Return what promtool says of the files of tests; empty: all hold."""
     assert PROMTOOL is not None
     done = subprocess.run(
-        [PROMTOOL, "test", "rules", "tests.json"], cwd=folder, capture_output=True, text=True, check=False, timeout=120
+        [PROMTOOL, "test", "rules", *files], cwd=folder, capture_output=True, text=True, check=False, timeout=120
     )
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
@@ -223,12 +279,16 @@ def _expected(case: Case, rule: Mapping[str, Any]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.what)
 def test_alerts_fire_for_what_they_are_there_for(case: Case, tmp_path: Path) -> None:
     """The alerts of the case fire, for the federation that it concerns; all other alerts stay silent."""
-    looked_at = [
-        {"eval_time": f"{_NOW // 60}m", "alertname": rule["alert"], "exp_alerts": _expected(case, rule)}
-        for rule in ALERTS
-    ]
-    test = {"interval": f"{_STEP}s", "input_series": list(_input(case, str(ALERTS))), "alert_rule_test": looked_at}
-    assert _promtool(tmp_path, [test]) == ""
+    files = []
+    for name, time in (("short", _SHORT), ("long", _LONG)):
+        rules = [rule for rule in ALERTS if (rule["alert"] in _LOOKS_BACK) == (time is _LONG)]
+        looked_at = [
+            {"eval_time": f"{time.now // _MINUTE}m", "alertname": rule["alert"], "exp_alerts": _expected(case, rule)}
+            for rule in rules
+        ]
+        assert looked_at
+        files.append(_asked(tmp_path, name, case, time, rules, alert_rule_test=looked_at))
+    assert _promtool(tmp_path, files) == ""
 
 
 @needs_promtool
@@ -241,12 +301,11 @@ def test_every_panel_shows_something(tmp_path: Path) -> None:
             asked.append(
                 {
                     "expr": f"count({query} >= 0) > bool 1",
-                    "eval_time": f"{_NOW // 60}m",
+                    "eval_time": f"{_SHORT.now // _MINUTE}m",
                     "exp_samples": [{"labels": "{}", "value": 1}],
                 }
             )
-    test = {"interval": f"{_STEP}s", "input_series": list(_input(CASES[0], str(PANELS))), "promql_expr_test": asked}
-    assert _promtool(tmp_path, [test]) == ""
+    assert _promtool(tmp_path, [_asked(tmp_path, "panels", CASES[0], _SHORT, [], promql_expr_test=asked)]) == ""
 
 
 def test_every_alert_is_made_to_fire() -> None:
