@@ -11,6 +11,8 @@ from typing import Final, NamedTuple
 
 import pytest
 
+from tests.architecture.syntax import walk
+
 ROOT: Final = Path(__file__).parents[2]
 ROOMS: Final = ("storage", "shards", "coordinator", "cluster")
 STORES: Final = sorted((ROOT / "tests/golden/stores").iterdir())
@@ -37,8 +39,8 @@ _FOLDERS: Final = {row.key.partition("/")[0] for row in ROWS}
 
 def _texts(tree: ast.Module) -> Iterator[str]:
     """Yield the texts in a module but its docstrings, with ``<>`` for what an f-string fills in."""
-    passed_over = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    for node in ast.walk(tree):
+    passed_over = {id(node.value) for node in walk(tree) if isinstance(node, ast.Expr)}
+    for node in walk(tree):
         if isinstance(node, ast.JoinedStr):
             passed_over |= {id(part) for part in node.values}
             yield "".join(str(part.value) if isinstance(part, ast.Constant) else "<>" for part in node.values)

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,11 +17,38 @@ from tests.doubles.workers.local_workers import LocalWorkers
 
 HEAVY = ("ray", "torch", "sklearn")
 PROBE = """
-import atexit, json, sys
-atexit.register(lambda: sys.stderr.write("\\nLOADED " + json.dumps(sorted(sys.modules))))
+import json, sys
 from deploy.commands.cli import main
-main()
+for words in json.loads(sys.argv[1]):
+    before, end = set(sys.modules), None
+    try:
+        main(words)
+    except SystemExit as ended:
+        end = ended.code
+    sys.stderr.write("\\nLOADED " + json.dumps([end, sorted(set(sys.modules) - (before if words else set()))]) + "\\n")
 """
+"""One process for all commands: to start it takes longer than they do. Each is charged with what it loads first; what
+they all need was loaded with ``main``, which runs first without a command.
+"""
+
+READING = (
+    ("status",),
+    ("status", "er-1"),
+    ("status", "--json"),
+    ("request", "show", "er-2"),
+    ("request", "extend", "er-2", "--days", "3", "--reason", "many requests"),
+    ("request", "cancel", "er-2", "--reason", "withdrawn"),
+    ("receipt", "er-1"),
+    ("receipt", "--check", "receipt.json", "--key", "operator.keys"),
+    ("report", "er-1", "--out", "letter.html"),
+    ("trace", "--subject", MARKED),
+    ("log", "--check"),
+    ("keys",),
+    ("token", "list"),
+    ("erase", "--subject", "secret-person-002", "--dry-run"),
+)
+ELSEWHERE = (("status",), ("train",), ("launch",), ("serve",), ("request", "show", "er-1"))
+Loaded = Mapping[tuple[str, ...], tuple[int, set[str]]]
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +68,14 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[UserFolder]:
         yield home
 
 
-def loaded(folder: Path, *words: str, code: int = 0) -> set[str]:
-    """Run the command in a process of its own; return the names of all modules that it had loaded in the end."""
+def loaded(folder: Path, commands: Sequence[tuple[str, ...]]) -> Loaded:
+    """Run the commands in a process of their own; return the exit code of each, and the modules it was first to load.
+
+    Those that are loaded before any command are under ``()``.
+    """
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-c", PROBE, *words],
+        [sys.executable, "-c", PROBE, json.dumps([(), *commands])],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(root)},
         capture_output=True,
@@ -53,36 +83,35 @@ def loaded(folder: Path, *words: str, code: int = 0) -> set[str]:
         check=False,
         timeout=120,
     )
-    assert done.returncode == code, done.stderr
-    return set(json.loads(done.stderr.rpartition("LOADED ")[2]))
+    assert done.returncode == 0, done.stderr
+    said = [json.loads(line.removeprefix("LOADED ")) for line in done.stderr.splitlines() if line.startswith("LOADED ")]
+    return {words: (end, set(modules)) for words, (end, modules) in zip([(), *commands], said, strict=True)}
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("status",),
-        ("status", "er-1"),
-        ("status", "--json"),
-        ("request", "show", "er-2"),
-        ("request", "extend", "er-2", "--days", "3", "--reason", "many requests"),
-        ("request", "cancel", "er-2", "--reason", "withdrawn"),
-        ("receipt", "er-1"),
-        ("receipt", "--check", "receipt.json", "--key", "operator.keys"),
-        ("report", "er-1", "--out", "letter.html"),
-        ("trace", "--subject", MARKED),
-        ("log", "--check"),
-        ("keys",),
-        ("token", "list"),
-        ("erase", "--subject", "secret-person-002", "--dry-run"),
-    ],
-)
-def test_reading_and_recording_is_light(reported: UserFolder, words: tuple[str, ...]) -> None:
+@pytest.fixture(scope="module")
+def reading(reported: UserFolder) -> Loaded:
+    """What each command loads that only reads or records."""
+    return loaded(reported.folder, READING)
+
+
+@pytest.mark.parametrize("words", READING)
+def test_reading_and_recording_is_light(reading: Loaded, words: tuple[str, ...]) -> None:
     """What needs no model and no cluster loads none of the heavy libraries."""
-    assert loaded(reported.folder, *words).isdisjoint(HEAVY)
+    end, modules = reading[words]
+    assert end == 0
+    assert (modules | reading[()][1]).isdisjoint(HEAVY)
 
 
-@pytest.mark.parametrize("command", [("status",), ("train",), ("launch",), ("serve",), ("request", "show", "er-1")])
-def test_a_missing_specification_is_said_at_once(tmp_path: Path, command: tuple[str, ...]) -> None:
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
+    """What commands load in an empty folder."""
+    return loaded(tmp_path_factory.mktemp("empty"), ELSEWHERE)
+
+
+@pytest.mark.parametrize("command", ELSEWHERE)
+def test_a_missing_specification_is_said_at_once(elsewhere: Loaded, command: tuple[str, ...]) -> None:
     """Before anything slow is loaded: no Arrow, no Ray."""
     slow = {*HEAVY, "pyarrow", "numpy", "boto3", "cryptography", "cluster.config.toml"}
-    assert loaded(tmp_path, *command, code=2).isdisjoint(slow)
+    end, modules = elsewhere[command]
+    assert end == 2
+    assert (modules | elsewhere[()][1]).isdisjoint(slow)

@@ -7,15 +7,16 @@ skips code between backquotes, because names are not prose.
 from __future__ import annotations
 
 import ast
-import io
 import re
-import tokenize
 from collections.abc import Iterator
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import Final
 
 import pytest
+
+from tests.architecture.syntax import comments, walk
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,7 +92,7 @@ def prose(file: Path) -> Iterator[tuple[int, str]]:
             yield number, paragraph
             number += paragraph.count("\n") + 2
         return
-    nodes = list(ast.walk(ast.parse(text)))
+    nodes = list(walk(ast.parse(text)))
     inside = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
     for node in nodes:
         if isinstance(node, ast.JoinedStr):
@@ -99,10 +100,9 @@ def prose(file: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, "".join(parts)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in inside:
             yield node.lineno, node.value
-    tokens = [each for each in tokenize.generate_tokens(io.StringIO(text).readline) if each.type == tokenize.COMMENT]
-    for _, block in groupby(enumerate(tokens), key=lambda each: each[1].start[0] - each[0]):
-        lines = [token for _, token in block]
-        yield lines[0].start[0], " ".join(token.string.lstrip("#") for token in lines)
+    for _, block in groupby(enumerate(comments(text)), key=lambda each: each[1][0] - each[0]):
+        lines = [line for _, line in block]
+        yield lines[0][0], " ".join(comment.lstrip("#") for _, comment in lines)
 
 
 def _plain(file: Path) -> Iterator[tuple[int, str]]:
@@ -116,13 +116,20 @@ def _plain(file: Path) -> Iterator[tuple[int, str]]:
 
 def hits(file: Path) -> list[str]:
     """Return a line for every banned phrase in the file: where, what, and what to say in its place."""
-    found = []
-    for number, plain in _plain(file):
-        for pattern, instead in BANNED.items():
-            for match in re.finditer(pattern, plain, re.IGNORECASE):
-                around = plain[max(0, match.start() - 30) : match.end() + 30]
-                found.append(f"{file.relative_to(ROOT)}:{number}: {match[0]!r} in {around!r}: {instead}")
-    return found
+    return [f"{file.relative_to(ROOT)}:{number}: {hit}" for number, plain in _plain(file) for hit in _hits_in(plain)]
+
+
+_PATTERNS: Final = [(re.compile(pattern, re.IGNORECASE), instead) for pattern, instead in BANNED.items()]
+
+
+@cache
+def _hits_in(plain: str) -> list[str]:
+    """Return the banned phrases in a piece of prose; many a piece is in several files."""
+    return [
+        f"{match[0]!r} in {plain[max(0, match.start() - 30) : match.end() + 30]!r}: {instead}"
+        for pattern, instead in _PATTERNS
+        for match in pattern.finditer(plain)
+    ]
 
 
 @pytest.mark.parametrize("room", sorted({_room(file) for file in FILES}))

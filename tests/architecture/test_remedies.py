@@ -13,6 +13,7 @@ from typing import Final
 import pytest
 
 from storage.errors import SisaError
+from tests.architecture.syntax import walk
 from tests.architecture.test_errors import ERRORS, ROOMS
 from tests.architecture.test_plain_words import KEEPS_ITS_WORDS
 
@@ -33,13 +34,13 @@ def _text(node: ast.expr) -> str | None:
 def _named(tree: ast.AST) -> dict[str, list[ast.expr]]:
     """Return what each name in a file stands for: the values assigned to it, or what the function returns."""
     found: dict[str, list[ast.expr]] = defaultdict(list)
-    for node in ast.walk(tree):
+    for node in walk(tree):
         if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
             for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
                 if isinstance(target, ast.Name):
                     found[target.id].append(node.value)
         elif isinstance(node, ast.FunctionDef):
-            returned = [each.value for each in ast.walk(node) if isinstance(each, ast.Return) and each.value]
+            returned = [each.value for each in walk(node) if isinstance(each, ast.Return) and each.value]
             found[node.name] += returned
     return found
 
@@ -70,7 +71,7 @@ def sources() -> Sources:
         take_a_remedy={
             node.name: [each.arg for each in node.args.args if each.arg not in {"self", "cls"}].index("remedy")
             for tree in trees.values()
-            for node in ast.walk(tree)
+            for node in walk(tree)
             if isinstance(node, ast.FunctionDef) and any(each.arg == "remedy" for each in node.args.args)
         },
     )
@@ -102,7 +103,7 @@ def _spelt_out(
 
 def _remedies(sources: Sources, file: Path) -> Iterator[tuple[int, str]]:
     """Yield each remedy that the file spells out, with its line; twice if it is used twice."""
-    for node in ast.walk(sources.trees[file]):
+    for node in walk(sources.trees[file]):
         found: list[ast.expr] = []
         if isinstance(node, ast.Call):
             name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")

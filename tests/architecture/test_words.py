@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from tests.architecture.syntax import walk
+
 ROOT: Final = Path(__file__).parents[2]
 ROOMS: Final = ("storage", "shards", "coordinator", "cluster", "deploy")
 COMMANDS: Final = ROOT / "deploy/commands"
@@ -43,7 +45,7 @@ def _public(names: Iterator[str]) -> set[str]:
 
 def _classes(tree: ast.Module) -> Iterator[str]:
     """Yield the names of classes, wherever they are, and of the types that a module gives a name to."""
-    for node in ast.walk(tree):
+    for node in walk(tree):
         if isinstance(node, ast.ClassDef):
             yield node.name
     for node in tree.body:
