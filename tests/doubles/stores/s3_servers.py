@@ -112,13 +112,24 @@ def seaweedfs(folder: Path) -> Iterator[str]:
 
 
 _MOTO = """
+import copy
 import sys
 from threading import Lock
+from types import SimpleNamespace
 
+from moto import backends
+from moto.s3 import models
 from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import run_simple
+from werkzeug.serving import WSGIRequestHandler, run_simple
 
 moto, lock = DomainDispatcherApplication(create_backend_app), Lock()
+# Every list of versions would copy all versions in the bucket with their bytes, only to note on them which is the
+# latest: one request at a time, that may be noted on the versions themselves, and is at every list.
+models.copy = SimpleNamespace(copy=copy.copy, deepcopy=list)
+# Every request would list the folder of moto's packages.
+packages = tuple(backends.list_of_moto_modules())
+backends.list_of_moto_modules = lambda: packages
+WSGIRequestHandler.protocol_version = "HTTP/1.1"  # keeps connections
 
 
 def one_at_a_time(environment, start_response):
@@ -148,12 +159,21 @@ def plain_client(endpoint: str) -> Any:
         retries={"mode": "standard", "total_max_attempts": 1},
         s3={"addressing_style": "path"},
     )
-    session = boto3.session.Session(
+    with _SESSION_GUARD:
+        return _session().client("s3", endpoint_url=endpoint, config=config)
+
+
+_SESSION_GUARD = threading.Lock()
+
+
+@cache
+def _session() -> boto3.session.Session:
+    """Return one session for all clients: each would read the description of S3 again."""
+    return boto3.session.Session(
         aws_access_key_id=CREDENTIALS["AWS_ACCESS_KEY_ID"],
         aws_secret_access_key=CREDENTIALS["AWS_SECRET_ACCESS_KEY"],
         region_name="us-east-1",
     )
-    return session.client("s3", endpoint_url=endpoint, config=config)
 
 
 def make_buckets(endpoint: str) -> None:
