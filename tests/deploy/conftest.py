@@ -10,6 +10,7 @@ import pytest
 import cluster.training.workers
 from tests.doubles.user_folder import UserFolder, duplicate
 from tests.doubles.workers.local_workers import LocalWorkers
+from tests.doubles.workers.rehearsals import remember_rehearsals
 
 
 @pytest.fixture
@@ -17,6 +18,7 @@ def _no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let federations train in this process; modules beside a specification are found by that test alone."""
     monkeypatch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
     monkeypatch.setattr(cluster.training.workers, "join_ray", lambda _: False)
+    remember_rehearsals(monkeypatch)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setenv("RAY_AUTH_TOKEN", "0" * 64)  # not the token of this machine's user, whose file may be anyhow
 

@@ -14,9 +14,9 @@ from tests.doubles.user_folder import MARKED, UserFolder
 pytestmark = pytest.mark.s3
 
 
-def test_the_whole_story_on_s3(home: UserFolder, moto_endpoint: str) -> None:
+def test_the_whole_story_on_s3(home: UserFolder, seaweedfs_endpoint: str) -> None:
     """Train, predict, erase and verify with a bucket and server in the specification; no local file is written."""
-    home.specify(store=f"s3://plain/command/{secrets.token_hex(8)}", endpoint=moto_endpoint)
+    home.specify(store=f"s3://plain/command/{secrets.token_hex(8)}", endpoint=seaweedfs_endpoint)
     before = {path.name for path in home.folder.iterdir()}
     assert home.json("train").code == 0
     said = home.json("erase", "--subject", MARKED, "--request-id", "er-1")

@@ -13,6 +13,9 @@ from shards.data.messages import ARROW_STREAM
 from tests.serving.description.fuzz import UNCHANGED, assert_answered, cases_of
 from tests.serving.test_refusals import arrow
 from tests.serving.world import ROLES, World
+from tests.volume import examples
+
+pytestmark = pytest.mark.volume
 
 PATHS = [
     "/v1/predictions",
@@ -38,10 +41,10 @@ def test_no_request_breaks_the_server(still_world: World, path: str, mode: Gener
     # A federation's token may erase everyone: then nothing is left that could answer the tests that follow.
     may_empty = path == "/v1/erasures" and mode is GenerationMode.POSITIVE
     headers = [still_world.headers(role) for role in ROLES if not (may_empty and role == "federate")]
-    assert_answered(still_world.client.app, path, mode, headers, most=60)
+    assert_answered(still_world.client.app, path, mode, headers, most=examples(60, 20))
 
 
-@settings(max_examples=150, suppress_health_check=UNCHANGED)
+@settings(max_examples=examples(150, 50), suppress_health_check=UNCHANGED)
 @given(
     role=st.sampled_from(ROLES),
     path=st.sampled_from(["/v1/predictions", "/v1/erasures", "/v1/subjects:lookup"]),

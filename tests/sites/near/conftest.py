@@ -10,6 +10,7 @@ import pytest
 import cluster.training.workers
 from cluster.serving import auth
 from tests.doubles.workers.local_workers import LocalWorkers
+from tests.doubles.workers.rehearsals import remember_rehearsals
 from tests.sites.near.served import Served, served
 from tests.sites.near.site_folders import SiteFolders
 
@@ -23,6 +24,7 @@ def near_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 def _patch(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(cluster.training.workers, "RayPool", LocalWorkers)
     patch.setattr(cluster.training.workers, "join_ray", lambda _: False)
+    remember_rehearsals(patch)
     # Tests make and guess more tokens a second than people: a gate that read its register too often knows no new one.
     patch.setattr(auth, "_HASTY_READS", 1_000_000)
 

@@ -21,6 +21,7 @@ from storage.errors import Corrupt, SisaError, Unavailable
 from tests.doubles.user_folder import small_points
 from tests.sites.near.asked import CLASSES, NAMES, PERSON, PREDICTIONS, absent, features, joined, remote
 from tests.sites.near.served import Served
+from tests.volume import examples
 
 
 def test_a_site_that_is_away(world: Served) -> None:
@@ -189,7 +190,8 @@ def test_a_status_that_is_none_hides_no_other(world: Served) -> None:
         assert all(each.status is not None for each in status.sites[1:])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.volume
+@settings(max_examples=examples(60, 25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     path=st.sampled_from([PREDICTIONS, "/v1/standing"]),
     status=st.sampled_from([200, 200, 204, 401, 403, 404, 409, 429, 500, 503]),

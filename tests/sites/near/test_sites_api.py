@@ -36,6 +36,7 @@ from tests.serving.description.fuzz import assert_answered, cases_of
 from tests.serving.world import ROLES, error_of, points, rows
 from tests.sites.near.served import Served, listening, served
 from tests.sites.near.site_folders import SITES, SiteFolders
+from tests.volume import examples
 
 PERSON = "north-secret-person-003"
 PATHS = [
@@ -326,7 +327,8 @@ def test_before_any_site_has_joined(site_folders: SiteFolders) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.volume
 @pytest.mark.parametrize(("path", "mode"), cases_of(PATHS))
 def test_no_request_breaks_the_server(still: SitesServer, path: str, mode: GenerationMode) -> None:
     """Requests made from the document, good and bad, with every role: answered as documented, never with a 500."""
-    assert_answered(still.client.app, path, mode, [still.headers(role) for role in ROLES], most=30)
+    assert_answered(still.client.app, path, mode, [still.headers(role) for role in ROLES], most=examples(30, 12))
