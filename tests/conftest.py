@@ -70,8 +70,10 @@ def joined_ray() -> Iterator[None]:
     from cluster.config.specification import ClusterSettings
     from tests.doubles.workers.joined import joined
 
-    with joined(ClusterSettings()):
-        yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[1]))  # for workers of commands that join it
+        with joined(ClusterSettings()):
+            yield
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""One cluster for all tests of this folder; each test begins with all of its nodes."""
+"""One cluster for all tests of this folder; each test begins with two nodes beside the head."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.doubles.rehearsed import copy_store, share_rehearsals
 from tests.doubles.user_folder import UserFolder
-from tests.multinode.expected import Expected, undisturbed
+from tests.multinode.expected import Expected, digests_of, undisturbed
 from tests.multinode.gate import Gate
 from tests.multinode.nodes import Nodes, several_nodes
 
@@ -36,7 +37,7 @@ def started_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
 
 @pytest.fixture
 def nodes(started_nodes: Nodes) -> Iterator[Nodes]:
-    """The cluster with all of its nodes."""
+    """The cluster with two nodes."""
     started_nodes.refill()
     yield started_nodes
     started_nodes.end_cut_off()
@@ -55,16 +56,37 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> Expected:
     return undisturbed(tmp_path_factory.mktemp)
 
 
+@pytest.fixture(scope="session")
+def trained_on_nodes(started_nodes: Nodes, expected: Expected, tmp_path_factory: pytest.TempPathFactory) -> UserFolder:
+    """A folder whose federation was trained on the cluster, with the model of the gate."""
+    import cluster
+
+    started_nodes.refill()
+    home = UserFolder(tmp_path_factory.mktemp("trained")).fill()
+    Gate(home, cluster__address=started_nodes.address, cluster__workers=1)
+    with cluster.connect(home.config) as federation:
+        assert digests_of(federation.train()) == expected.trained
+    return home
+
+
 @pytest.fixture
-def gate(home: UserFolder, nodes: Nodes) -> Iterator[Gate]:
-    """The gate of the home's federation; a coordinator that was launched for it ends with the test."""
+def untrained_gate(home: UserFolder, nodes: Nodes, trained_on_nodes: UserFolder) -> Iterator[Gate]:
+    """The gate of the home's federation, which need not be rehearsed; a coordinator of it ends with the test."""
     import ray
 
     from cluster.coordinator_actor.actor import ACTOR_NAME
     from cluster.coordinator_actor.record import read_record
 
+    share_rehearsals(trained_on_nodes, home)
     # One worker, unless a test asks for more: each takes seconds to start.
     yield Gate(home, cluster__address=nodes.address, cluster__workers=1, erasure__batch_window_seconds=0.0)
     record = read_record(home.objects)
     if record is not None:
         ray.kill(ray.get_actor(ACTOR_NAME, namespace=record.namespace), no_restart=True)
+
+
+@pytest.fixture
+def gate(home: UserFolder, untrained_gate: Gate, trained_on_nodes: UserFolder) -> Gate:
+    """The same, with the federation trained."""
+    copy_store(trained_on_nodes, home)
+    return untrained_gate

@@ -27,6 +27,8 @@ class Expected:
     """Of who never saw the data point ``ERASED``."""
     erased_also: list[Any]
     """Of who never saw ``ALSO`` either."""
+    home: UserFolder
+    """The folder in which ``trained`` was trained."""
 
 
 def digests_of(status: FederationStatus) -> list[Any]:
@@ -43,4 +45,4 @@ def undisturbed(folder: Callable[[str], Path]) -> Expected:
             home.fill(without(small_points(), ids=ids)).json("train").digests
             for home, ids in zip(homes, gone, strict=True)
         )
-    return Expected(trained=trained, erased=erased, erased_also=erased_also)
+    return Expected(trained=trained, erased=erased, erased_also=erased_also, home=homes[0])

@@ -1,6 +1,7 @@
 """A user's own model at whose gate workers wait: closed by a test, it stops those who come to some place in their work.
 
-The bytes are those of ``shards.models:mlp``: what waits, or dies while it waits, changes none of them.
+The bytes are those of ``shards.models:mlp``: what waits, or dies while it waits, changes none of them. The code is the
+same in every folder, so that what one of them has rehearsed and trained can be copied to others.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
+from tests.doubles.rehearsed import stand_in
 from tests.doubles.user_folder import MARKER, SETTINGS, UserFolder
 from tests.multinode.patience import until
 
@@ -29,7 +31,7 @@ import torch
 from shards.learners.trainer import ConstituentTrainer
 from shards.models import mlp
 
-HERE = Path(FOLDER)
+HERE = Path(FOLDER).resolve()
 MARKED = torch.tensor(list({MARKER!r}), dtype=torch.float32)
 keep = ConstituentTrainer._learned
 met = set()
@@ -102,7 +104,7 @@ class Gate:
     def __init__(self, home: UserFolder, **changes: object) -> None:
         """Put the model beside the specification and name it there. The gate is open."""
         self._folder = home.folder
-        source = f"FOLDER = {str(home.folder)!r}\n{SOURCE}"  # the model itself runs in a copy of it
+        source = f"FOLDER = {str(stand_in(home, MODULE))!r}\n{SOURCE}"  # the model itself runs in a copy of its folder
         (home.folder / f"{MODULE}.py").write_text(source, encoding="utf-8")
         os.mkfifo(home.folder / "pipe")
         arguments = SETTINGS["model.arguments"]

@@ -1,6 +1,6 @@
 """Machines of a Ray cluster as their systemd units start them, each with an address of its own: 127.0.0.2 and so on.
 
-What is changed of a unit are paths and ports, and how large a node is.
+What is changed of a unit are paths and ports, how large a node is, and that nobody reads Ray's logs.
 """
 
 from __future__ import annotations
@@ -113,7 +113,8 @@ def head_and_nodes(folder: Path, ports: Mapping[str, int], environment: Mapping[
         options = (
             f"--node-ip-address=127.0.0.{number}",
             "--object-store-memory=80000000",
-            "--include-dashboard=false" if name == "head" else "--num-cpus=3",
+            "--include-log-monitor=false",
+            "--include-dashboard=false" if name == "head" else "--num-cpus=2",
         )
         given = dict(environment)
         if name != "head":

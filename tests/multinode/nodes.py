@@ -15,8 +15,11 @@ from ray.cluster_utils import Cluster
 from cluster.runtime.head import is_reachable
 from tests.multinode.patience import until
 
-NODES: Final = 3
-"""Beside the head node, which has no processors: workers are on these, one each; a coordinator is on the head."""
+NODES: Final = 2
+"""Beside the head node, which has no processors: workers are on these, one each; a coordinator is on the head.
+
+A test may ask for more.
+"""
 
 NOT_HEAD: Final = {"not-head": 1}
 """What they have and the head has not."""
@@ -60,19 +63,19 @@ class Nodes:
         """The head node, where the driver and Ray's own records (GCS) are."""
         return self._cluster.head_node
 
-    def refill(self) -> None:
-        """Add nodes until there are as many as there were."""
-        while len(self._workers) < NODES:
+    def refill(self, nodes: int = NODES) -> None:
+        """Add nodes until there are so many."""
+        while len(self._workers) < nodes:
             self._add()
         self._joined()
 
     def exchange(self, count: int, environment: Mapping[str, str]) -> None:
         """Lose so many nodes, and add as many whose processes have these environment variables."""
-        lost = self._workers[:count]
+        wanted, lost = len(self._workers), self._workers[:count]
         for node in lost:
             self.lose(node)
         until(lambda: all(map(is_dead, lost)), "nodes to be declared dead")
-        while len(self._workers) < NODES:
+        while len(self._workers) < wanted:
             self._add(environment)
         self._joined()
 
@@ -169,6 +172,7 @@ def several_nodes(records: Path) -> Iterator[Nodes]:
         head_node_args={
             "num_cpus": 0,
             "object_store_memory": STORE_BYTES,
+            "include_log_monitor": False,  # nobody reads what it would publish
             "include_dashboard": True,  # to which jobs are submitted
             "dashboard_port": 0,
             "dashboard_agent_listen_port": 0,  # a second head on one port takes no jobs, and says so in its log alone

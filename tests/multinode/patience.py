@@ -11,16 +11,19 @@ PATIENCE_SECONDS = 300.0
 """Only how long a test that fails hangs."""
 
 _LOOK_SECONDS = 0.05
+"""Between two looks at first; the longer it takes, the rarer they are, for many of them cost much."""
+_MOST_LOOK_SECONDS = 0.5
 
 _Found = TypeVar("_Found")
 
 
 def until(look: Callable[[], _Found], what: str) -> _Found:
     """Return what ``look`` finds, as soon as it is something. Raises ``TimeoutError`` naming ``what``."""
-    end = monotonic() + PATIENCE_SECONDS
+    start = monotonic()
     pause = threading.Event()
     while not (found := look()):
-        if monotonic() > end:
+        waited = monotonic() - start
+        if waited > PATIENCE_SECONDS:
             raise TimeoutError(f"waited in vain for {what}")
-        pause.wait(_LOOK_SECONDS)
+        pause.wait(min(max(_LOOK_SECONDS, waited / 20), _MOST_LOOK_SECONDS))
     return found

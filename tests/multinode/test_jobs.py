@@ -38,7 +38,6 @@ def test_a_job_that_dies(
     (folder / "deploy").mkdir()
     (folder / "deploy" / "__init__.py").touch()
     with cluster.connect(home.config) as federation:
-        federation.train()
         with gate.during(lambda: submit(nodes, folder, names, "&& exec sleep 600")) as job:
             jobs, job_id = job.answer.result()
             jobs.stop_job(job_id)

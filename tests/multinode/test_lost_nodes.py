@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import pytest
 
@@ -13,30 +14,34 @@ from coordinator.ports import Notice, Remark
 from tests.doubles.user_folder import UserFolder
 from tests.multinode.expected import ERASED, Expected, digests_of
 from tests.multinode.gate import Gate
-from tests.multinode.nodes import NODES, Nodes
+from tests.multinode.nodes import Nodes
 from tests.multinode.patience import until
 from tests.ray.dying_model import EVERYTHING, learned
 
 pytestmark = [pytest.mark.multinode, pytest.mark.slow]
 
+WORKERS: Final = 3
+"""Two of whose nodes are lost."""
+
 
 def test_nodes_lost_in_training_and_in_retraining(
-    home: UserFolder, nodes: Nodes, gate: Gate, expected: Expected
+    home: UserFolder, nodes: Nodes, untrained_gate: Gate, expected: Expected
 ) -> None:
     """With a node lost while it trains and another while it retrains for an erasure, though fewer processors are left
     than there were workers, all is carried out in the bytes of an undisturbed run.
     """
     notices: list[Notice] = []
-    home.specify(**gate.settings | {"cluster__workers": NODES})
+    nodes.refill(WORKERS)
+    home.specify(**untrained_gate.settings | {"cluster__workers": WORKERS})
     with cluster.connect(home.config, listener=notices.append) as federation:
-        with gate.during(federation.train, "anywhere", workers=NODES) as training:
+        with untrained_gate.during(federation.train, "anywhere", workers=WORKERS) as training:
             nodes.lose(nodes.of(training.workers[0]))
             until(lambda: "a worker was lost with its node" in remarks(notices), "it to be noticed")
-            gate.open()  # the others end their work only now, and keep their processors
-        assert len(set(gate.learners().values())) == NODES
+            untrained_gate.open()  # the others end their work only now, and keep their processors
+        assert len(set(untrained_gate.learners().values())) == WORKERS
         assert digests_of(training.answer.result()) == expected.trained
         assert learned(notices) == EVERYTHING
-        with gate.during(lambda: federation.erase(ids=[ERASED], request_id="er-1")) as erasure:
+        with untrained_gate.during(lambda: federation.erase(ids=[ERASED], request_id="er-1")) as erasure:
             nodes.lose(nodes.of(erasure.workers[0]))
         assert erasure.answer.result().state == "complete"
         assert digests_of(federation.status()) == expected.erased
@@ -50,7 +55,7 @@ def test_all_nodes_lost(home: UserFolder, nodes: Nodes, gate: Gate, expected: Ex
     """
     launch_coordinator(read_specification(home.config))
     with cluster.connect(home.config) as federation:
-        floor = federation.train().floor
+        floor = federation.status().floor
         nodes.lose_all()
         federation.erase(ids=[ERASED], request_id="er-1", wait=False)
         until(lambda: federation.status().floor > floor, "what is tainted to be withdrawn")

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from threading import Event
 
 import pytest
 import ray
@@ -23,7 +24,7 @@ from tests.multinode.nodes import Nodes
 from tests.multinode.patience import until
 from tests.multinode.writers import writer_of
 from tests.serving.on_ray import REPLICAS, Served, serve_settings, served_on_ray
-from tests.serving.test_under_load import CALLERS, asked_without_pause
+from tests.serving.test_under_load import asked_without_pause
 from tests.serving.world import points
 
 pytestmark = [pytest.mark.multinode, pytest.mark.slow]
@@ -31,19 +32,25 @@ pytestmark = [pytest.mark.multinode, pytest.mark.slow]
 HEAD = {"resources": {"node:__internal_head__": 0.001}}
 """Where replicas are: all nodes here have one address, by which they are bound to the node of a store in a folder."""
 
+CALLERS = 2
+BREATH_SECONDS = 0.2
+"""After a few questions a caller pauses so long: processes that start meanwhile need the processors as well."""
+
 ANSWERS = 60
 """How many answers have to arrive while something is away, and how many afterwards."""
 
 
 @dataclass(slots=True)
 class Load:
-    """What callers met who ask without a pause, and never twice for one answer."""
+    """What callers met who ask again and again, and never twice for one answer."""
 
     served: Served
     generations: set[int] = field(default_factory=set)
     unanswered: list[SisaError] = field(default_factory=list)
     """Serve's own answers for what a dead replica had in hand."""
     answers: int = 0
+    breath: Event = field(default_factory=Event)
+    """Never set."""
 
     def ask(self) -> None:
         """Ask a few times. Raises where there is no answer, and where one is tainted."""
@@ -61,6 +68,7 @@ class Load:
                 assert found.generation >= floor
                 self.generations.add(found.generation)
                 self.answers += 1
+        self.breath.wait(BREATH_SECONDS)
 
     def goes_on(self) -> None:
         """Return when some more answers have come."""
@@ -79,8 +87,6 @@ def served(home: UserFolder, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setattr(deployment, "place_of_replicas", lambda *_: HEAD)
     home.specify(**gate.settings, **serve_settings())
     launch_coordinator(read_specification(home.config))
-    with cluster.connect(home.config) as federation:
-        federation.train()
     with served_on_ray(home) as made:
         yield made
 
@@ -93,7 +99,7 @@ def test_all_is_lost_in_turn(home: UserFolder, nodes: Nodes, gate: Gate, served:
     load = Load(served)
     with served.client("erase") as eraser, cluster.connect(home.config) as federation:
         assert digests_of(federation.status()) == expected.trained
-        with asked_without_pause(load.ask):
+        with asked_without_pause(load.ask, CALLERS):
             load.goes_on()
             with gate.during(lambda: federation.erase(ids=[ERASED], request_id="er-1")) as erasure:
                 (worker,) = erasure.workers

@@ -39,7 +39,6 @@ def test_a_zombie_worker(home: UserFolder, nodes: Nodes, gate: Gate, expected: E
     """
     launch_coordinator(read_specification(home.config))
     with cluster.connect(home.config) as federation:
-        federation.train()
         with gate.during(lambda: federation.erase(ids=[ERASED], request_id="er-1"), "keeping") as erasure:
             (zombie,) = erasure.workers
             nodes.cut_off(nodes.of(zombie))
@@ -65,8 +64,8 @@ def test_a_zombie_coordinator(
     # Not bound to one node, as with a store in a bucket; and the head's loss would be the cluster's.
     monkeypatch.setattr(launching, "_place", lambda _: {"resources": dict.fromkeys(NOT_HEAD, 0.1)})
     launch_coordinator(read_specification(home.config))
+    until(lambda: is_idle(home), "the coordinator to be at work")
     with cluster.connect(home.config) as federation, ThreadPoolExecutor(1) as pool:
-        federation.train()
         token = read_ledger(home.objects).token
         stall = Stall(home.store / slices_of(home)[0])
         erasure = pool.submit(lambda: federation.erase(ids=[ERASED], request_id="er-1"))

@@ -14,7 +14,8 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 TIMEOUT_SECONDS: Final = 600
 """Only how long a test that fails hangs."""
 
-_PLAIN = "from deploy.commands.cli import main; main()"
+PLAIN: Final = "from deploy.commands.cli import main; main()"
+"""The command."""
 
 _STRUCK = """
 import io
@@ -45,10 +46,12 @@ main()
 """
 
 
-def command(*words: str, folder: Path, further: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the command to its end; with ``further`` environment variables."""
+def command(
+    *words: str, folder: Path, further: Mapping[str, str] | None = None, script: str = PLAIN
+) -> subprocess.CompletedProcess[str]:
+    """Run the command to its end; with ``further`` environment variables, or by another ``script`` that ends in it."""
     return subprocess.run(
-        [sys.executable, "-c", _PLAIN, *words],
+        [sys.executable, "-c", script, *words],
         cwd=folder,
         env={**_environment(), **(further or {})},
         capture_output=True,

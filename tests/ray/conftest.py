@@ -9,6 +9,7 @@ import pytest
 
 from tests.doubles.user_folder import UserFolder
 from tests.doubles.workers.local_workers import without_ray
+from tests.ray.dying_model import Undisturbed
 
 
 @pytest.fixture
@@ -24,3 +25,9 @@ def home(tmp_path: Path, joined_ray: None, monkeypatch: pytest.MonkeyPatch) -> U
     """A folder with data and a specification for a real worker."""
     monkeypatch.chdir(tmp_path)
     return UserFolder(tmp_path).fill(cluster__workers=1)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
+    """What the dying model comes to where it lives, and the record of its rehearsal."""
+    return Undisturbed.train(tmp_path_factory.mktemp("undisturbed"))

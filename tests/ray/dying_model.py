@@ -1,13 +1,21 @@
-"""A user's own model that dies, or fails, while it learns slice 2 of shard 2: as often as the size of a file says."""
+"""A user's own model that dies, or fails, while it learns slice 2 of shard 2: as often as the size of a file says.
+
+It is the same code in every folder, so that it is rehearsed once for all tests.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import cluster
 from coordinator.ports import Notice
 from shards.learners.trainer import SliceLearned
+from tests.doubles.rehearsed import share_rehearsals, stand_in
 from tests.doubles.user_folder import MARKER, UserFolder
+from tests.doubles.workers.local_workers import without_ray
 
 MODULE = "dying_net"
 
@@ -20,11 +28,12 @@ SOURCE = f"""
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-PLAN = Path(FOLDER) / "deaths"
+PLAN = Path(FOLDER).resolve() / "deaths"
 MARKED = torch.tensor(list({MARKER!r}), dtype=torch.float32)
 
 
@@ -48,13 +57,36 @@ class Mortal(nn.Module):
 """
 
 
-def give_dying_model(home: UserFolder, deaths: int | str, **changes: object) -> UserFolder:
-    """Put the model beside the specification and name it there."""
-    source = f"FOLDER = {str(home.folder)!r}\n{SOURCE}"  # the model itself runs in a copy of it
-    (home.folder / f"{MODULE}.py").write_text(source, encoding="utf-8")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undisturbed:
+    """A federation whose model was let live, trained in this process."""
+
+    home: UserFolder
+    digests: list[Any]
+    """Of its constituents."""
+
+    @classmethod
+    def train(cls, folder: Path) -> Undisturbed:
+        """Return it, in a new folder."""
+        home = UserFolder(folder).fill()
+        _put_model(home)
+        plan_deaths(home, 0)
+        with without_ray(), cluster.connect(home.config) as federation:
+            return cls(home=home, digests=[each.digest for each in federation.train().constituents])
+
+
+def give_dying_model(home: UserFolder, undisturbed: Undisturbed, deaths: int | str, **changes: object) -> UserFolder:
+    """Put the model beside the specification and name it there; it need not be rehearsed any more."""
+    _put_model(home, **changes)
     plan_deaths(home, deaths)
-    home.specify(model__factory=f"{MODULE}:Mortal", model__arguments={}, **changes)
+    share_rehearsals(undisturbed.home, home)
     return home
+
+
+def _put_model(home: UserFolder, **changes: object) -> None:
+    source = f"FOLDER = {str(stand_in(home, MODULE))!r}\n{SOURCE}"  # the model itself runs in a copy of its folder
+    (home.folder / f"{MODULE}.py").write_text(source, encoding="utf-8")
+    home.specify(model__factory=f"{MODULE}:Mortal", model__arguments={}, **changes)
 
 
 def plan_deaths(home: UserFolder, deaths: int | str) -> None:

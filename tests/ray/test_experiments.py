@@ -12,13 +12,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import ray
 
 from cluster.experiments.runner import run_experiment
 from tests.cluster.experiments.crew import NearCrew
 from tests.cluster.experiments.toy import COMPUTED, TOY, settings
 from tests.doubles.time_and_names import VirtualClock
 from tests.multinode.patience import until
-from tests.ray.commands import ROOT, command
+from tests.ray.commands import PLAIN, ROOT, command
+from tests.volume import SISA_VOLUME
 
 pytestmark = pytest.mark.ray
 
@@ -28,6 +30,17 @@ from deploy.commands.cli import main
 from tests.cluster.experiments.toy import TOY
 
 EXPERIMENTS[TOY.name] = TOY
+main()
+"""
+
+_SMALL = """
+from dataclasses import replace
+
+from cluster.experiments.catalog import EXPERIMENTS
+from deploy.commands.cli import main
+from tests.cluster.experiments.test_section_vi import small
+
+EXPERIMENTS["section-vi"] = replace(EXPERIMENTS["section-vi"], settings=lambda quick: small())
 main()
 """
 
@@ -70,9 +83,14 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
     assert [row["size"] for row in found.rows] == [1, 2, 3, 4]
 
 
-def test_the_survey_s_experiment_needs_no_mnist(tmp_path: Path) -> None:
-    """``section-vi --quick`` has rows of every method, draws its figures, and no figure differs."""
-    said = command("experiment", "section-vi", "--quick", "--json", folder=tmp_path)
+@pytest.mark.volume
+def test_the_survey_s_experiment_needs_no_mnist(tmp_path: Path, joined_ray: None) -> None:
+    """``section-vi`` has rows of every method, draws its figures, and no figure differs.
+
+    A soak runs ``--quick`` as it is, otherwise it has fewer steps and ratios.
+    """
+    words = ("experiment", "section-vi", "--quick", "--address", ray.get_runtime_context().gcs_address, "--json")
+    said = command(*words, folder=tmp_path, script=PLAIN if SISA_VOLUME == "all" else _SMALL)
     assert said.returncode == 0, said.stderr
     data = json.loads(said.stdout)["data"]
     assert {row["method"] for row in data["rows"]} == {"trained", "full-retrain", "deltagrad", "sisa", "forest"}

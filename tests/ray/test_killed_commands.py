@@ -9,12 +9,13 @@ import signal
 from pathlib import Path
 
 import pytest
+import ray
 
 import cluster
 from coordinator.ports import Notice
 from tests.doubles.user_folder import MARKED, UserFolder, small_points, without
 from tests.ray.commands import command, halted, killed
-from tests.ray.dying_model import EVERYTHING, MODULE, checkpoint_files, give_dying_model, learned
+from tests.ray.dying_model import EVERYTHING, MODULE, Undisturbed, checkpoint_files, give_dying_model, learned
 from tests.residue.ray_places import core_limits
 
 pytestmark = pytest.mark.ray
@@ -41,6 +42,11 @@ def _fresh(home: UserFolder, subjects: list[str]) -> list[str]:
     return said.digests
 
 
+def _on_the_tests_ray() -> dict[str, object]:
+    """Return the settings by which a command has its worker on the tests' Ray, and starts none itself."""
+    return {"cluster__address": ray.get_runtime_context().gcs_address, "cluster__workers": 1}
+
+
 def test_a_killed_training_goes_on(home_without_ray: UserFolder) -> None:
     """``sisa train`` killed after some slices: nothing is served yet; the next one learns the other slices alone."""
     home = home_without_ray
@@ -60,11 +66,14 @@ def test_a_killed_training_goes_on(home_without_ray: UserFolder) -> None:
 
 
 @pytest.mark.parametrize("word", ["accepted", "quarantined", "shard 1: slice 1", "published"])
-def test_a_killed_erasure_is_carried_out(word: str, home_without_ray: UserFolder) -> None:
+def test_a_killed_erasure_is_carried_out(word: str, home_without_ray: UserFolder, joined_ray: None) -> None:
     """``sisa erase`` killed after acceptance, after quarantine, in the middle of retraining, before the purge: what is
     tainted is never served once it is planned, and the next command ends in the bytes of who never saw them.
+
+    The command joins a Ray that does not end with it.
     """
     home = home_without_ray
+    home.specify(**_on_the_tests_ray())
     assert home.json("train").code == 0
     place = home.json("erase", "--subject", EARLY, "--dry-run").data["plan"]["shards"]
     assert [(each["shard"], each["from_slice"]) for each in place] == [(1, 1)]
@@ -105,12 +114,18 @@ def test_sigterm_with_ray_up_leaves_no_core(home_without_ray: UserFolder) -> Non
     assert _finish(home) == EVERYTHING
 
 
-def test_two_trainings_at_once(home_without_ray: UserFolder, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_two_trainings_at_once(
+    home_without_ray: UserFolder,
+    joined_ray: None,
+    undisturbed: Undisturbed,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The second gets an error with the holder of the store, exit code 4; the first ends as if it were alone. Although
     one of its workers dies, its stdout is one JSON object. A command finds a model beside the specification from any
     folder.
     """
-    home = give_dying_model(home_without_ray, deaths=1, cluster__workers=1)
+    home = give_dying_model(home_without_ray, undisturbed, deaths=1, **_on_the_tests_ray())
     with halted("training 3 shards", "train", "--json", folder=home.folder) as first:
         for words in (("train",), ("erase", "--subject", MARKED)):
             second = home.json(*words)
@@ -123,11 +138,11 @@ def test_two_trainings_at_once(home_without_ray: UserFolder, tmp_path_factory: p
     # How the worker ended, and whether its last slice counts, depends on which news of it came first.
     assert "another one goes on with shard 2 after slice" in err
     elsewhere: Path = tmp_path_factory.mktemp("elsewhere")
-    data, config = str(home.folder / "train.parquet"), str(home.config)
-    ended = command("evaluate", data, "--config", config, "--json", folder=elsewhere)
-    assert ended.returncode == 0, ended.stdout
+    data = str(home.folder / "train.parquet")
+    monkeypatch.chdir(elsewhere)
+    assert home.json("evaluate", data).data["points"] == 120
     code = home.folder / f"{MODULE}.py"
     code.write_text(code.read_text(encoding="utf-8").replace("nn.Tanh", "nn.ReLU"), encoding="utf-8")
-    refused = command("evaluate", data, "--config", config, "--json", folder=elsewhere)
+    refused = command("evaluate", data, "--config", str(home.config), "--json", folder=elsewhere)
     assert refused.returncode == 4
     assert f"module {MODULE} has changed" in json.loads(refused.stdout)["error"]["message"]

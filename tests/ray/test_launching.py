@@ -6,7 +6,7 @@ import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pytest
 import ray
@@ -26,18 +26,21 @@ from cluster.writer.stores import open_objects
 from coordinator.ports import Notice
 from storage.errors import Conflict, Invalid
 from storage.objects import ObjectStore
-from tests.doubles.user_folder import MARKED, UserFolder
+from tests.doubles.user_folder import MARKED, UserFolder, duplicate
+from tests.doubles.workers.local_workers import without_ray
 from tests.multinode.patience import until
 from tests.multinode.writers import is_idle
 from tests.ray.dying_model import EVERYTHING, learned
 
 pytestmark = pytest.mark.ray
 
+SETTINGS: Final[dict[str, Any]] = {"erasure__batch_window_seconds": 0.0, "cluster__workers": 1}
+
 
 @pytest.fixture
 def store(home: UserFolder) -> Iterator[ObjectStore]:
     """The home's store; what was launched on it is ended with the test."""
-    home.specify(erasure__batch_window_seconds=0.0, cluster__workers=1)
+    home.specify(**SETTINGS)
     specification = read_specification(home.config)
     opened = open_objects(specification)
     yield opened
@@ -46,8 +49,20 @@ def store(home: UserFolder) -> Iterator[ObjectStore]:
         ray.kill(ray.get_actor(ACTOR_NAME, namespace=record.namespace), no_restart=True)
 
 
-def test_commands_find_the_coordinator(home: UserFolder, store: ObjectStore) -> None:
-    """Launched once or twice, one coordinator does the work of all commands, which receive its progress."""
+@pytest.fixture(scope="module")
+def trained_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose federation was trained in this process."""
+    home = UserFolder(tmp_path_factory.mktemp("trained")).fill(**SETTINGS)
+    with without_ray():
+        assert home.json("train").code == 0
+    return home.folder
+
+
+def test_commands_find_the_coordinator(home: UserFolder, store: ObjectStore, tmp_path: Path) -> None:
+    """Launched once or twice, one coordinator does the work of all commands, which receive its progress.
+
+    In a copy of the whole folder nothing is erased and nothing stopped; the original's coordinator works on.
+    """
     specification = read_specification(home.config)
     launched = launch_coordinator(specification)
     assert launch_coordinator(specification) == launched
@@ -55,6 +70,8 @@ def test_commands_find_the_coordinator(home: UserFolder, store: ObjectStore) -> 
     with cluster.connect(home.config, listener=notices.append) as federation:
         assert federation.train().serving == 3
         assert learned(notices) == EVERYTHING
+        _refuse_in_a_copy(home, tmp_path / "drill")
+        assert not federation.status().requests
         assert federation.erase(subjects=[MARKED], request_id="er-1", wait=False).state == "accepted"
         assert federation.erase(subjects=[MARKED], request_id="er-1").state == "complete"
         assert federation.verify().holds
@@ -65,14 +82,10 @@ def test_commands_find_the_coordinator(home: UserFolder, store: ObjectStore) -> 
         launch_coordinator(read_specification(home.config))
 
 
-def test_a_copy_never_commands_the_original(home: UserFolder, store: ObjectStore, tmp_path: Path) -> None:
-    """In a copy of the whole folder nothing is erased and nothing stopped; the original's coordinator works on."""
-    launch_coordinator(read_specification(home.config))
-    with cluster.connect(home.config) as federation:
-        federation.train()
-    folder = tmp_path / "drill"
+def _refuse_in_a_copy(home: UserFolder, folder: Path) -> None:
+    """See that a copy of the folder never commands the original."""
     until(lambda: is_idle(home), "the coordinator to have nothing more to do")  # nothing changes while it is copied
-    shutil.copytree(tmp_path, folder, ignore=shutil.ignore_patterns("drill"))
+    shutil.copytree(home.folder, folder, ignore=shutil.ignore_patterns(folder.name))
     copy = UserFolder(folder)
     before = copy.raw()
     with cluster.connect(copy.config) as drill:
@@ -84,48 +97,40 @@ def test_a_copy_never_commands_the_original(home: UserFolder, store: ObjectStore
     with pytest.raises(Conflict, match="this store is a copy of"):
         launch_coordinator(read_specification(copy.config))
     assert copy.raw() == before
-    with cluster.connect(home.config) as federation:
-        assert not federation.status().requests
-        assert federation.erase(subjects=[MARKED], request_id="er-1").state == "complete"
 
 
-def test_a_killed_coordinator_goes_on(home: UserFolder, store: ObjectStore) -> None:
-    """A coordinator that is killed right after it acknowledged a request is restarted and carries it out (D1)."""
-    specification = read_specification(home.config)
-    launched = launch_coordinator(specification)
+def test_a_killed_coordinator_goes_on(home: UserFolder, store: ObjectStore, trained_folder: Path) -> None:
+    """A coordinator that is killed right after it acknowledged a request is restarted and carries it out (D1). Once
+    stopped, or lost with its cluster, a coordinator keeps nobody from working.
+    """
+    duplicate(trained_folder, home.folder)
+    launched = launch_coordinator(read_specification(home.config))
     with cluster.connect(home.config) as federation:
-        federation.train()
         assert federation.erase(subjects=[MARKED], request_id="er-1", wait=False).state != "complete"
         ray.kill(ray.get_actor(ACTOR_NAME, namespace=launched.namespace), no_restart=False)
         assert federation.erase(subjects=[MARKED], request_id="er-1").state == "complete"
         assert federation.verify().holds
-
-
-def test_after_a_stop_commands_do_the_work_themselves(home: UserFolder, store: ObjectStore) -> None:
-    """Once stopped, or lost with its cluster, a coordinator keeps nobody from working."""
-    launch_coordinator(read_specification(home.config))
-    with cluster.connect(home.config) as federation:
-        federation.train()
     said: list[str] = []
-    handle: Any = ray.get_actor(ACTOR_NAME, namespace=_namespace(store))
+    handle: Any = ray.get_actor(ACTOR_NAME, namespace=launched.namespace)
     ray.get(handle.stop.remote())
     ray.kill(handle, no_restart=True)
     assert find_coordinator(store, lambda _: None, said.append) is None
     assert "does not answer" in said[0]
     with cluster.connect(home.config) as federation:
-        assert federation.erase(subjects=[MARKED], request_id="er-1").state == "complete"
-        assert federation.verify().holds
+        done = federation.erase(subjects=["secret-person-004"], request_id="er-2")
+        assert done.state == "complete"
+        assert federation.verify(done.shards).holds
     store.delete(next(info.key for info in store.list("control/coordinator")))
 
 
-def test_what_keeps_it_from_working_is_reported_at_launch(home: UserFolder, store: ObjectStore) -> None:
+def test_what_keeps_it_from_working_is_reported_at_launch(
+    home: UserFolder, store: ObjectStore, trained_folder: Path
+) -> None:
     """A store of another federation, or a worker that no node can hold, ends the launch with the remedy."""
     home.specify(cluster__cpus_per_worker=64, erasure__batch_window_seconds=0.0)
     with pytest.raises(Invalid, match="no node can hold a worker of 64 CPUs"):
         launch_coordinator(read_specification(home.config))
-    home.specify(cluster__workers=1)
-    with cluster.connect(home.config) as federation:
-        federation.train()
+    duplicate(trained_folder, home.folder)
     home.specify(name="other")
     with pytest.raises(Conflict, match="the store belongs to another specification"):
         launch_coordinator(read_specification(home.config))
@@ -147,9 +152,3 @@ def test_serving_that_fails_leaves_nothing(home: UserFolder, store: ObjectStore)
         with pytest.raises(Conflict, match="the API cannot listen at 127.0.0.1"):
             serve_federation(specification)
     assert find_coordinator(store, lambda _: None, print) is not None
-
-
-def _namespace(store: ObjectStore) -> str:
-    record = read_record(store)
-    assert record is not None
-    return record.namespace

@@ -93,12 +93,12 @@ def test_another_file_is_another_model(frozen: UserFolder, monkeypatch: pytest.M
             federation.verify()
         second = [each.digest for each in federation.train().constituents]
         assert not {*second} & {*first, *erased}
-        assert federation.verify().exact
+        assert federation.verify([0]).exact
     (frozen.folder / "frozen_scale.py").write_text("SCALE = 2.0\n", encoding="utf-8")
     with cluster.connect(frozen.config) as federation:
         third = [each.digest for each in federation.train().constituents]
         assert not {*third} & {*second}
-        assert federation.verify().exact
+        assert federation.verify([0]).exact
     (frozen.folder / "frozen_scale.py").write_text("SCALE = 1.0\n", encoding="utf-8")
     _write_base(frozen, 0)
     frozen.write("train.parquet", without(small_points(), subjects=["secret-person-003"]))

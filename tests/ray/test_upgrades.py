@@ -7,8 +7,8 @@ nothing that was accepted is lost.
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,15 +16,18 @@ from typing import Any, Final
 import pytest
 
 from cluster.coordinator_actor.record import read_record
-from cluster.runtime.head import _is_head, is_reachable
-from tests.doubles.user_folder import MARKED, UserFolder
-from tests.ray.commands import ROOT, command
+from cluster.runtime.head import _is_head, is_reachable, start_head, stop_head
+from tests.doubles.user_folder import MARKED, CommandResult, UserFolder
+from tests.ray.commands import ROOT
+from tests.ray.several_commands import several_commands
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 OLD: Final = "9.1.0"
 NEW: Final = "9.2.0"
 PERSON: Final = "secret-person-001"
+
+SETTINGS: Final[dict[str, Any]] = {"erasure__batch_window_seconds": 0.0, "cluster__workers": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Machine:
 
     home: UserFolder
     package: Path
-    ended: dict[str, subprocess.CompletedProcess[str]]
+    ended: dict[str, CommandResult]
 
     def install(self, release: str) -> None:
         """Put a release in the place of the one that was there, while its processes run."""
@@ -42,10 +45,12 @@ class Machine:
         reported = f"Metadata-Version: 2.1\nName: sisa-ray\nVersion: {release}\n"
         (folder / "METADATA").write_text(reported, encoding="utf-8")
 
-    def run(self, step: str, *words: str) -> None:
-        """Run a command of the release that is installed now."""
+    def run(self, commands: Mapping[str, Sequence[str]]) -> None:
+        """Run commands, by the names of their steps, in one process of the release that is installed now."""
         further = {"PYTHONPATH": f"{self.package}:{ROOT}"}
-        self.ended[step] = command(*words, "--json", folder=self.home.folder, further=further)
+        with several_commands(self.home.folder, further, one_ray=False) as there:
+            for step, words in commands.items():
+                self.ended[step] = there.run(*words, "--json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,16 +63,34 @@ class OwnHead:
     is_left: bool
 
 
+@contextmanager
+def _lasting_head(package: Path) -> Iterator[str]:
+    """Give the address of a Ray head, whose processes find the package there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{package}:{ROOT}")
+        head = start_head({})
+    try:
+        yield head.address
+    finally:
+        stop_head(head.process, head.address)
+
+
+def _stop_what_is_left(machine: Machine) -> None:
+    if read_record(machine.home.objects) is not None:
+        machine.run({"stop after a failure": ["stop"]})
+
+
 @pytest.fixture(scope="module")
 def story(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
     """One federation through an upgrade in which 'sisa stop' was forgotten, and back again with it."""
-    home = UserFolder(tmp_path_factory.mktemp("upgraded")).fill(erasure__batch_window_seconds=0.0, cluster__workers=1)
+    home = UserFolder(tmp_path_factory.mktemp("upgraded")).fill(**SETTINGS)
     machine = Machine(home, tmp_path_factory.mktemp("place"), {})
     old = Machine(home, tmp_path_factory.mktemp("elsewhere"), machine.ended)
-    try:
+    with ExitStack() as at_end:
+        at_end.callback(_stop_what_is_left, machine)
         for each in (machine, old):
             each.install(OLD)
-        machine.run("launch", "launch")
+        machine.run({"launch": ["launch"]})
         head = read_record(home.objects)
         assert head is not None
         assert head.head is not None
@@ -78,26 +101,33 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
             (process / "cmdline").read_bytes().split(b"\0"),
         )
         machine.install(NEW)
-        old.run("train by an old command", "train")
-        machine.run("launch by a new command", "launch")
-        machine.run("stop", "stop")
+        old.run({"train by an old command": ["train"]})
+        machine.run({"launch by a new command": ["launch"], "stop": ["stop"]})
         own_head = OwnHead(*seen, is_left=is_reachable(head.address) or _is_head(head.head))
-        machine.run("launch again", "launch")
-        machine.run("train", "train")
-        machine.run("erase", "erase", "--subject", MARKED, "--request-id", "er-1", "--wait")
-        machine.run("stop for the way back", "stop")
+        # A head takes long to start, so that both coordinators that follow are on one.
+        home.specify(**SETTINGS, cluster__address=at_end.enter_context(_lasting_head(machine.package)))
+        machine.run(
+            {
+                "launch again": ["launch"],
+                "train": ["train"],
+                "erase": ["erase", "--subject", MARKED, "--request-id", "er-1", "--wait"],
+                "stop for the way back": ["stop"],
+            }
+        )
         machine.install(OLD)
-        machine.run("launch on the way back", "launch")
+        machine.run({"launch on the way back": ["launch"]})
         machine.install(NEW)
-        for words in (("status",), ("erase", "--subject", PERSON)):
-            machine.run(f"{words[0]} by a new command", *words)
+        machine.run({"status by a new command": ["status"], "erase by a new command": ["erase", "--subject", PERSON]})
         machine.install(OLD)
-        machine.run("erase on the way back", "erase", "--subject", PERSON, "--request-id", "er-2", "--wait")
-        machine.run("verify on the way back", "verify")
-    finally:
-        machine.run("stop at the end", "stop")
+        machine.run(
+            {
+                "erase on the way back": ["erase", "--subject", PERSON, "--request-id", "er-2", "--wait"],
+                "verify on the way back": ["verify"],
+                "stop at the end": ["stop"],
+            }
+        )
     return {"own head": own_head} | {
-        step: {"code": ended.returncode, **json.loads(ended.stdout or "{}")} for step, ended in machine.ended.items()
+        step: {"code": ended.code, **json.loads(ended.out or "{}")} for step, ended in machine.ended.items()
     }
 
 
@@ -142,3 +172,4 @@ def test_the_way_back(story: Mapping[str, Any]) -> None:
     reported = story["erase on the way back"]
     assert (reported["code"], reported["data"]["state"]) == (0, "complete")
     assert story["verify on the way back"]["data"]["exact"]
+    assert story["stop at the end"]["data"]["stopped"]

@@ -23,6 +23,7 @@ from tests.doubles.stores.s3_servers import free_ports
 from tests.doubles.user_folder import UserFolder
 from tests.multinode.patience import until
 from tests.ray.commands import ROOT, command
+from tests.ray.several_commands import several_commands
 from tests.residue.markers import Markers, all_traces, draw_markers, files_under, marker_of_bytes, traces
 from tests.residue.people import fill_with_remembering
 from tests.residue.ray_places import memory_of, raylet_of, shared_memory_files
@@ -107,13 +108,16 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kept]:
                 cluster__workers=1,
                 partition__key=KEY,
             )
-            for words in (("train",), ("launch",), ("erase", *names, "--wait"), ("stop",)):
-                ended = command(*words, folder=home.folder)
-                assert ended.returncode == 0, (words, ended.stdout, ended.stderr)
+            with several_commands(home.folder, one_ray=False) as there:
+                for line in ("train", "launch"):
+                    assert (said := there.run(line)).code == 0, said
+            ended = command("erase", *names, "--wait", folder=home.folder)
+            assert ended.returncode == 0, (ended.stdout, ended.stderr)
             site = _federation_of_a_site(tmp_path_factory.mktemp("sites"), address)
-            for line in ("launch", "train", "serve", "status", "serve --stop", "stop"):
-                ended = command(*line.split(), folder=site)
-                assert ended.returncode == 0, (line, ended.stdout, ended.stderr)
+            with several_commands(site, one_ray=False) as there:
+                assert (said := there.run("stop", "--config", str(home.config))).code == 0, said
+                for line in ("launch", "train", "serve", "status", "serve --stop", "stop"):
+                    assert (said := there.run(*line.split())).code == 0, said
             memory = memory_of(raylet_of(folder))
             yield Kept(
                 markers=markers,

@@ -27,8 +27,8 @@ FEATURES_NF = scaled(np.array(rows(3), np.float32), 255.0)
 class Counts:
     """How often each caller has been answered. Raises what any of them has met."""
 
-    def __init__(self) -> None:
-        self.each = [0] * CALLERS
+    def __init__(self, callers: int) -> None:
+        self.each = [0] * callers
         self.failures: list[BaseException] = []
 
     def total(self) -> int:
@@ -39,9 +39,9 @@ class Counts:
 
 
 @contextmanager
-def asked_without_pause(ask: Callable[[], None]) -> Iterator[Counts]:
+def asked_without_pause(ask: Callable[[], None], callers: int = CALLERS) -> Iterator[Counts]:
     """Have several callers ask again and again. Raises what any of them met."""
-    stop, counts = threading.Event(), Counts()
+    stop, counts = threading.Event(), Counts(callers)
 
     def go_on(caller: int) -> None:
         try:
@@ -51,7 +51,7 @@ def asked_without_pause(ask: Callable[[], None]) -> Iterator[Counts]:
         except BaseException as error:  # noqa: BLE001  it is raised where it is asked for
             counts.failures.append(error)
 
-    threads = [threading.Thread(target=go_on, args=(caller,)) for caller in range(CALLERS)]
+    threads = [threading.Thread(target=go_on, args=(caller,)) for caller in range(callers)]
     for thread in threads:
         thread.start()
     try:

@@ -14,6 +14,7 @@ from cluster.tokens import TokenRegister
 from storage.errors import Invalid
 from storage.location import open_store
 from tests.doubles.stores.s3_servers import free_ports
+from tests.doubles.workers.local_workers import without_ray
 from tests.serving.world import points
 from tests.sites.near.served import served
 from tests.sites.near.site_folders import SiteFolders
@@ -32,7 +33,7 @@ def test_sites_are_served_on_ray_serve(joined_ray: None, site_folders: SiteFolde
     (port,) = free_ports(1)
     with served(site_folders) as made:
         made.specify(settings=f'[sites]\ntimeout_seconds = 60.0\n[serve]\nport = {port}\nprefix = "/hospitals"\n')
-        with connect_sites(site_folders.config) as federation:
+        with without_ray(), connect_sites(site_folders.config) as federation:
             federation.train()
         specification = read_sites(site_folders.config)
         register = TokenRegister(open_store(specification.store, specification.folder), SystemClock())

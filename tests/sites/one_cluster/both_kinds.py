@@ -102,6 +102,15 @@ class OnCluster:
         self.config.write_text("\n".join([text, cluster_, settings, *tables]), encoding="utf-8")
         return self
 
+    def share_rehearsals(self, upstream: str) -> None:
+        """Copy the records of the model's rehearsal from the first site's store to the second's."""
+        first, second = SITES
+        client = plain_client(upstream)
+        found = client.list_objects_v2(Bucket=first, Prefix=f"{self.prefix}/store/rehearsals/")["Contents"]
+        for key in (each["Key"] for each in found):
+            client.copy_object(Bucket=second, Key=key, CopySource={"Bucket": first, "Key": key})
+        client.close()
+
     def place(self, bucket: str, name: str) -> str:
         """Return an address in a bucket."""
         return f"s3://{bucket}/{self.prefix}/{name}"

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.doubles.user_folder import UserFolder
-from tests.multinode.expected import Expected, undisturbed
+from tests.multinode.expected import Expected, digests_of, undisturbed
+from tests.multinode.gate import Gate
 from tests.sites.one_cluster.buckets import DRIVER, site_buckets, write_credentials
 from tests.sites.one_cluster.nodes import SITES, Sites, several_sites
 
@@ -94,7 +95,7 @@ def home_at(tmp_path: Path, sites: Sites, coordinators_end: None) -> FolderAtSit
     """Returns a folder with data and a specification pinned to a site; who is launched for it ends with the test."""
 
     def home_at(site: str, **changes: object) -> UserFolder:
-        folder = tmp_path / site
+        folder = tmp_path.with_name(f"{tmp_path.name}-{site}")  # beside those of other tests, as ``stand_in`` needs it
         folder.mkdir()
         home = UserFolder(folder).fill()
         home.specify(**pinned(sites, site), **changes)
@@ -107,3 +108,16 @@ def home_at(tmp_path: Path, sites: Sites, coordinators_end: None) -> FolderAtSit
 def expected(tmp_path_factory: pytest.TempPathFactory) -> Expected:
     """What the same federation comes to without labels, without Ray, and without any disturbance."""
     return undisturbed(tmp_path_factory.mktemp)
+
+
+@pytest.fixture(scope="session")
+def trained_gate(started_sites: Sites, expected: Expected, tmp_path_factory: pytest.TempPathFactory) -> UserFolder:
+    """A folder whose federation was trained on the cluster, with the model of the gate, at no particular site."""
+    import cluster
+
+    started_sites.refill()
+    home = UserFolder(tmp_path_factory.mktemp("gate")).fill()
+    Gate(home, cluster__address=started_sites.address, cluster__workers=1)
+    with cluster.connect(home.config) as federation:
+        assert digests_of(federation.train()) == expected.trained
+    return home

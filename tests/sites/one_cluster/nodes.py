@@ -85,6 +85,7 @@ def several_sites(credentials: Mapping[str, Path]) -> Iterator[Sites]:
         head_node_args={
             "num_cpus": 0,
             "object_store_memory": STORE_BYTES,
+            "include_log_monitor": False,  # nobody reads what it would publish
             "include_dashboard": False,
             "dashboard_port": 0,  # the usual one may be that of another Ray of this machine
             "_system_config": SETTINGS,

@@ -135,7 +135,9 @@ def test_a_site_that_never_came(on_cluster: OnCluster) -> None:
     link.close()
 
 
-def test_a_site_that_is_lost_in_mid_retrain(on_cluster: OnCluster, in_folders: InFolders, sites: Sites) -> None:
+def test_a_site_that_is_lost_in_mid_retrain(
+    on_cluster: OnCluster, in_folders: InFolders, sites: Sites, endpoint: str
+) -> None:
     """The caller gets a message that the command waits for the site; the other site answers alone, and says so. What
     was accepted is carried out once a node with the label has joined; no answer in all that time is tainted.
     """
@@ -144,6 +146,8 @@ def test_a_site_that_is_lost_in_mid_retrain(on_cluster: OnCluster, in_folders: I
     heard: list[object] = []
     with connect_sites(on_cluster.config, listener=heard.append) as federation:
         assert federation.launch() == dict.fromkeys(SITES, "its coordinator is at work")
+        federation.link("north").train()
+        on_cluster.share_rehearsals(endpoint)
         federation.train()
         assert FederationResult.by(federation, in_folders.asked) == in_folders.trained
         before = _generations(federation, in_folders)["north"]

@@ -18,6 +18,7 @@ from cluster.training.actor import WorkerActor
 from cluster.training.workers import worker_setup
 from coordinator.engine.ledger import read_state
 from storage.errors import Invalid, InvariantBroken, Unavailable
+from tests.doubles.rehearsed import copy_store, share_rehearsals
 from tests.doubles.user_folder import UserFolder
 from tests.multinode.expected import ERASED, Expected, digests_of
 from tests.multinode.gate import Gate
@@ -29,11 +30,14 @@ from tests.sites.one_cluster.nodes import SITES, Sites
 pytestmark = [pytest.mark.multinode, pytest.mark.slow]
 
 
-def test_all_is_done_at_the_site(sites: Sites, home_at: FolderAtSite, expected: Expected) -> None:
+def test_all_is_done_at_the_site(
+    sites: Sites, home_at: FolderAtSite, expected: Expected, trained_gate: UserFolder
+) -> None:
     """Coordinator and workers of a pinned federation are at its site, and its bytes are those of one that is not."""
     for site in SITES:
         home = home_at(site)
         gate = Gate(home, cluster__ingest_workers=2, **pinned(sites, site))
+        share_rehearsals(trained_gate, home)
         launch_coordinator(read_specification(home.config))
         with cluster.connect(home.config) as federation:
             assert digests_of(federation.train()) == expected.trained
@@ -75,16 +79,17 @@ def test_who_is_elsewhere_refuses(sites: Sites, home_at: FolderAtSite) -> None:
     assert read_state(home.objects) is None
 
 
-def test_a_site_that_is_away_is_waited_for(sites: Sites, home_at: FolderAtSite, expected: Expected) -> None:
+def test_a_site_that_is_away_is_waited_for(
+    sites: Sites, home_at: FolderAtSite, expected: Expected, trained_gate: UserFolder
+) -> None:
     """If a site is lost in mid-retrain, a message names it, the other site continues, and no other node does its work;
     when it is back, it continues by itself where it was.
     """
     north, south = home_at("north"), home_at("south")
     gate = Gate(north, **pinned(sites, "north"))
-    for home in (north, south):
+    for first, home in ((trained_gate, north), (expected.home, south)):
+        copy_store(first, home)
         launch_coordinator(read_specification(home.config))
-        with cluster.connect(home.config) as federation:
-            assert digests_of(federation.train()) == expected.trained
     with cluster.connect(north.config) as federation:
         with gate.during(lambda: federation.erase(ids=[ERASED], request_id="er-1", wait=False)):
             before = sites.raylet_of("north")

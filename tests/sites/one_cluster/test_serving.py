@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import ray
 
-import cluster
 from cluster.client import Client
 from cluster.config.specification import read_specification
 from cluster.coordinator_actor.launch import launch_coordinator
@@ -15,7 +14,9 @@ from cluster.runtime.system import SystemClock
 from cluster.serving.deployment import serve_federation, stop_serving
 from cluster.tokens import TokenRegister
 from storage.errors import ObjectMissing
+from tests.doubles.rehearsed import copy_store
 from tests.doubles.stores.s3_servers import free_ports
+from tests.multinode.expected import Expected
 from tests.multinode.patience import until
 from tests.sites.one_cluster.conftest import FolderAtSite
 from tests.sites.one_cluster.nodes import Sites
@@ -23,14 +24,13 @@ from tests.sites.one_cluster.nodes import Sites
 pytestmark = [pytest.mark.multinode, pytest.mark.slow]
 
 
-def test_replicas_are_at_the_site(sites: Sites, home_at: FolderAtSite) -> None:
+def test_replicas_are_at_the_site(sites: Sites, home_at: FolderAtSite, expected: Expected) -> None:
     """Every replica of a pinned federation is on a node of its site, and answers from there."""
     (port,) = free_ports(1)
     home = home_at("south", serve__port=port, serve__prefix="/south", serve__replicas=2)
     specification = read_specification(home.config)
+    copy_store(expected.home, home)
     launch_coordinator(specification)
-    with cluster.connect(specification) as federation:
-        federation.train()
     serving = serve_federation(specification)
     try:
         token = TokenRegister(home.objects, SystemClock()).create("audit", days=1).text
