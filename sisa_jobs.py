@@ -1,6 +1,6 @@
 """The command ``sisa-erase-job``: ``deploy.jobs.erase_job``, whatever packages the job's working folder holds.
 
-Ray puts a job's working folder first on Python's path, and ``python -m`` the present folder: a package ``deploy`` there
+Ray puts a job's working folder first on Python's path, and ``python -m`` the current folder: a package ``deploy`` there
 would be taken for ours. So ours are imported from beside this file before anything else is.
 """
 

@@ -490,7 +490,7 @@ def connect(config: ConfigSource = "sisa.toml", **options: Any) -> Federation:
     """Return the federation that a specification describes; Ray is joined when first needed.
 
     ``config`` is the specification's file; or its tables as a dictionary, ``{"name": …, "data": {"train": …}, …}``,
-    with places relative to the present folder; or a ``FederationSpecification``. Raises ``Invalid`` with everything
+    with places relative to the current folder; or a ``FederationSpecification``. Raises ``Invalid`` with everything
     that is wrong in it.
     """
     if isinstance(config, FederationSpecification):

@@ -22,7 +22,7 @@ from storage.objects import ObjectKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardState:
-    """One shard: its present slices, and the checkpoints that have seen only these."""
+    """One shard: its current slices, and the checkpoints that have seen only these."""
 
     slices: tuple[SliceRecord, ...]
     """Slices 1..R."""
@@ -160,7 +160,7 @@ class FederationState:
     measure: HoldoutMeasure | None = None
     """The last measure on hold-out points."""
     is_measured: bool = False
-    """Whether it is that of the last published generation on the present hold-out points."""
+    """Whether it is that of the last published generation on the current hold-out points."""
     data: DataState | None = None
     configuration: Configuration | None = None
     generation: int = 0
@@ -184,7 +184,7 @@ class FederationState:
     refuted: tuple[Refutation, ...] = ()
     """Constituents that a verification found wrong."""
     history: tuple[GenerationRecord, ...] = ()
-    """The last generations, the present one included; older ones are in objects (``coordinator.engine.history``)."""
+    """The last generations, the current one included; older ones are in objects (``coordinator.engine.history``)."""
     requests: tuple[ErasureRequest, ...] = ()
     """The open requests and the last ended ones, in the order of acceptance."""
     ended: EndedRequests = NONE_ENDED
@@ -230,7 +230,7 @@ class FederationState:
 
     @property
     def has_current_measure(self) -> bool:
-        """Whether ``measure`` is that of the present generation; in quarantine it is that of an earlier one."""
+        """Whether ``measure`` is that of the current generation; in quarantine it is that of an earlier one."""
         return self.is_measured and self.measure is not None and self.measure.generation == self.generation
 
     def slice(self, place: SliceId) -> SliceRecord:

@@ -153,7 +153,7 @@ class FederationStatus:
     measure: HoldoutMeasure | None = None
     """The last measure on hold-out points."""
     is_measured: bool = False
-    """Whether it is that of the present generation on the present hold-out points."""
+    """Whether it is that of the current generation on the current hold-out points."""
     generation: int
     """Number of the ensemble that answers: it grows with every publication."""
     floor: int

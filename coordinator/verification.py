@@ -33,7 +33,7 @@ class ShardProof:
 
     shard: ShardId
     digest: Sha256 | None
-    """Digest of the present constituent; None: not trained yet."""
+    """Digest of the current constituent; None: not trained yet."""
     retrained_digest: Sha256 | None
     exact: bool
     """Whether every slice's digest is equal."""

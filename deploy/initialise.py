@@ -483,7 +483,7 @@ def write_specification(
     header: Sequence[str] = (),
     learner: str = TORCH,
 ) -> SpecificationDraft:
-    """Draft a specification for the data at ``location`` (relative to the present folder) and write it to ``config``.
+    """Draft a specification for the data at ``location`` (relative to the current folder) and write it to ``config``.
 
     With ``ids_into`` the data are one CSV file: a copy with a column of ids is written there, and drafted for.
     ``header`` names the columns of such a file if it has no header line. Raises ``Conflict`` when a file exists and is

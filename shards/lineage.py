@@ -1,6 +1,6 @@
 """Lineage (E8): what a checkpoint was trained on, as a value that can be compared.
 
-The lineage a checkpoint *should* have follows from the present slices and the present settings. A checkpoint whose
+The lineage a checkpoint *should* have follows from the current slices and the current settings. A checkpoint whose
 lineage differs is never used, regardless of the reason: an erased point, another learning rate, another thread count.
 """
 
@@ -110,10 +110,10 @@ def as_recorded(stored: Configuration, present: Configuration) -> Configuration:
 
 
 def in_force(stored: Configuration | None, present: Configuration) -> Configuration:
-    """Return the configuration to train under: the stored one or the present one.
+    """Return the configuration to train under: the stored one or the current one.
 
-    The stored one stays in force as long as the present one differs from it only in fields that an earlier release did
-    not record, because these alone do not justify retraining (E16). If anything else differs, the present one applies
+    The stored one stays in force as long as the current one differs from it only in fields that an earlier release did
+    not record, because these alone do not justify retraining (E16). If anything else differs, the current one applies
     with all its fields.
     """
     return stored if stored is not None and as_recorded(stored, present) == stored else present

@@ -168,7 +168,7 @@ class FederationSpecification:
     erasure: ErasureSettings = field(default_factory=ErasureSettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
     folder: Path = field(default_factory=Path.cwd)
-    """The file's folder, absolute, where relative paths begin; default: the present folder."""
+    """The file's folder, absolute, where relative paths begin; default: the current folder."""
     endpoint: str | None = None
     keys: str | None = None
     credentials: str | None = None

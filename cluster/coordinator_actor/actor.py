@@ -254,7 +254,7 @@ class RemoteWriter:
         return heard
 
     def _pass_on_rest(self, heard: Heard, request: ErasureRequest) -> None:
-        """Pass on the remaining notices, up to that of the request's present state, which may come a moment later."""
+        """Pass on the remaining notices, up to that of the request's current state, which may come a moment later."""
         until = monotonic() + LISTENING_SECONDS
         heard = self._tell(self._hear(heard.upto, 0.0))
         while not (heard.idle or _is_passed_on(heard, request) or monotonic() > until):

@@ -170,7 +170,7 @@ def is_at_work(store: ObjectStore) -> bool:
 
 
 def stop_coordinator(store: ObjectStore) -> bool:
-    """End the coordinator after its present step, and the Ray head started for it; return whether there was one.
+    """End the coordinator after its current step, and the Ray head started for it; return whether there was one.
 
     The next writer carries out what was accepted. Raises ``Conflict``, and ends nothing, when it is the coordinator of
     another store, of which this one is a copy.

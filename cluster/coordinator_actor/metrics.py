@@ -127,7 +127,7 @@ class Meter(Protocol):
     """Takes values and passes them to the monitoring system."""
 
     def set(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
-        """Take the present value of a gauge."""
+        """Take the current value of a gauge."""
         ...
 
     def observe(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:

@@ -33,5 +33,5 @@ class Observer:
         self._lines.trouble(error)
 
     def show(self, state: FederationState, *, journal_entries: int, troubled: bool, size: StoreSize | None) -> None:
-        """Report the present state."""
+        """Report the current state."""
         self._gauges.show(state, journal_entries=journal_entries, troubled=troubled, size=size)

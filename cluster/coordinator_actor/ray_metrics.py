@@ -29,7 +29,7 @@ class RayMeter:
         }
 
     def set(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:
-        """Take the present value of a gauge."""
+        """Take the current value of a gauge."""
         self._gauges[metric.name].set(value, tags=dict(labels))
 
     def observe(self, metric: Metric, value: float, labels: Mapping[str, str]) -> None:

@@ -158,7 +158,7 @@ class Resident:
             return Heard(notices=notices, upto=self._heard, idle=self._is_idle)
 
     def stop(self) -> None:
-        """End the work after the present step and release the writer lock; returns when that is done."""
+        """End the work after the current step and release the writer lock; returns when that is done."""
         with self._changed:
             self._is_stopping = True
             self._changed.notify_all()

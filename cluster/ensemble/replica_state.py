@@ -121,7 +121,7 @@ class Standing:
         return self.reading.trace(subjects)
 
     def trained(self) -> FederationState:
-        """Return the present state, which has data and fits this specification.
+        """Return the current state, which has data and fits this specification.
 
         Raises ``Unavailable`` when nothing was trained yet, or the store now holds another federation.
         """

@@ -56,7 +56,7 @@ def slices_with(state: FederationState, found: Mapping[SliceId, int]) -> tuple[T
 
 
 def checkpoints_after(state: FederationState, found: Iterable[SliceId]) -> tuple[TracedCheckpoint, ...]:
-    """Return the present checkpoints that have seen one of these slices, in order."""
+    """Return the current checkpoints that have seen one of these slices, in order."""
     return tuple(
         TracedCheckpoint(
             shard=shard,

@@ -65,7 +65,7 @@ class GivenRows:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowReader:
-    """Reads a file with corrected values as the present data points were read."""
+    """Reads a file with corrected values as the current data points were read."""
 
     store: ObjectStore
     state: FederationState
@@ -105,7 +105,7 @@ class RowReader:
         return cls(store=store, state=state, source=source, intake=intake)
 
     def read(self, noted: Callable[[Batch], None] = lambda _: None) -> GivenRows:
-        """Read all rows, and check them against the present data points; ``noted`` is called with each batch.
+        """Read all rows, and check them against the current data points; ``noted`` is called with each batch.
 
         Raises ``Invalid`` for values that training would refuse, for an id that occurs twice, and for a data point that
         has another subject here.
@@ -156,7 +156,7 @@ class RowReader:
 
     @contextmanager
     def _advised(self) -> Iterator[None]:
-        """Have errors about rows say what can be done here: other settings would not fit the present data points."""
+        """Have errors about rows say what can be done here: other settings would not fit the current data points."""
         try:
             yield
         except MissingName as error:
@@ -165,7 +165,7 @@ class RowReader:
             raise advised(error) from error.__cause__
 
     def _given(self, rows: _Rows) -> GivenRows:
-        """Return what is known of the rows, having checked them against the present data points."""
+        """Return what is known of the rows, having checked them against the current data points."""
         if not rows.points:
             raise Invalid("the file has no rows", "Name a file with the rows to correct.", file=self.source.location)
         names = DigestSet.joined(points=b"".join(rows.points))

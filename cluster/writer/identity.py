@@ -140,7 +140,7 @@ def check_unchanged(state: FederationState, specification: FederationSpecificati
     if changed := differences(state, specification):
         raise Conflict(
             f"settings differ from those the federation was trained with:\n{side_by_side(changed)}\n",
-            "Put them back, or run 'sisa train' to retrain under the present ones.",
+            "Put them back, or run 'sisa train' to retrain under the current ones.",
             federation=state.name,
         )
     check_taken(state, specification)  # the settings may be restored while the data are still the other ones

@@ -80,7 +80,7 @@ def settle_identity(store: ObjectStore) -> Identity:
 
 
 def take_place(store: ObjectStore, own_id: str) -> Identity:
-    """Make the store a federation of its own, with this id, at its present place."""
+    """Make the store a federation of its own, with this id, at its current place."""
 
     def taken(found: Mapping[str, Json] | None) -> Mapping[str, Json]:
         before = None if found is None else _identity(found)

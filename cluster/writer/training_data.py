@@ -73,7 +73,7 @@ def asked_about(
 ) -> Iterator[FeatureBatch]:
     """Return the features of a file, folder, glob, or a table or frame in memory, batch by batch.
 
-    Places are relative to the present folder, or in a bucket; files of the federation's own store are left out.
+    Places are relative to the current folder, or in a bucket; files of the federation's own store are left out.
     ``remark`` is called with the files of a folder that are passed over.
     """
     assert state.data is not None

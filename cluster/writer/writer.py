@@ -179,7 +179,7 @@ def drafted_for_all(
     """Return the request that erases everybody who has a data point here now; None: it was accepted before.
 
     It is not known whom an earlier request named. So if a request with this id is over and data points are left, it
-    counts as another request: raises ``Conflict``. ``state`` is the present one, of a trained federation.
+    counts as another request: raises ``Conflict``. ``state`` is the current one, of a trained federation.
     """
     check_own_request_id(request_id)
     earlier = find_request(setup.store, lambda: read_state(setup.store), request_id)

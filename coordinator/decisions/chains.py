@@ -56,7 +56,7 @@ def with_holdout(state: FederationState, holdout: tuple[SliceRecord, ...]) -> Fe
 
 
 def with_valid_chains(state: FederationState, only: Collection[ShardId] | None = None) -> FederationState:
-    """Cut every chain before its first checkpoint whose lineage does not match the present slices and settings.
+    """Cut every chain before its first checkpoint whose lineage does not match the current slices and settings.
 
     ``only`` names the shards in which anything changed; None: any.
     """

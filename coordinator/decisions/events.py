@@ -30,7 +30,7 @@ from shards.specification import ShardId, SliceIndex
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ingested:
-    """The source was read; ``slices`` are its present slices."""
+    """The source was read; ``slices`` are its current slices."""
 
     data: DataState
     slices: Mapping[SliceId, SliceRecord]
@@ -217,7 +217,7 @@ class ConstituentRefuted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HoldoutMeasured:
-    """The present generation was measured on the present hold-out points."""
+    """The current generation was measured on the current hold-out points."""
 
     measure: HoldoutMeasure
     margin: float

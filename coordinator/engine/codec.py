@@ -367,7 +367,7 @@ def _first(pair: tuple[SliceId, Any]) -> SliceId:
 
 
 def _is_earlier(version: object) -> bool:
-    """Return whether requests of this format have to be brought into the present form. Raises ``NewerFormat``."""
+    """Return whether requests of this format have to be brought into the current form. Raises ``NewerFormat``."""
     if isinstance(version, int) and version > FORMAT_VERSION:
         raise NewerFormat(
             f"the federation was written in format {version}, this version reads up to {FORMAT_VERSION}",

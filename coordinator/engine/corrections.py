@@ -42,7 +42,7 @@ class Corrected:
     found: DigestSet = NOTHING
     """The data points that are here, under the same subjects."""
     is_read_otherwise: bool = False
-    """Whether the new values were read under other settings than the present data points."""
+    """Whether the new values were read under other settings than the current data points."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -132,7 +132,7 @@ class Corrections:
         return ValuesKept(corrected=tuple(corrected), drafts=drafts)
 
     def _contents(self, state: FederationState) -> dict[SliceId, tuple[list[PointBlock], list[PointBlock]]]:
-        """Return digests of the replaced and of the present contents, by the slice that their subjects belong to."""
+        """Return digests of the replaced and of the current contents, by the slice that their subjects belong to."""
         shards, slices = len(state.shards), len(state.shards[0].slices)
         found: dict[SliceId, tuple[list[PointBlock], list[PointBlock]]] = {}
         for rows in self.rows.values():
@@ -191,7 +191,7 @@ def drafts_without(
 
 
 def reading_of(state: FederationState) -> Sha256:
-    """Return a digest of how the present data points were read: values that were read otherwise do not fit them."""
+    """Return a digest of how the current data points were read: values that were read otherwise do not fit them."""
     if state.data is None:
         return sha256(b"")
     layout = state.data.layout

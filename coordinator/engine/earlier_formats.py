@@ -1,4 +1,4 @@
-"""Brings requests that were stored in format 4 or earlier into the present form. Pure.
+"""Brings requests that were stored in format 4 or earlier into the current form. Pure.
 
 Those formats have a text of no characters where there is no pause, failure or reason, and keep what was found for a
 request beside everything else.

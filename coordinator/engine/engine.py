@@ -275,7 +275,7 @@ class Engine:
         self.record(*(ConstituentRefuted(refutation=replace(each, at=at), at=at) for each in refutations))
 
     def intervene(self, ruling: Callable[[FederationState], Event]) -> None:
-        """Record the event that ``ruling`` returns for the present state, but never while points are being removed.
+        """Record the event that ``ruling`` returns for the current state, but never while points are being removed.
 
         For interventions that are allowed only until a request's points are removed. May be called from any thread;
         raises what ``ruling`` raises.
@@ -348,7 +348,7 @@ class Engine:
             slices = every_slice(result, partition)
             held_out = holdout_of(result, task)
             with self._drafts as drawn:
-                try:  # with the present state: data points may have been corrected while the source was read
+                try:  # with the current state: data points may have been corrected while the source was read
                     are_comparable = check_comparable(self.state, result.layout, state.taken)
                 except SisaError:
                     drafts.tidy()
@@ -520,7 +520,7 @@ class Engine:
         self._ledger.refuse_superseded()
 
     def now(self) -> str:
-        """Return the present time in the format of events."""
+        """Return the current time in the format of events."""
         return self._tools.clock.now().isoformat(timespec="milliseconds")
 
     def _wait_for(self, now: datetime) -> datetime | None:

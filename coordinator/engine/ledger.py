@@ -279,7 +279,7 @@ class Ledger:
         self._journal.prune(self._position.number)
 
     def _write_manifest(self) -> None:
-        """Write a manifest for the present position of the journal.
+        """Write a manifest for the current position of the journal.
 
         A fenced writer may be the first to use a number: its manifest is true for an earlier position of the journal.
         """

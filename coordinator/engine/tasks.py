@@ -1,4 +1,4 @@
-"""Training tasks: what a worker has to do for the present state."""
+"""Training tasks: what a worker has to do for the current state."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CHANGING_NO_TASK: Final = (CheckpointWritten, ErasureAccepted)
 def train_task(
     state: FederationState, shard: ShardId, *, done: int | None = None, token: int | None, after: Position | None = None
 ) -> TrainTask:
-    """Return the task of training ``shard`` after its first ``done`` checkpoints (None: all), for the present state.
+    """Return the task of training ``shard`` after its first ``done`` checkpoints (None: all), for the current state.
 
     ``token`` is the fencing token to write under; None: the worker writes nothing. ``state`` includes the journal's
     entries up to ``after``.
@@ -66,7 +66,7 @@ class Revisions:
         """A position up to which the journal's entries change no task that was issued at an earlier position."""
 
     def __call__(self, task: TrainTask) -> TrainTask:
-        """Return the present task for the task's shard; ``task`` itself if it has not changed (D7).
+        """Return the current task for the task's shard; ``task`` itself if it has not changed (D7).
 
         Raises ``Fenced`` when another writer has taken over, or when training now uses other settings: then other
         workers have been started.
@@ -131,7 +131,7 @@ def check_configuration(trained: Configuration | None, present: Configuration) -
         return
     raise OtherConditions(
         f"the constituents were trained under other conditions: {'; '.join(differing(trained, present))}",
-        "Go back to these conditions, or run 'sisa train' to train all constituents again under the present ones.",
+        "Go back to these conditions, or run 'sisa train' to train all constituents again under the current ones.",
     )
 
 

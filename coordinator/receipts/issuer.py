@@ -271,7 +271,7 @@ class Registrar:
         return bundles
 
     def _issued_at(self) -> str:
-        """Return the present time, or the time of the log's last statement if that is later."""
+        """Return the current time, or the time of the log's last statement if that is later."""
         now = self._clock.now()
         last = None if self._log is None and self._layout() is None else self._opened_log().last()
         stated = None if last is None else read_statement(envelope_payload(last))["predicate"].get("issued_at")

@@ -246,7 +246,7 @@ def _specification(config: Path) -> SitesSpecification | FederationSpecification
 
 
 def _places(config: Path, endpoint: str | None, profile: str | None) -> Callable[[str], Any]:
-    """Return a function that opens a place for writing; paths are relative to the present folder."""
+    """Return a function that opens a place for writing; paths are relative to the current folder."""
     from storage.location import open_store
 
     return lambda place: open_store(place, Path.cwd(), *_server(config, place, endpoint, profile))

@@ -53,7 +53,7 @@ def launch(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
 
 
 def stop(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """End the coordinator after its present step. Another coordinator, or the next command that writes, continues."""
+    """End the coordinator after its current step. Another coordinator, or the next command that writes, continues."""
 
     def action() -> Outcome:
         if is_of_all_sites(config):

@@ -41,7 +41,7 @@ def serve(
     """Serve predictions and erasure requests over HTTP, on the Ray cluster of the federation's coordinator.
 
     If no coordinator is running, one is launched. The API keeps running after the command ends: 'sisa serve' updates it
-    to the present specification, and 'sisa serve --stop' ends it. [serve] sets its address, by default this machine's
+    to the current specification, and 'sisa serve --stop' ends it. [serve] sets its address, by default this machine's
     own.
     """
     finish((lambda: _stopped(config)) if stop else (lambda: _served(config)), as_json)

@@ -84,7 +84,7 @@ def _is_arrow_file(file: DataFile) -> bool:
 
 
 def _with_own_dictionary(array: pa.Array) -> pa.Array:
-    """Return the array with a dictionary of its present values: filtering alone would keep the erased ones in it."""
+    """Return the array with a dictionary of its current values: filtering alone would keep the erased ones in it."""
     if not pa.types.is_dictionary(array.type):
         return array
     return array.dictionary_decode().dictionary_encode().cast(array.type)

@@ -130,7 +130,7 @@ def open_source(
     whose names start with ``_`` are skipped and listed in the source's ``passed_over``. Folders and globs also skip
     everything in the folders and at the addresses in ``leave_out``. ``endpoint`` is the address of a bucket's server;
     None: AWS, or what boto3's configuration says. ``profile`` names credentials in this machine's file; None: those
-    that boto3 finds. ``csv`` is the form of CSV files. The folder of a Delta table stands for the files of its present
+    that boto3 finds. ``csv`` is the form of CSV files. The folder of a Delta table stands for the files of its current
     version, or of ``version``.
 
     Raises:

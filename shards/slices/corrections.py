@@ -53,7 +53,7 @@ class CorrectedRows:
             self._rows = self._rows.take(~gone.contains(self._rows))
 
     def correct(self, draft: PointBlock) -> tuple[DigestSet, int]:
-        """Put the values in ``draft`` in place of the present ones.
+        """Put the values in ``draft`` in place of the current ones.
 
         Returns which data points of the draft are here, under the same subjects, and how many got other values.
         """
@@ -77,12 +77,12 @@ class CorrectedRows:
     def written(
         self, store: ObjectStore, record: SliceRecord, gone: DigestSet, place: SliceId, new_name: NewName
     ) -> SliceRecord:
-        """Write the slice with the present values and without the data points that are ``gone``."""
+        """Write the slice with the current values and without the data points that are ``gone``."""
         old = self._changed.union(gone)
         return rewrite_slice(store, record, old, place, new_name, added=self._corrected(gone)).record
 
     def contents(self) -> tuple[list[PointBlock], list[PointBlock]]:
-        """Return digests of the contents that were replaced, and those of the present ones of these data points."""
+        """Return digests of the contents that were replaced, and those of the current ones of these data points."""
         present = self._corrected(NOTHING)
         return self._old, [] if present is None else [_contents(present)]
 

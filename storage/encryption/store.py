@@ -104,7 +104,7 @@ class SealedStore:
     def put_if_match(self, key: ObjectKey, payload: bytes, expected: VersionTag) -> VersionTag:
         """Replace the object: same data key, fresh nonce. An object whose key was destroyed counts as missing.
 
-        Raises ``Corrupt`` when the present object cannot be decrypted.
+        Raises ``Corrupt`` when the current object cannot be decrypted.
         """
         name = self._ring(key)
         if name is None:

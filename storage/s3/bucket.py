@@ -50,7 +50,7 @@ class Mark:
     sha256: str
     """Of the payload; every read checks it."""
     replaced: VersionTag | None
-    """The tag that was to be replaced; None for a creation. Shows which put the present content came from."""
+    """The tag that was to be replaced; None for a creation. Shows which put the current content came from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

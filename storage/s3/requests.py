@@ -86,7 +86,7 @@ class S3Requests:
         return self._complete(parts, condition)
 
     def look(self, name: str) -> Seen | None:
-        """Return the object's present tag and mark."""
+        """Return the object's current tag and mark."""
         for attempt in range(1, _ATTEMPTS + 1):
             answer = self._ask("head_object", Key=name)
             if isinstance(answer, Failure) and answer.status == 404:

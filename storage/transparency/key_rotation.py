@@ -78,7 +78,7 @@ class _Rotation:
 
 
 def rotate(keys: KeyFolder, purposes: Sequence[str], at: str) -> tuple[PublicKey, ...]:
-    """Return the keys that have taken over, one for each purpose. ``at`` is the present time.
+    """Return the keys that have taken over, one for each purpose. ``at`` is the current time.
 
     Raises:
         Corrupt: a key or a record of a rotation is damaged.

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def _python(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
-    """Run ``code`` with ``folder`` before everything else on the path, as Python does with the present one."""
+    """Run ``code`` with ``folder`` before everything else on the path, as Python does with the current one."""
     lines = f"import sys; sys.path[:0] = [{str(folder)!r}, {str(ROOT)!r}]; {code}"
     return subprocess.run([sys.executable, "-c", lines], cwd=folder, capture_output=True, text=True, check=False)
 

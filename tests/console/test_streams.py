@@ -68,7 +68,7 @@ def test_a_listener_gets_what_is_shown_and_each_change() -> None:
         stage.position = 2
         assert await _next(stream) == "event: shown\ndata: <b>2</b>\n\n"
         stage.away = True
-        assert await _next(stream) == "event: trouble\ndata: Not live at present: the store is away.\n\n"
+        assert await _next(stream) == "event: trouble\ndata: Not live at the moment: the store is away.\n\n"
         stage.away = False
         assert await _next(stream) == f"event: trouble\ndata: {LIVE}\n\n"
         await stream.aclose()

@@ -41,14 +41,14 @@ Data = tuple[npt.NDArray[np.float32], npt.NDArray[np.str_]]
 
 @pytest.fixture
 def data(home: UserFolder) -> Data:
-    """Features of two classes that a small network can separate; the present folder is empty but for a home."""
+    """Features of two classes that a small network can separate; the current folder is empty but for a home."""
     assert home.folder == Path.cwd()
     X_NF = np.random.default_rng(5).normal(size=(POINTS, 3)).astype(np.float32)
     return X_NF, np.where(X_NF[:, 0] > 0, "yes", "no")
 
 
 def estimator(**parameters: Any) -> Classifier:
-    """Return a small estimator with a store in the present folder."""
+    """Return a small estimator with a store in the current folder."""
     own: dict[str, Any] = {"shards": 2, "slices": 2, "epochs": 6, "store": "own"}
     return sisa.Classifier(**own | parameters)
 
@@ -287,7 +287,7 @@ def numbers(data: Data) -> Numbers:
 
 
 def regressor(**parameters: Any) -> Regressor:
-    """Return a small regressor with a store in the present folder."""
+    """Return a small regressor with a store in the current folder."""
     own: dict[str, Any] = {"shards": 2, "slices": 2, "epochs": 20, "store": "own", "key": "0f" * 16}
     return sisa.Regressor(**own | parameters)
 

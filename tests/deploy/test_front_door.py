@@ -39,7 +39,7 @@ def test_a_dictionary_is_as_good_as_a_file(home: UserFolder) -> None:
 
 
 def test_a_dictionary_may_hold_what_python_has(home: UserFolder) -> None:
-    """Paths, tuples, and None for what is left out; places are relative to the present folder."""
+    """Paths, tuples, and None for what is left out; places are relative to the current folder."""
     given = settings(home)
     given["data"] |= {"train": Path("train.parquet"), "classes": ("a", "b", "c"), "endpoint": None}
     given["keys"] = None

@@ -308,7 +308,7 @@ def test_any_names_make_a_readable_draft(
 
 
 def test_writing_never_replaces_a_file_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An existing specification is replaced only when that is asked for; data are named from the present folder."""
+    """An existing specification is replaced only when that is asked for; data are named from the current folder."""
     monkeypatch.chdir(tmp_path)
     pq.write_table(pa.table(dict(PLAIN)), tmp_path / "points.parquet")
     config = tmp_path / "sisa.toml"

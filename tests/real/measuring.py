@@ -41,7 +41,7 @@ class Comparison:
 
 
 def compare(case: RealCase, *, every: int) -> Comparison:
-    """Play a user's part in the present folder, from the draft to a checked receipt; hold a part of the people out."""
+    """Play a user's part in the current folder, from the draft to a checked receipt; hold a part of the people out."""
     _write_raw(case, every)
     options = ["--header", case.header] if case.header else []
     _run("init", "raw.csv", "--add-ids", "people.csv", "--label", case.label, *options)

@@ -44,7 +44,7 @@ class Served:
         return state
 
     def answers_now(self) -> bool:
-        """Return whether an answer is of the present generation, which one of the replicas may read later."""
+        """Return whether an answer is of the current generation, which one of the replicas may read later."""
         with self.client("predict") as client:
             return client.predict(points()["points"]).generation == self.state().generation
 

@@ -91,7 +91,7 @@ def test_slow_bodies_keep_nobody_waiting(served: Served) -> None:
             held[-1].sendall(begun.encode())
         with served.client("federate") as client:
             until(client.is_healthy, "a replica that has loaded a generation")
-            until(served.answers_now, "an answer of the present generation")
+            until(served.answers_now, "an answer of the current generation")
         with served.client("erase") as client:
             erased = client.erase(subjects=["secret-person-006"], request_id="er-beside-slow-bodies", wait_seconds=300)
             assert erased.state == "complete"
@@ -121,7 +121,7 @@ def test_a_killed_replica_costs_what_it_had_in_hand(served: Served) -> None:
         until(lambda: names[0] not in (now := served.replicas()) and len(now) == 2, "another replica")
         until(lambda: 5 * counts.total() >= ANSWERS, "answers")
     assert len(lost) <= CALLERS
-    until(served.answers_now, "an answer of the present generation")
+    until(served.answers_now, "an answer of the current generation")
 
 
 def test_replicas_are_silent_while_the_store_is_away(served: Served) -> None:
@@ -132,7 +132,7 @@ def test_replicas_are_silent_while_the_store_is_away(served: Served) -> None:
     with silent, pytest.raises(Unavailable, match="cannot"):
         silent.predict(points()["points"])
     away.rename(served.home.store)
-    until(served.answers_now, "an answer of the present generation")
+    until(served.answers_now, "an answer of the current generation")
 
 
 def test_who_may_predict_cannot_erase(served: Served) -> None:

@@ -251,7 +251,7 @@ class _Simulation:
     def _check_orphans(self) -> None:
         """Superseded writers have deleted their uncommitted objects, because no one else knows of them (D3, E12).
 
-        Objects of a given up worker of the present writer may exist, as long as they are not tainted.
+        Objects of a given up worker of the current writer may exist, as long as they are not tainted.
         """
         auditor, state = self.auditor, self.auditor.state
         assert state is not None

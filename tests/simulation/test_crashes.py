@@ -418,7 +418,7 @@ def test_no_client_needed_after_acceptance(undisturbed: tuple[AuditedFederation,
 @pytest.mark.volume
 @pytest.mark.parametrize("death", ["before_telling", "after_telling"])
 def test_a_worker_may_die_at_any_event(death: Death, undisturbed: tuple[AuditedFederation, dict[str, object]]) -> None:
-    """A worker's death at any event does not change the final state, and at most its present slice is repeated (D5)."""
+    """A worker's death at any event does not change the final state, and at most its current slice is repeated (D5)."""
     reference, expected = undisturbed
     pool = reference.federation.pool
     for event in spread(range(pool.events), 4, shift=2 * (death == "after_telling")):

@@ -33,7 +33,7 @@ EVENTFUL = (4, 10, 13, 16, 19, 34, 40, 52, 71, 84)
 CORPUS = (
     15388,  # a superseded writer deleted a slice that its successor's worker was about to read
 )
-"""Seeds that failed once with the present way of drawing schedules; add new ones. ``test_writers`` and ``defects``
+"""Seeds that failed once with the current way of drawing schedules; add new ones. ``test_writers`` and ``defects``
 cover failures under earlier ways of drawing."""
 
 _ROOT = Path(__file__).parents[2]

@@ -103,7 +103,7 @@ class Streams:
                     yield event("over", f"Not live: {refused.problem.message}. {refused.problem.remedy}")
                     return
                 except SisaError as error:
-                    yield event("trouble", f"Not live at present: {error.fact}.")
+                    yield event("trouble", f"Not live at the moment: {error.fact}.")
                     trouble = None
                     continue
                 if self._number == seen:
@@ -141,9 +141,9 @@ class Streams:
             try:
                 found, trouble = await self._look(self._shown and self._shown.position), ""
             except SisaError as error:
-                found, trouble = None, f"Not live at present: {error.fact}."
+                found, trouble = None, f"Not live at the moment: {error.fact}."
             except Exception:  # noqa: BLE001  its text may quote data, and the pages' others are to go on
-                found, trouble = None, "Not live at present, because of a fault in this server."
+                found, trouble = None, "Not live at the moment, because of a fault in this server."
             if found is not None or trouble != self._trouble:
                 self._shown, self._trouble = found or self._shown, trouble
                 self._number += 1

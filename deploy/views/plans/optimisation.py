@@ -128,7 +128,7 @@ def _marks(candidate: Candidate, plan: OptimisedPlan) -> Iterator[str]:
 
 
 def _shown(plan: OptimisedPlan) -> list[Candidate]:
-    """Return the recommended, the present and the tried numbers, and the cheapest of some numbers of shards."""
+    """Return the recommended, the current and the tried numbers, and the cheapest of some numbers of shards."""
     wanted = {plan.recommendation.layout, plan.current, *(each.layout for each in plan.tried)}
     cheapest: dict[int, Candidate] = {}
     for each in plan.candidates:
@@ -195,7 +195,7 @@ def _reason(plan: OptimisedPlan) -> str:
 
 
 def _proposal(plan: OptimisedPlan) -> str:
-    """Return options that try a few numbers between the present and the recommended ones."""
+    """Return options that try a few numbers between the current and the recommended ones."""
     shown = [each.layout for each in _shown(plan) if each.layout != plan.current]
     chosen = [plan.current, *dict.fromkeys([shown[len(shown) // 2], plan.recommendation.layout])] if shown else []
     return " ".join(f"--try {each}" for each in dict.fromkeys(chosen or [plan.current]))

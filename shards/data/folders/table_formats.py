@@ -48,6 +48,6 @@ def table_refused(format_name: str, root: str) -> Invalid:
     """Return the error for data files that are in a table."""
     return Invalid(
         f"the data belong to {format_name} table, whose files may hold rows that were deleted from it",
-        "Export the table's present rows to Parquet with a reader of that format, and name the exported files.",
+        "Export the table's current rows to Parquet with a reader of that format, and name the exported files.",
         table=root,
     )

@@ -56,7 +56,7 @@ def _stream(table: pa.Table, *, earlier: bool = False) -> tuple[bytes, list[int]
 
 @pytest.mark.parametrize("earlier", [False, True])
 def test_a_whole_stream_is_read(opens: Opens, *, earlier: bool) -> None:
-    """A stream with its end mark gives every point, in the present and the earlier format."""
+    """A stream with its end mark gives every point, in the current and the earlier format."""
     assert _ids(opens(_stream(TABLE, earlier=earlier)[0])) == TABLE["id"].to_pylist()
 
 

@@ -47,7 +47,7 @@ class AuditedStore(MemoryStore):
         return StoredObject(payload=payload, tag=_tag(payload))
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Return the present objects."""
+        """Return the current objects."""
         objects = self._space.objects
         found = sorted(key for key in objects if key.startswith(prefix))
         return iter([ObjectInfo(key=key, payload_bytes=len(objects[key])) for key in found])

@@ -80,7 +80,7 @@ class SourceReading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Affected:
-    """What a request affects among the present data points."""
+    """What a request affects among the current data points."""
 
     points: frozenset[Identity]
     tombstones: frozenset[bytes]
@@ -122,11 +122,11 @@ class Auditor:
     states: dict[int, FederationState | None] = field(default_factory=lambda: {0: None})
     """The state after every entry of the journal."""
     origins: dict[ObjectKey, Origin] = field(default_factory=dict)
-    """The present objects that a state may refer to, with their origins."""
+    """The current objects that a state may refer to, with their origins."""
     gone: frozenset[int] = frozenset()
     """Keys of the data points that no current object may contain, even after readmissions."""
     taken_over: int = 0
-    """The tick at which the present writer's first entry fenced all others."""
+    """The tick at which the current writer's first entry fenced all others."""
     compacted: int = 0
     """The tick of the last manifest; right before it, only objects of concurrent writes were unreferenced."""
     holder: str = ""
@@ -448,10 +448,10 @@ class Auditor:
         assert recorded == self.generations[len(self.generations) - len(recorded) :], (
             "the history differs from what was served"
         )
-        assert bool(recorded) == bool(after.generation), "the present generation is not on record"
+        assert bool(recorded) == bool(after.generation), "the current generation is not on record"
         for each, following in zip(after.history, after.history[1:], strict=False):
             assert each.until == following.since, f"generation {each.number} did not end when the next began"
-        assert not after.history or not after.history[-1].until, "the present generation has ended"
+        assert not after.history or not after.history[-1].until, "the current generation has ended"
         known = {each.number: each for each in before.history}
         for each in after.history:
             was = known.get(each.number, each)

@@ -63,7 +63,7 @@ class ProcessStatus:
     """Number of faults injected into its operations."""
 
     def kill(self) -> None:
-        """Kill it at its present operation."""
+        """Kill it at its current operation."""
         self.is_killed = self.is_dead = True
 
 
@@ -188,7 +188,7 @@ class InjectedStore:
         return self.get(key)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """List the present objects, unless a fault is injected."""
+        """List the current objects, unless a fault is injected."""
         self._read("list", prefix)
         return self.injector.objects.list(prefix)
 

@@ -42,7 +42,7 @@ class Port:
 
     @property
     def tag(self) -> VersionTag:
-        """The present tag."""
+        """The current tag."""
         return VersionTag((self.payload or b"").hex())
 
     def read(self) -> Read | None:

@@ -77,7 +77,7 @@ class Program:
             self._bring(gradient, gradients[name])
 
     def run(self, generator: torch.Generator | None) -> None:
-        """Repeat the step on the present contents of the inputs."""
+        """Repeat the step on the current contents of the inputs."""
         self._values[0] = generator
         for call in self._calls:
             call()
@@ -287,7 +287,7 @@ def _is_made(value: Any) -> bool:
 
 
 def _present(values: Sequence[Any], value: Any) -> Any:
-    """Return an argument with the present values."""
+    """Return an argument with the current values."""
     if isinstance(value, _Made):
         return values[value.place]
     if isinstance(value, list | tuple):

@@ -183,7 +183,7 @@ def _late(setup: WriterSetup, source: Source, resident: Resident) -> None:
 
 @pytest.mark.parametrize("fault", ["no label", "no features", "another class", "no value"])
 def test_remedies_of_a_correction_do_not_change_settings(trained: UserFolder, fault: str) -> None:
-    """Data points were read by the present settings, so it is the file that must be corrected."""
+    """Data points were read by the current settings, so it is the file that must be corrected."""
     columns = rows(3)
     if fault == "no label":
         del columns["label"]
