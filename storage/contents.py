@@ -29,12 +29,12 @@ class ContentsLister(Protocol):
 
 
 def contents_of(store: ObjectStore, prefix: str = "") -> Holdings:
-    """Return everything that ``store`` holds under ``prefix``; of what is put meanwhile, any part or nothing.
+    """Return everything that ``store`` holds under ``prefix``; objects put during the call may or may not be included.
 
     ``prefix`` is the empty one, or a folder of keys with its ``/``.
 
-    A put that began before is a leftover or an object: leftovers are looked for first, or in the same reading of a
-    folder. Raises what ``list`` and ``unfinished`` raise.
+    A put that began before the call appears as a leftover or as an object, because leftovers are listed first, or
+    together with the objects. Raises what ``list`` and ``unfinished`` raise.
     """
     if isinstance(store, ContentsLister):
         return store.contents(prefix)

@@ -1,4 +1,4 @@
-"""Doing the same to many things: in turn here, and several at once where the caller knows how."""
+"""Applies one function to many items: in turn here, or concurrently by a caller that can."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ _Result = TypeVar("_Result")
 
 
 class Each(Protocol):
-    """Does the same to many things, in turn or side by side."""
+    """Applies one function to many items, in turn or concurrently."""
 
     def __call__(self, act: Callable[[_Thing], _Result], things: Sequence[_Thing], /) -> list[_Result]:
-        """Return what ``act`` makes of each, in their order; the first error, once none is under way."""
+        """Return the results of ``act`` in the items' order.
+
+        After an error it waits for the calls in progress, then raises it.
+        """
         ...
 
 
 def in_turn(act: Callable[[_Thing], _Result], things: Sequence[_Thing], /) -> list[_Result]:
-    """Do one after another. Implements ``Each``."""
+    """Process the items one after another. Implements ``Each``."""
     return [act(thing) for thing in things]

@@ -36,4 +36,4 @@ def from_hex(text: str) -> bytes:
 
 
 def _unreadable(spelling: str) -> Corrupt:
-    return Corrupt(f"a text is not in the one {spelling} form of its bytes", "Get the file again, unchanged.")
+    return Corrupt(f"a text is not in the only valid {spelling} form of its bytes", "Get the file again, unchanged.")

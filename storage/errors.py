@@ -70,7 +70,7 @@ class Fenced(SisaError):
 
 
 class Unavailable(SisaError):
-    """Something needed is away for now: try again later, a bounded number of times."""
+    """Something that is needed cannot be reached at the moment: try again later, a bounded number of times."""
 
     kind = "unavailable"
 

@@ -65,7 +65,7 @@ def open_store(location: str, base: Path, endpoint: str | None = None, profile: 
 
 
 def place_name(store: ObjectStore) -> str:
-    """Return a name of the place of ``store``: equal names mean one place, but one place may have several names.
+    """Return a name for the place of ``store``: equal names mean the same place, but one place may have several names.
 
     The name of a folder consists of the machine's boot id, the device and the inode, so every path to it gives the
     same name. The name of a bucket consists of its server, as configured here, and the prefix.

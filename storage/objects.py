@@ -19,7 +19,7 @@ VersionTag = NewType("VersionTag", str)
 """Opaque mark of an object's content; equal tags mean equal content (an S3 ETag)."""
 
 NewName = Callable[[], str]
-"""Returns a name that nobody has had before and nobody can guess: segments of keys, ids, nonces."""
+"""Returns a name that was never used before and cannot be guessed: for segments of keys, ids and nonces."""
 
 
 def new_name() -> str:
@@ -39,7 +39,10 @@ class StoredObject:
     payload: bytes
 
     def __init__(self, *, payload: bytes, tag: VersionTag | None = None) -> None:
-        """Without a ``tag`` it is the payload's digest, computed once somebody asks for it: most readers do not."""
+        """Without a ``tag``, the tag is the payload's digest.
+
+        It is computed on first use, because most readers never need it.
+        """
         self.payload = payload
         self._tag = tag
 
@@ -149,12 +152,13 @@ class ObjectStore(Protocol):
 
 @runtime_checkable
 class ReadsPieces(Protocol):
-    """A store that can return a payload by pieces, so that the whole is not in memory besides what is made of it."""
+    """A store that can return a payload in pieces, so that a reader need not hold all of it beside the result."""
 
     def pieces(self, key: ObjectKey) -> Iterator[memoryview]:
-        """Yield the payload by pieces; each is valid until the next one is taken.
+        """Yield the payload in pieces, each valid until the next one is taken.
 
-        Nothing may be used before the last. Raises as ``get``, and ``Corrupt`` also where ``get`` would try again.
+        Do not use any before the last one is there. Raises as ``get``, and ``Corrupt`` also where ``get`` would try
+        again.
         """
         ...
 

@@ -1,9 +1,9 @@
 """A consistent copy of a store while it is written to.
 
-Most objects are created once under a name of their own and never replaced; the others (``MUTABLE``) are small. A copy
+Most objects are created once, each under its own name, and never replaced; the others (``MUTABLE``) are small. A copy
 shows the store at one moment if, between the listing and the last read, no writer recorded anything (``position`` is
 unchanged), two reads of every mutable object are equal, and no object was created or deleted. Large objects are copied
-before that, so that the moment is short.
+before that, so that this interval is short.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from storage.errors import ObjectMissing, Unavailable
 from storage.objects import ObjectKey, ObjectStore
 
 MUTABLE: Final = ("control/", "keyrings/", "owners/")
-"""Where objects are replaced or deleted by name, beside those that a part names; all others are created once."""
+"""Prefixes of keys whose objects are replaced or deleted by name, besides ``Part.replaced``; all others are created
+once."""
 
 _ATTEMPTS: Final = 200
 _TOGETHER: Final = 64
@@ -34,13 +35,13 @@ class Part:
     """Whether an object belongs to this part."""
     repository: Repository
     replaced: tuple[str, ...] = ()
-    """Beginnings of keys, beside ``MUTABLE``, of objects that are replaced by name."""
+    """Prefixes of keys, besides ``MUTABLE``, whose objects are replaced by name."""
     known: dict[ObjectKey, Blob] = field(default_factory=dict)
     """Objects that are created once and are in the repository already."""
 
     @property
     def mutable(self) -> tuple[str, ...]:
-        """Beginnings of the keys of all objects that are replaced or deleted by name."""
+        """Prefixes of the keys of all objects that are replaced or deleted by name."""
         return (*MUTABLE, *self.replaced)
 
     def created(self, listed: Mapping[ObjectKey, int]) -> frozenset[ObjectKey]:
@@ -48,7 +49,7 @@ class Part:
         return frozenset(key for key in listed if not key.startswith(self.mutable))
 
     def remember(self, objects: Mapping[ObjectKey, Blob]) -> None:
-        """Do not read again what an earlier backup has, as long as its bytes are still in the repository."""
+        """Skip the objects that an earlier backup has copied, as long as their bytes are still in the repository."""
         kept = self.repository.kept()
         self.known |= {
             key: blob
@@ -62,8 +63,8 @@ def cut(
 ) -> list[dict[ObjectKey, Blob]]:
     """Return what each part holds at one moment, after copying all of it to the repositories.
 
-    ``position`` returns how far the writers have come; ``progress`` gets how many of how many objects are copied.
-    Raises ``Unavailable`` when the store changed meanwhile, 200 times in a row.
+    ``position`` returns how far the writers have come; ``progress`` is called with the number of objects copied so far
+    and the number of all objects. Raises ``Unavailable`` when the store changed during the copy, 200 times in a row.
     """
     for part in parts:
         _copy_new(part, _listed(part), each, progress)
@@ -78,8 +79,9 @@ def cut(
             continue  # packing receipts does not move the position
         return [_whole(*found, each) for found in zip(parts, listed, first, strict=True)]
     raise Unavailable(
-        "the store changes faster than a copy of one moment can be taken",
-        "Try again at a quieter time, or stop the store's writer first. What is already copied is not copied again.",
+        "the store changes too fast for a consistent copy",
+        "Try again when fewer requests arrive, or stop the store's writer first. Objects already copied are not copied"
+        " again.",
         store=parts[0].store.location,
     )
 

@@ -3,8 +3,8 @@
     blobs/<SHA-256>     the bytes of one object, created once; backups share what did not change
     backups/<n>         the index of backup n, created once, after all its blobs: which object has which bytes
 
-A backup exists once its index exists. Blobs that no index names are removed after the next backup, so that data which
-a store has purged does not stay here for longer.
+A backup exists once its index exists. Blobs that no index names are removed after the next backup, so data that a store
+has purged does not outlast that backup here.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Index:
     number: int
     """1 for the first in its repository, rising."""
     about: Mapping[str, Any]
-    """What the maker of the backup noted about it."""
+    """Facts that the maker of the backup recorded about it."""
     objects: Mapping[ObjectKey, Blob]
 
     @property

@@ -6,7 +6,7 @@
 An object is AES-256-GCM under a key of its own, with the format line and the object's key name as associated data: it
 cannot be decrypted under another name. A data key is wrapped by AES key wrap under a key-encryption key.
 
-Sources: NIST SP 800-38D (GCM; random nonces for fewer than 2**32 messages a key), RFC 3394 (key wrap).
+Sources: NIST SP 800-38D (GCM; random nonces for fewer than 2**32 messages per key), RFC 3394 (key wrap).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _CHUNK_BYTES = 1 << 30
 """The library takes at most 2 GiB at once. A payload of one chunk is not copied again."""
 
 _PIECE_BYTES: Final = 1 << 20
-"""Few enough to stay in the processor's caches until they were digested and copied."""
+"""Few enough to stay in the processor's caches until they have been digested and copied."""
 
 
 def fresh_key() -> bytes:
@@ -81,9 +81,10 @@ def decrypt(stored: bytes, key: ObjectKey, data_key: bytes) -> bytes:
 
 
 def decrypted_pieces(stored: bytes, key: ObjectKey, data_key: bytes) -> Iterator[memoryview]:
-    """Yield the payload that ``encrypt`` was given by pieces, each in the memory of the one before.
+    """Yield, in pieces, the payload that ``encrypt`` was given; each piece reuses the memory of the previous one.
 
-    No piece may be used before the last: only then is it known that they are right. Raises as ``decrypt``.
+    Do not use any piece before the last one has been yielded: only then is the whole payload authenticated. Raises as
+    ``decrypt``.
     """
     if not is_encrypted(stored):
         raise _unreadable(key)

@@ -49,7 +49,7 @@ class Ring:
     number: int
     """1 for the first; rises with every destruction."""
     kek: str
-    """Name of the key-encryption key beside the ring."""
+    """Name of the key-encryption key, which is in the same folder."""
     kek_sha256: Sha256
     """Detects a damaged key-encryption key before it is used; reveals nothing about its 256 random bits."""
     entries: Mapping[ObjectKey, bytes]
@@ -148,9 +148,10 @@ class Keyrings:
 
     store: ObjectStore
     folder: str
-    # Both without a lock: they only save reads, each entry is put whole, and every swap is decided by the store.
+    # Both without a lock: they only save reads, entries are replaced as a whole, and the store decides every swap.
     _seen: dict[str, _OpenRing] = field(default_factory=dict, repr=False, compare=False)
-    """Rings as this process last saw them. They are read again before an absence or an entry is relied on."""
+    """Rings as this process last saw them. A ring is read again before anything relies on an entry or on its
+    absence."""
     _settled: dict[str, VersionTag] = field(default_factory=dict, repr=False, compare=False)
     """The last version of each ring that this process has put or made durable."""
 
@@ -293,7 +294,7 @@ class Keyrings:
         self.store.delete(self._key(name, kek))
 
     def _keks(self, name: str) -> list[tuple[str, int]]:
-        """Return the names and numbers of all key-encryption keys beside the ring."""
+        """Return the names and numbers of all key-encryption keys in the ring's folder."""
         start = f"{self.folder}/{name}/"
         names = (info.key.removeprefix(start) for info in self.store.list(start))
         return [(kek, number) for kek in names if (number := kek_number(kek)) is not None]

@@ -1,4 +1,4 @@
-"""The place of a store's keyrings: beside its objects, or in another store, linked by an identity in both stores.
+"""The place of a store's keyrings: with its objects, or in another store, linked by an identity in both stores.
 
     in the store of objects   keyrings/identity              create-if-absent; names the identity
     in the store of keys      keyrings/<identity>/identity   created first, if absent; marks the place of the rings

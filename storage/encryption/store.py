@@ -132,7 +132,7 @@ class SealedStore:
         return self.inner.get(key) if name is None else self._get(name, key)[0]
 
     def pieces(self, key: ObjectKey) -> Iterator[memoryview]:
-        """Yield the payload by pieces, decrypted one by one. Implements ``storage.objects.ReadsPieces``."""
+        """Yield the payload in pieces, decrypted one by one. Implements ``storage.objects.ReadsPieces``."""
         name = self._ring(key)
         stored = self.inner.get(key).payload
         if name is None:
@@ -324,8 +324,8 @@ class SealedStore:
 
 def _destroyed(key: ObjectKey) -> KeyDestroyed:
     return KeyDestroyed(
-        "the key of this object was destroyed: nobody can read it any more",
-        "Run 'sisa train' to go on. The object's purge was interrupted, or the store's keys were lost.",
+        "the key of this object was destroyed: it can no longer be read",
+        "The object's purge was interrupted, or the store's keys were lost. Run 'sisa train' to continue.",
         key=key,
     )
 
@@ -353,5 +353,5 @@ def _tag(payload: bytes) -> VersionTag:
 
 def _unconfirmed(key: ObjectKey) -> OutcomeUnknown:
     return OutcomeUnknown(
-        "the object was put, and whether its key is still there is not known", "Read the object, then decide.", key=key
+        "the object was put, but it is not known whether its key still exists", "Read the object, then decide.", key=key
     )

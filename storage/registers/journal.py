@@ -165,8 +165,8 @@ class Journal:
     def read_on(self, known: Position) -> tuple[JournalEntry, ...]:
         """Do what ``read`` does, for a reader that kept the position since an earlier moment.
 
-        Raises ``JournalTruncated`` as well if no entry follows and that at ``known`` was pruned: then nothing shows
-        that the store was not set back meanwhile, and has got another entry of this number.
+        Also raises ``JournalTruncated`` if no entry follows and the entry at ``known`` was pruned: the store may then
+        have been rolled back and have written another entry under this number, and nothing would show it.
         """
         entries = self.read(known)
         if not entries and (floor := self.floor()) > known.number:

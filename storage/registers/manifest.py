@@ -101,9 +101,9 @@ class ManifestRegister:
     prefix: str = "manifest"
     control: str = "control"
     remembers: dict[int, ManifestHead] | None = None
-    """The head of the last manifest that this register has read or written, by number; empty at first. For a writer:
-    it asks before each deletion who has committed last, and a manifest holds a whole state. A manifest at or above the
-    floor is never another one. None: nothing is remembered."""
+    """The head of the last manifest that this register has read or written, by number; empty at first. For a writer,
+    which checks before each deletion which writer has committed last: a manifest holds a whole state. A manifest at or
+    above the floor is never replaced by another one. None: nothing is remembered."""
 
     def claim_token(self) -> int:
         """Return a fencing token higher than every token claimed or committed with before.

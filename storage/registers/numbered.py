@@ -22,7 +22,7 @@ from storage.records import decode_record
 from storage.registers.record import RecordRegister
 
 ATTEMPTS = 64
-"""How often a step is repeated when others get in its way; each time one of them makes progress."""
+"""How often a step is repeated when other writers interfere; each time one of them makes progress."""
 
 _DIGITS = 20
 
@@ -104,7 +104,10 @@ class Floor:
         return _floor_in(payload, self.key)
 
     def raise_to(self, wanted: int) -> int:
-        """Return the floor, at least ``wanted``, durable. Raises ``Unavailable`` when others keep it from that."""
+        """Raise the floor to at least ``wanted``, durably, and return it.
+
+        Raises ``Unavailable`` when other writers prevent that.
+        """
         if wanted <= 0 and not self.read():
             return 0  # nothing was deleted yet, so there is nothing to put
         busy = Unavailable(f"the floor under the {self.under} could not be raised", "Try again.", floor=wanted)

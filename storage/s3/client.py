@@ -96,7 +96,7 @@ class S3Store(BucketStore):
     checksums: Literal["when_supported", "when_required"] | None = None
     """``when_required`` for servers that refuse checksums; None: boto3's own setting, else ``when_supported``."""
     monotonic: Callable[[], float] = time.monotonic
-    """Seconds that only ever grow."""
+    """A monotonic clock, in seconds."""
     profile: str | None = None
     """Name of the profile whose credentials are used instead of the environment's; None: those that boto3 finds."""
 

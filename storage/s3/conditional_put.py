@@ -124,7 +124,7 @@ class ConditionalPut:
             raise Invalid("the key is a folder of other objects' keys", "Choose another key.", key=self.key)
 
     def _without_reason(self) -> Unavailable:
-        """Return the error for a server that denies a condition which, by its other answers, does hold."""
+        """Return the error for a server that rejects a condition although its other answers show that it holds."""
         done = "create an object that is not there (If-None-Match)"
         if self.expected is not None:
             done = "replace an object under the tag that it gives it (If-Match)"

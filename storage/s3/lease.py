@@ -56,7 +56,7 @@ class LeasePort(Protocol):
         ...
 
     def tidy(self) -> None:
-        """Remove older versions of the object, and of what its holder has replaced meanwhile."""
+        """Remove older versions of the object, and of the objects that its holder has replaced since."""
         ...
 
 

@@ -30,7 +30,7 @@ def purge(bucket: Bucket, name: str, pause: Callable[[int], None]) -> None:
         if _remove(bucket, found):
             pause(attempt + 1)
     raise Unavailable(
-        "versions of the object keep being left or written while it is deleted",
+        "versions of the object remain, or are written again, while it is deleted",
         "Stop other writers, or try again later.",
         name=name,
     )

@@ -22,9 +22,9 @@ _SETTLED: set[Path] = set()
 
 
 def write_temporary(path: Path, payload: bytes) -> Path:
-    """Write ``payload``, durably, to a fresh hidden file beside ``path``; return its path.
+    """Write ``payload``, durably, to a fresh hidden file in the folder of ``path``; return its path.
 
-    Nothing is left behind when it raises.
+    On an error it leaves no file.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

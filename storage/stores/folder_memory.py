@@ -2,11 +2,11 @@
 
 A store of a thousand shards has 40,000 folders, and most of the time of a listing is opening them. The file system says
 when names in a folder last changed (POSIX: link, rename, unlink and mkdir mark ctime and mtime of the parent folder),
-and no process can set the ctime. That *stamp* is asked of every folder at each listing. It is relied on only where it
+and no process can set the ctime. Each listing reads this *stamp* of every folder. It is relied on only where it
 cannot hide a change:
 
-* Two changes within one tick of the file system's clock have the same stamp. So what was read is relied on only if
-  the stamp had been seen ``_SETTLING_SECONDS`` before the reading began: a later change has another stamp.
+* Two changes within one tick of the file system's clock have the same stamp. So remembered names are used only if the
+  stamp was already seen ``_SETTLING_SECONDS`` before the folder was read: a later change has another stamp.
 * A stamp of whole seconds may come from a file system whose clock ticks that slowly: such a folder is always read.
 * A file system that marks no folders would hide everything. So nothing is relied on until this process has seen, in
   this store, that a folder with other names has another stamp.
@@ -31,7 +31,7 @@ from storage.stores.durability import temporary_target
 from storage.stores.file_errors import translated
 
 _SETTLING_SECONDS: Final = 1.0
-"""By the monotonic clock; a hundred ticks of the clocks that mark folders with fractions of seconds."""
+"""By the monotonic clock: about a hundred ticks of file-system clocks that record fractions of seconds."""
 
 _STORES: Final = 4
 """How many stores' folders a process remembers, the last ones: about 500 bytes for each object."""

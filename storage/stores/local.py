@@ -51,11 +51,11 @@ _SWEPT_ATTEMPTS: Final = 16
 """How often a write starts again after a sweep removed its temporary file; a sweep makes a few passes."""
 
 _CHANGED_ATTEMPTS: Final = 64
-"""How often to read an object again that others replace; each time one of them makes progress."""
+"""How often an object is read again while other writers replace it; each time one of them makes progress."""
 
 
 _RIGHTS: dict[str, tuple[os.stat_result, ...]] = {}
-"""By root: the folder there when this process got the right to write; see ``_refuse_without_disk``."""
+"""By root: the folder that was there when this process took the right to write; see ``_refuse_without_disk``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ class LocalStore:
 
     @contextmanager
     def exclusive(self, name: str, holder: str) -> Iterator[None]:
-        """Hold an operating system's lock on ``.locks/<name>.lock``; the holder's text stands in that file."""
+        """Hold an operating system's lock on ``.locks/<name>.lock``; the holder's text is in that file."""
         path = self._lock_file(key_segment(name))
         with ExitStack() as stack:
             with translated(name):
@@ -303,8 +303,8 @@ class LocalStore:
     def _stuck(self, path: Path) -> Unavailable:
         process = holder_of(path)
         return Unavailable(
-            f"{_in_words(process)} has had the store's lock for {SWAP_PATIENCE_SECONDS:g} seconds, not for a moment as"
-            " others do; nothing was changed",
+            f"{_in_words(process)} has held the store's lock for {SWAP_PATIENCE_SECONDS:g} seconds, which normally"
+            " takes a moment; nothing was changed",
             f"{_let_go_on(process)} Then try again. If it was only slow, check the disk.",
             lock=str(path),
         )
@@ -360,8 +360,8 @@ def _in_words(process: int | None) -> str:
 
 def _let_go_on(process: int | None) -> str:
     if process is None:
-        return "Let the process that holds the lock go on ('fuser' names it), or end it."
-    return f"Let it go on ('kill -CONT {process}'), or end it ('kill -9 {process}')."
+        return "Let the process that holds the lock continue ('fuser' names it), or end it."
+    return f"Let it continue ('kill -CONT {process}'), or end it ('kill -9 {process}')."
 
 
 def _although_swept(write: Callable[[], None]) -> None:

@@ -34,7 +34,7 @@ def held(path: Path, patience_seconds: float = 0.0) -> Iterator[int]:
     process closes any descriptor of the file, which is worse.)
 
     Raises:
-        BlockingIOError: the lock is taken all the time.
+        BlockingIOError: the lock stays taken until the time limit.
         OSError: the file cannot be opened or locked.
     """
     process = os.getpid()

@@ -1,4 +1,4 @@
-"""Transparency: the receipts' log, and the keys and signatures that make it worth reading.
+"""Transparency: the receipts' log, and the keys and signatures that make it trustworthy.
 
 log           the append-only log: entries under a Merkle tree, signed checkpoints
 layout        where a log's objects lie, and how each is read

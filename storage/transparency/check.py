@@ -29,7 +29,7 @@ class LogCheck:
     entries: int
     """Entries that are sound and without a gap, from the first on."""
     root: str
-    """Over these entries, hexadecimal."""
+    """Root over these entries, hexadecimal."""
     checkpoint: str | None = None
     """The newest signed checkpoint that is valid: keep it elsewhere. None: there is no valid one."""
     uncovered: int = 0
@@ -99,11 +99,12 @@ def examine_log(
 ) -> tuple[LogCheck, MerkleTree]:
     """Return what ``check_log`` does, and the tree over the log's sound entries.
 
-    The packs of ``since`` are not read again, as far as ``old`` does not need them; they have to be there, and the log
-    is proved to continue their checkpoint, from what the last of them says.
+    The packs of ``since`` are not read again unless ``old`` needs them. They have to exist, and the subtrees recorded
+    in the last of them prove that the log continues their checkpoint.
     """
     # In this order, because others may be writing: a tile follows its checkpoint, a checkpoint its entries. A pack that
-    # comes meanwhile is found where an entry is not; the newest checkpoint is never among those that it replaces.
+    # is written during the check is found where an entry is missing; the newest checkpoint is never among those that it
+    # replaces.
     tiles, sizes = (layout.numbers(store, folder)[0] for folder in ("tiles", "checkpoint"))
     earlier = None if old is None else _opened(old, layout, keys)
     first = since.packs if since else 0
@@ -165,7 +166,7 @@ def log_growth(store: ObjectStore, layout: LogLayout, keys: Sequence[PublicKey],
 def _hashed(store: ObjectStore, layout: LogLayout, tiles: Sequence[int], earlier: int, size: int) -> MerkleTree:
     """Return the tree over the first ``size`` entries, from tiles as far as they exist.
 
-    It answers for what comes after ``earlier``, and rests on what the last pack before that says.
+    It covers the entries after ``earlier``, and relies on the subtrees that the last pack before that records.
     """
     packed, _ = layout.numbers(store, "packs")
     tree = resumed(store, layout, min(len(packed), earlier // packs.TILE_ENTRIES))
@@ -206,13 +207,13 @@ def read_leaf(store: ObjectStore, number: int) -> bytes | None:
 
 
 def _read_entries(store: ObjectStore, layout: LogLayout, first: int) -> _Reading:
-    """Return what there is from pack ``first`` on; those before it have to be there, and the last of them is read."""
+    """Return the packs and entries from pack ``first`` on; earlier ones have to exist, and their last is read."""
     numbers, _ = layout.numbers(store, "packs")
     packed = numbers[-1] + 1 if numbers else 0
     try:
         tree = resumed(store, layout, min(first, packed))
     except (ObjectMissing, Corrupt, Invalid):
-        tree = MerkleTree()  # from the beginning then, which names what is wrong
+        tree = MerkleTree()  # then read from the beginning, which reports what is wrong
     end = tree.size
     gone = sorted({*range(end // packs.TILE_ENTRIES)} - {*numbers})
     problems = [f"pack {number} is missing" for number in gone]
@@ -226,7 +227,7 @@ def _read_entries(store: ObjectStore, layout: LogLayout, first: int) -> _Reading
             for entry in pack.entries:
                 tree.append(leaf_hash(entry.leaf))
             if pack.subtrees != tree.subtrees(end):
-                problems.append(f"pack {number}: it does not say what the entries up to its end hash to")
+                problems.append(f"pack {number}: the hashes that it records are not those of the entries up to its end")
     for number in range(end, alone[-1] + 1 if alone else 0):
         found = _leaf(store, layout, number, packed)
         end += 1
@@ -280,7 +281,7 @@ def _check_checkpoints(
     differing = 0
     for size in sizes:
         found = _checkpoint(store, layout, keys, size)
-        if found is None:  # a pack came meanwhile; the newest is not among what it replaces
+        if found is None:  # a pack was written during the check; it never replaces the newest checkpoint
             problems += [f"checkpoint {size} vanished while it was read"][: size == sizes[-1]]
         elif isinstance(found, str):
             problems.append(found)
@@ -335,7 +336,7 @@ def _check_tiles(store: ObjectStore, layout: LogLayout, reading: _Reading, numbe
 def _foreign(store: ObjectStore, layout: LogLayout) -> Iterator[str]:
     for folder in _FOLDERS:
         for key in layout.numbers(store, folder)[1]:
-            yield f"{key}: no part of a log of ours"
+            yield f"{key}: not part of a log of this system"
 
 
 def _opened(old: str, layout: LogLayout, keys: Sequence[PublicKey]) -> LogCheckpoint | str:

@@ -1,4 +1,4 @@
-"""Signed checkpoints of a log: a note of three lines and its signature, as C2SP's tlog-checkpoint has it.
+"""Signed checkpoints of a log: a note of three lines and its signature, in C2SP's tlog-checkpoint format.
 
     <origin>
     <size>
@@ -23,7 +23,7 @@ from storage.transparency.merkle import HASH_BYTES
 
 _ED25519 = b"\x01"
 _KEY_HASH_BYTES = 4
-_ORIGIN = re.compile(r"[!-*,-~]{1,200}")  # printable ASCII without space and plus, as names in notes have to be
+_ORIGIN = re.compile(r"[!-*,-~]{1,200}")  # names in notes have to be printable ASCII without space and plus
 _NOTE = re.compile(
     r"(?P<text>(?P<origin>[^\n]+)\n(?P<size>0|[1-9][0-9]{0,15})\n(?P<root>[^\n]+)\n)"
     r"\n— (?P<name>[^\n ]+) (?P<signature>[^\n ]+)\n"

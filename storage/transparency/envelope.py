@@ -55,7 +55,7 @@ def sign_envelope(payload: bytes, payload_type: str, key: SigningKey) -> bytes:
 
 
 def open_envelope(envelope: bytes, payload_type: str, keys: Iterable[PublicKey]) -> OpenedEnvelope:
-    """Return what one of ``keys`` has signed as a ``payload_type``.
+    """Return the payload of type ``payload_type`` that one of ``keys`` has signed.
 
     Raises ``Corrupt`` when the bytes are not an envelope with one signature, or it is made by none of ``keys``.
     """

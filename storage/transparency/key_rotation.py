@@ -35,7 +35,7 @@ ENDORSEMENT_TYPE: Final = "application/vnd.sisa-ray.public-key"
 """Payload type of an envelope in which a key signs the one that replaces it: the payload is ``PublicKey.to_text()``."""
 
 ENDORSED: Final = "# endorsement: "
-"""Begins a comment in a file of keys, which earlier releases pass over."""
+"""The start of a comment in a file of keys, which earlier releases ignore."""
 
 _FOLDER = "log/rotations"
 _ATTEMPTS = 64

@@ -1,4 +1,4 @@
-"""Where a log's objects lie, and how each is read: see ``log`` for what they are."""
+"""The keys of a log's objects, and how each is read; ``log`` explains the objects."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _NAMES = frozenset({"index", "leaf"})
 
 _LOG = "log"
 ENTRIES = f"{_LOG}/entries/"
-"""Where the entries of a store's log are that are in no pack."""
+"""Folder of the log's entries that are not in a pack."""
 PACKS = f"{_LOG}/packs/"
-"""Where the others are."""
+"""Folder of the packs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +102,7 @@ def count_packs(store: ObjectStore, layout: LogLayout) -> int:
 
 
 def is_discarded(store: ObjectStore, layout: LogLayout, number: int) -> bool:
-    """Return whether nothing is left of what pack ``number`` replaced."""
+    """Return whether all objects that pack ``number`` replaced are deleted."""
     try:
         store.get(layout.entry((number + 1) * packs.TILE_ENTRIES - 1))
     except ObjectMissing:
@@ -111,7 +111,7 @@ def is_discarded(store: ObjectStore, layout: LogLayout, number: int) -> bool:
 
 
 def is_all_packed(store: ObjectStore, layout: LogLayout) -> bool:
-    """Return whether each tile is in a pack, and nothing is left of what the last pack replaced."""
+    """Return whether every tile is in a pack, and all objects that the last pack replaced are deleted."""
     count = count_packs(store, layout)
     tiles, _ = layout.numbers(store, "tiles")
     return len(tiles) <= count and (not count or is_discarded(store, layout, count - 1))
@@ -127,7 +127,7 @@ def read_pack(store: ObjectStore, layout: LogLayout, number: int, *, durable: bo
 
 
 def resumed(store: ObjectStore, layout: LogLayout, count: int) -> MerkleTree:
-    """Return the tree of the first ``count`` packs' entries, which answers for what comes after them."""
+    """Return the tree of the first ``count`` packs' entries, which covers the entries that follow them."""
     if not count:
         return MerkleTree()
     pack = read_pack(store, layout, count - 1)
@@ -135,7 +135,7 @@ def resumed(store: ObjectStore, layout: LogLayout, count: int) -> MerkleTree:
 
 
 def read_entry(store: ObjectStore, layout: LogLayout, number: int, packed: int | None = None) -> bytes:
-    """Return the leaf of an entry, wherever it stands; ``packed`` is how many packs there are, where that is known.
+    """Return the leaf of an entry, from its pack or its own object; ``packed`` is the number of packs, if it is known.
 
     Raises ``ObjectMissing`` when there is none, ``Corrupt`` or ``Invalid`` when it is not what was written.
     """
@@ -146,7 +146,7 @@ def read_entry(store: ObjectStore, layout: LogLayout, number: int, packed: int |
     except ObjectMissing:
         alone = None
     try:
-        # In this order: the entry is deleted after the pack has come. And where there is one, the entry is left over.
+        # The pack first: an entry is deleted after its pack is written, and an entry whose pack exists is a leftover.
         if alone is None or packed is None:
             pack = read_pack(store, layout, place)
             return pack.entries[number - pack.start].leaf

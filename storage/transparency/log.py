@@ -10,8 +10,8 @@ order, no gap, and no leaf twice, through every race and crash. If a crash leave
 next checkpoint covers it.
 
 A pack takes the place of its entries and of the checkpoints over fewer than its end, which are deleted once it is
-durable. A writer that slept through that could create a number again; so it looks for a pack that it does not know
-after it has created entries and before it signs anything, and starts again where there is one.
+durable. A writer that was paused during that could create a number again. So after creating entries, and before signing
+anything, it looks for packs that it does not know, and starts again if it finds one.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from storage.transparency.packs import Pack, PackedEntry, pack_from_bytes, pack_
 
 
 class Overtaken(Conflict):
-    """Another writer has packed entries of the log meanwhile: look up again what was looked up in it."""
+    """Another writer has packed entries of the log since it was read: repeat every look-up in it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +84,8 @@ class TransparencyLog:
     def append(self, leaves: Sequence[bytes], *, packed: int | None = None) -> tuple[int, ...]:
         """Return the indexes of ``leaves``, durable and under a checkpoint; a leaf that is in the log keeps its index.
 
-        None of ``leaves`` may be in a pack: an owner who looks for its leaves there gives the number of packs that
-        there were when it did.
+        None of ``leaves`` may be in a pack: an owner that has looked for its leaves there passes the number of packs at
+        that time.
 
         Raises:
             Overtaken: there are more packs by now.
@@ -101,7 +101,7 @@ class TransparencyLog:
             self._sign()
             self._write_tiles()
         except BaseException:
-            self._forget()  # what this object knows of the log may be incomplete
+            self._forget()  # this object's view of the log may be incomplete
             raise
         return tuple(self._indexes[leaf_hash(leaf)] for leaf in leaves)
 
@@ -117,7 +117,7 @@ class TransparencyLog:
 
     @property
     def packed(self) -> int:
-        """How many packs were there when the log was last read."""
+        """The number of packs when the log was last read."""
         return self._packed
 
     def refuse_overtaken(self) -> None:
@@ -127,7 +127,7 @@ class TransparencyLog:
 
     @property
     def is_full(self) -> bool:
-        """Whether a tile was full and signed, and not packed, when the log was last read."""
+        """Whether a full and signed tile was not packed yet when the log was last read."""
         return (self._packed + 1) * packs.TILE_ENTRIES <= self._signed
 
     def unpacked(self) -> tuple[tuple[int, bytes], ...]:
@@ -149,9 +149,9 @@ class TransparencyLog:
     def pack(self, entries: Sequence[PackedEntry]) -> int:
         """Put the tile that ``unpacked`` returned into a pack, durably, and return the pack's number.
 
-        What it replaces is to be deleted by ``discard`` then. Where another writer was first, its pack stands, with
-        what it has put beside the leaves. Raises ``Corrupt`` when these are not the tile's entries, or that pack has
-        others.
+        Call ``discard`` afterwards, which deletes what the pack replaces. If another writer was first, its pack is
+        kept, with the data that it has put beside the leaves. Raises ``Corrupt`` when these are not the tile's entries,
+        or that pack has others.
         """
         number = self._packed
         start, end = number * packs.TILE_ENTRIES, (number + 1) * packs.TILE_ENTRIES
@@ -167,9 +167,10 @@ class TransparencyLog:
         return number
 
     def discard(self, number: int, delete: Callable[[Sequence[ObjectKey]], object] | None = None) -> None:
-        """Delete what pack ``number``, which has to be durable, replaces; its last entry last: see ``is_discarded``.
+        """Delete the objects that pack ``number`` replaces, its last entry last (see ``is_discarded``).
 
-        ``delete`` deletes objects in any order, perhaps several at once; None: one after another.
+        The pack has to be durable. ``delete`` deletes objects in any order, perhaps several at once; None: one after
+        another.
         """
         end = (number + 1) * packs.TILE_ENTRIES
         last = self._layout.entry(end - 1)
@@ -179,7 +180,7 @@ class TransparencyLog:
     def clear_up(self) -> None:
         """Delete entries and checkpoints that a writer has created after a pack had replaced them.
 
-        What the last pack replaces stays where it was not all deleted before: that pack may not be durable.
+        If objects that the last pack replaces still exist, they stay: that pack may not be durable.
         """
         count = count_packs(self._store, self._layout)
         if count and not is_discarded(self._store, self._layout, count - 1):
@@ -233,12 +234,12 @@ class TransparencyLog:
         return True
 
     def _catch_up(self) -> None:
-        """Take in what others have appended; the first time, everything from the last pack on."""
+        """Read the entries that other writers have appended; the first time, everything from the last pack on."""
         while True:
             try:
                 self._take_new()
             except Corrupt:
-                if not self._is_overtaken():  # what was read may be gone by rights
+                if not self._is_overtaken():  # the objects that were read may have been packed and deleted
                     raise
             else:
                 if not self._is_overtaken():
@@ -293,7 +294,7 @@ class TransparencyLog:
 
     def _accept_note(self, size: int, payload: bytes) -> None:
         """Take the note as the newest checkpoint. Raises ``Corrupt`` when it does not match this log's entries."""
-        note = payload.decode("utf-8", "replace")  # a valid note holds nothing that is replaced
+        note = payload.decode("utf-8", "replace")  # a valid note has no undecodable bytes that would be replaced
         opened = open_checkpoint(note, (*self._keys(), self._signer.public), self._layout.origin).checkpoint
         if (opened.size, opened.root) != (size, self._tree.root(size)):
             raise Corrupt("the log's entries are not those that its checkpoint has signed", REMEDY, checkpoint=size)

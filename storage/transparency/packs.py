@@ -6,8 +6,8 @@
      "subtrees": the complete subtrees that the entries up to the pack's end hash to, the largest first, hexadecimal,
      "entries": base64 of a zlib stream of canonical JSON: [[leaf, beside], ...], each byte a character (ISO 8859-1)}
 
-Packs are created in the order of their numbers. The objects that a pack replaces are deleted after it is durable, so
-a writer that creates one of these again finds the pack when it looks afterwards.
+Packs are created in the order of their numbers. The objects that a pack replaces are deleted after it is durable, so a
+writer that creates one of these objects again finds the pack when it checks for one afterwards.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ TILE_ENTRIES: Final = 256
 
 _LEVEL: Final = 6
 _MOST_BYTES: Final = 1 << 30
-"""Unpacked: an account that can write to the store must not fill a reader's memory with a small object."""
+"""Limit of the unpacked size: an account that can write to the store must not fill a reader's memory with a small
+object."""
 _NAMES: Final = frozenset({"number", "subtrees", "entries"})
 
 
@@ -40,7 +41,7 @@ class PackedEntry:
 
     leaf: bytes
     beside: bytes
-    """What the log's owner keeps with it, such as the proof that was handed out."""
+    """Data that the log's owner keeps with the entry, such as the proof that was handed out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,7 @@ class Pack:
 
     number: int
     subtrees: tuple[bytes, ...]
-    """Of the log up to the pack's end."""
+    """The complete subtrees of the log up to the pack's end, the largest first."""
     entries: tuple[PackedEntry, ...]
 
     @property

@@ -63,7 +63,7 @@ class Witness:
         return is_news
 
     def entries(self, origin: str, start: int) -> Iterator[bytes]:
-        """Yield the log's entries from number ``start`` on, as far as they are kept without a gap."""
+        """Yield the log's entries from number ``start`` on, up to the first gap."""
         for number in count(start):
             key = _entry_key(origin, number)
             try:

@@ -104,7 +104,7 @@ def test_what_moves_into_another_object_is_in_one_of_the_two(store: LocalStore, 
 def test_a_store_that_never_rests_is_reported(store: LocalStore, place: LocalStore) -> None:
     """There is an end to the attempts, and a way out."""
     busy = Busy(store, lambda inner, reads: replace(inner, RING, str(reads).encode()))
-    with pytest.raises(Unavailable, match="changes faster than a copy of one moment can be taken"):
+    with pytest.raises(Unavailable, match="changes too fast for a consistent copy"):
         taken(busy, place)
 
 

@@ -47,7 +47,7 @@ def test_endless_refusals_end() -> None:
     """A purge that never finds an empty pass says so."""
     bucket = bucket_of(1)
     bucket.refusals = [["InternalError"]] * 100
-    with pytest.raises(Unavailable, match=r"versions of the object keep being left.*name=prefix/key"):
+    with pytest.raises(Unavailable, match=r"versions of the object remain.*name=prefix/key"):
         purge(bucket, NAME, lambda _: None)
 
 

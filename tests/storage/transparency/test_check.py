@@ -190,8 +190,8 @@ def test_foreign_objects_are_named(log: MemoryStore) -> None:
     log.put_if_absent(object_key("log/entries/extra"), b"")
     log.put_if_absent(object_key("log/checkpoint/7"), b"")
     assert check(log).problems == (
-        "log/entries/extra: no part of a log of ours",
-        "log/checkpoint/7: no part of a log of ours",
+        "log/entries/extra: not part of a log of this system",
+        "log/checkpoint/7: not part of a log of this system",
     )
 
 
