@@ -50,7 +50,7 @@ class EndedPause:
 
     @property
     def length(self) -> timedelta:
-        """How long it lasted; never less than nothing, although the clocks of two machines may differ."""
+        """How long it lasted; never negative, although the clocks of two machines may differ."""
         lasted = datetime.fromisoformat(self.released_at) - datetime.fromisoformat(self.held_at)
         return max(lasted, timedelta())
 
@@ -109,7 +109,7 @@ def _check(reason: str, at: str) -> None:
 
 
 def reason_of(error: SisaError) -> str:
-    """Return the text to record for an error, without a model's own error text, which may hold a person's data."""
+    """Return the text to record for an error, without the model's own error text, which may hold a person's data."""
     if type(error) is SisaError:
-        return "a worker failed in the model's code; run 'sisa train' to see its error, mend it, and it goes on"
+        return "a worker failed in the model's code; run 'sisa train' to see its error, and again once it is corrected"
     return str(error)

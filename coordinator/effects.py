@@ -23,7 +23,7 @@ class HoldoutMeasure:
     points: int
     """Hold-out points that were measured."""
     metrics: Mapping[str, float]
-    """By name, as ``sisa evaluate`` has them."""
+    """By name, as in the output of ``sisa evaluate``."""
     per_class: Mapping[str, float | None] | None = None
     """Share of each class's or label's points recognised; None: a target of numbers, a class without points."""
     at: str
@@ -31,7 +31,7 @@ class HoldoutMeasure:
 
     @classmethod
     def of(cls, found: Measures, generation: int, at: str) -> HoldoutMeasure:
-        """Return what a state keeps of the measures."""
+        """Return the measures that a state keeps."""
         shares = found.per_class
         return cls(
             generation=generation,

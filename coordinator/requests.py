@@ -36,7 +36,7 @@ class RequestState(enum.Enum):
     ACCEPTED = "accepted"
     """Durable: it will be carried out, even after a crash."""
     PLANNED = "planned"
-    """Its data points are found and written out of their slices."""
+    """Its data points are found and removed from their slices."""
     QUARANTINED = "quarantined"
     """No prediction can use a model that has seen those data points."""
     RETRAINING = "retraining"
@@ -265,7 +265,7 @@ class ErasureRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readmission:
-    """Erased subjects who come back: their new data points are accepted again."""
+    """A readmission of erased subjects: their new data points are accepted again."""
 
     request_id: str
     body: Sha256

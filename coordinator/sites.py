@@ -1,6 +1,6 @@
 """Sites of a federation: how their answers are combined, and what is remembered about each site. Pure.
 
-A site is a federation of its own, with a store, keys, journal and receipts that nobody else touches. The federation of
+A site is a separate federation, with a store, keys, journal and receipts that only it uses. The federation of
 sites does only two things: it combines their answers, and it checks that no site falls behind what it once reported.
 Shape legend: N points, S scores.
 """
@@ -120,7 +120,7 @@ def advanced(mark: SiteMark | None, standing: SiteStanding, site: str) -> SiteMa
     if mark is not None and standing.identity != mark.identity:
         raise Conflict(
             "this is another site than the one that joined under its name: its partition key differs",
-            "Bring the first one back, or withdraw it and let the other join under a name of its own.",
+            "Bring the first one back, or withdraw it and let the other one join under another name.",
             site=site,
         )
     if mark is not None and (
@@ -147,8 +147,8 @@ def check_answer(mark: SiteMark, answer: SiteAnswer, site: str) -> None:
 def set_back(site: str) -> Unavailable:
     """Return the error for a site that was set back to an earlier moment."""
     return Unavailable(
-        "the site stands behind what it was: its store was set back to an earlier moment",
-        "Restore its newest state; if that is lost, withdraw the site: it may hold again what was erased.",
+        "the site reports an earlier state than before: its store was set back to an earlier moment",
+        "Restore its newest state; if that is lost, withdraw the site: it may hold erased data again.",
         site=site,
     )
 

@@ -44,7 +44,7 @@ class ConstituentStatus:
     slices: int
     """R."""
     points: int | None
-    """None: withheld, because a token with the role to predict asks."""
+    """None: withheld, because the caller's token has only the role predict."""
     digest: Sha256 | None
     """Digest of parameters and buffers after the last slice; None while it is not trained, or withheld."""
     slice_digests: tuple[Sha256, ...] | None
@@ -56,7 +56,7 @@ class ConstituentStatus:
     """The slice whose checkpoint answers; 0: the shard abstains."""
     budget_used: float | None = None
     """Of a learner whose guarantee is certified: the share of its budget that erasures have used, rounded up to
-    hundredths; a constituent that would use more than all of it is learned again with new noise. None: it has no budget
+    hundredths; a constituent that would exceed it is retrained with new noise. None: it has no budget
     or abstains, or the share is withheld."""
 
 

@@ -45,7 +45,7 @@ class ShardProof:
     refutation: Refutation | None = None
     """The first checkpoint that differs; None if all are equal."""
     again: bool = False
-    """Whether a checkpoint of the same lineage was found wrong before: then training again has not helped."""
+    """Whether a checkpoint of the same lineage was found wrong before: then retraining has not helped."""
     holds: bool
     """Whether the learner's guarantee holds: bytes are equal, or the residual is at most the accounted one."""
 
@@ -128,7 +128,7 @@ def scan_residue(
     everything: bool = True,
     known: Callable[[ObjectKey], bool] = lambda _: False,
 ) -> Residue:
-    """Look at every object of the store for anything that an erasure should have left behind or damaged.
+    """Search every object of the store for anything that an erasure should have removed, or that is damaged.
 
     Without ``everything``, records of requests that ended long ago have to be there and are not read. Objects that are
     ``known`` may be there although the state does not name them.

@@ -90,7 +90,7 @@ def retrain_start(state: FederationState, settings: ErasureSettings) -> datetime
 
 
 def _arrival(request: ErasureRequest) -> datetime:
-    """Return from when the request waits for others: its arrival, or the end of its pause."""
+    """Return the time at which the request began to wait for others: its arrival, or the end of its pause."""
     return datetime.fromisoformat(request.holds[-1].released_at if request.holds else request.received_at)
 
 
@@ -105,7 +105,7 @@ def _points(state: FederationState, shard: ShardId) -> tuple[int, ...]:
 
 
 def _seconds_per_point_epoch(state: FederationState, batch: Sequence[ErasureRequest], schedule: Sequence[int]) -> float:
-    """Return the pace of the remaining checkpoints; without any, the pace that the requests expected; otherwise 0."""
+    """Return the pace of the remaining checkpoints; if there are none, the pace that requests expected; otherwise 0."""
     known = Cost()
     for shard in map(ShardId, range(len(state.shards))):
         chain = learned_chain(state, shard)

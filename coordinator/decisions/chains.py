@@ -1,6 +1,6 @@
-"""Chains of checkpoints, which changed slices, changed settings and lost objects cut. Pure (docs/design.md, 1).
+"""Chains of checkpoints, and how changed slices, changed settings and lost objects shorten them.
 
-Hold-out slices are exchanged here, too; they cut nothing.
+Pure (docs/design.md, 1). Hold-out slices are replaced here, too; that shortens no chain.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def with_slices(state: FederationState, changed: Mapping[SliceId, SliceRecord]) 
 
 
 def _is_direct(state: FederationState, shard: ShardState) -> bool:
-    """Return whether the shard's constituent is one from which another one can be made directly."""
+    """Return whether the shard's constituent is one that points can be taken out of directly."""
     return state.is_whole and bool(shard.chain)
 
 
@@ -51,7 +51,7 @@ def with_holdout(state: FederationState, holdout: tuple[SliceRecord, ...]) -> Fe
     gone = [part.key for record in state.holdout for part in record.parts if part.key not in kept]
     same = [each.content_digest for each in holdout] == [each.content_digest for each in state.holdout]
     after = replace(state, holdout=holdout, is_measured=state.is_measured and same, condemned=(*state.condemned, *gone))
-    # Nothing would ever replace the measure on the last hold-out points.
+    # Without hold-out points, nothing would ever replace the last measure on them.
     return after if after.held_out else replace(after, measure=None, is_measured=False)
 
 
@@ -69,7 +69,7 @@ def with_valid_chains(state: FederationState, only: Collection[ShardId] | None =
 
 
 def without_bases(state: FederationState, only: ShardId | None = None) -> FederationState:
-    """Return the state without bases, or without that of one shard: it is learned from nothing."""
+    """Return the state without bases, or without one shard's base: its constituent is then learned from nothing."""
     shards = (
         replace(shard, base=None) if shard.base is not None and (only is None or number == only) else shard
         for number, shard in enumerate(state.shards)
@@ -106,7 +106,7 @@ def withdraw_if_cut(before: FederationState, after: FederationState) -> Federati
 
 
 def serving_up_to(shard: ShardState, portions: int) -> ShardState:
-    """Return the shard serving so many portions; itself if it does: what is the same object is not encoded again."""
+    """Return the shard serving this many portions; if it already does, the same object, which is not encoded again."""
     return shard if shard.serving == portions else replace(shard, serving=portions)
 
 
@@ -119,5 +119,5 @@ def hasten_if_changed(before: FederationState, after: FederationState) -> Federa
         for was, now in zip(before.shards, after.shards, strict=True)
         if now is not was
     )
-    # Asked last: it looks at all shards, and most events change nothing of this.
+    # Evaluated last: it goes through all shards, and most events do not affect it.
     return replace(after, at_once=True) if changed and not after.is_all_trained else after

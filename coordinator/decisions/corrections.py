@@ -1,4 +1,4 @@
-"""Corrected values: what is kept of old ones, and of corrections that are still to be carried out. Pure."""
+"""Corrected values: the digests kept of old values, and the drafts of corrections not carried out yet. Pure."""
 
 from __future__ import annotations
 

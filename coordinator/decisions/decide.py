@@ -280,7 +280,7 @@ def _with_tombstones(
 def _readmit(state: FederationState, event: SubjectsReadmitted) -> FederationState:
     request_id = event.readmission.request_id
     if state.readmission(request_id) is not None or state.request(request_id) is not None:
-        return state  # a repetition, or the id belongs to an erasure
+        return state  # a repetition, or the id of an erasure
     if event.looked != state.ended.count:
         return state  # the id may belong to a request that has left since
     after = _with_tombstones(state, event.tombstones, event.segments)
@@ -292,7 +292,7 @@ def _readmit(state: FederationState, event: SubjectsReadmitted) -> FederationSta
 def _refuted(state: FederationState, refutation: Refutation) -> FederationState:
     """Take the constituent out of service, unless its checkpoint was replaced since the refutation.
 
-    Where it is the base of the next one already, that one is learned from nothing.
+    If it is already the base of the next constituent, that one is learned from nothing.
     """
     chain, base = state.shards[refutation.shard].chain, state.shards[refutation.shard].base
     if base is not None and base.checkpoint.key == refutation.checkpoint:
@@ -304,7 +304,7 @@ def _refuted(state: FederationState, refutation: Refutation) -> FederationState:
 
 
 def _statements_owed(state: FederationState) -> Iterator[IssueReceipt]:
-    """Yield the statements to sign about requests without an erasure: nothing was found, or subjects came back."""
+    """Yield the statements to sign about requests that erase nothing: nothing found, or subjects readmitted."""
     for request in state.requests:
         if is_owed_statement(request):
             yield IssueReceipt(request_id=request.request_id)
@@ -322,7 +322,9 @@ def _extend(state: FederationState, event: CheckpointWritten) -> FederationState
     if done == len(lineages) or event.checkpoint.lineage != lineages[done].digest():
         return state
     if event.checkpoint.key in state.condemned:
-        return state  # settings or points changed and changed back: the lineage is needed again, but not this object
+        return (
+            state  # settings or points changed and were changed back: the lineage is needed again, but not this object
+        )
     if event.checkpoint.slice != done + 1:
         raise InvariantBroken("a checkpoint's slice is not the one of its lineage", shard=event.shard)
     longer = replace(shard, chain=(*shard.chain, event.checkpoint), base=None)
@@ -351,7 +353,7 @@ def _publish_if_trained(state: FederationState, at: str) -> FederationState:
         return advance(request, RequestState.PUBLISHED, at) if is_training(request) else request
 
     if state.published:
-        # Corrections that cancel each other, and erasures of hold-out points alone, have nothing to wait for.
+        # Corrections that cancel each other out, and erasures of hold-out points only, need no retraining.
         return each_request(state, published)
     shards = tuple(serving_up_to(shard, len(shard.chain)) for shard in state.shards)
     generation = state.generation + 1
@@ -390,7 +392,7 @@ def _measured(state: FederationState, event: HoldoutMeasured) -> FederationState
 
 
 def _receipted(state: FederationState, event: ReceiptIssued) -> FederationState:
-    """Condemn the state kept for the receipt, unless other receipts need it; once that is purged, it is complete."""
+    """Condemn the state kept for the receipt unless others need it; the request is complete once it is purged."""
     readmission = state.readmission(event.request_id)
     if readmission is not None:
         stated = replace(readmission, receipt=event.index)

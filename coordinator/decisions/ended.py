@@ -11,7 +11,7 @@ from coordinator.requests import Cost, ErasureRequest, ObjectRef, Readmission, R
 from coordinator.state import FederationState, joined, others
 
 TOGETHER: Final = 64
-"""How many leave the state at once; the state keeps fewer than twice as many ended ones."""
+"""How many ended requests leave the state together; it keeps fewer than twice as many."""
 
 NO_HOLDOUT: Final = "there were no hold-out points any more"
 _NOT_MEASURED: Final = "no generation could be measured until its record was closed"
@@ -22,7 +22,7 @@ _Ended = ErasureRequest | Readmission
 def leaving(state: FederationState) -> tuple[_Ended, ...]:
     """Return the requests and readmissions that leave the state now: once many have ended, those that ended first.
 
-    Requests that lack a measure leave after the others; those that must leave without it say why there is none.
+    Requests that lack a measure leave after the others; those that must leave without one record why there is none.
     """
     every: tuple[_Ended, ...] = (*state.requests, *state.readmissions)
     over = [each for each in every if _is_over(each)]

@@ -56,27 +56,29 @@ class ErasureAccepted:
 
     request: ErasureRequest
     looked: int = 0
-    """How many requests had left the state when its id was looked up among them. If more have left since, the event
-    changes nothing, and the id must be looked up again (D4)."""
+    """How many ended requests had left the state when this request's id was looked up among them. If more have left
+    since, the event changes nothing, and the id must be looked up again (D4)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PointsRemoved:
-    """The request's data points were found and written out of their slices, or corrected in them."""
+    """The request's data points were found, and their slices rewritten without them or with corrected values."""
 
     request_id: str
     removed: Mapping[SliceId, int]
     slices: Mapping[SliceId, SliceRecord]
-    """The slices without those data points. Of requests carried out together, the first event may hold all slices."""
+    """The slices without those data points. If requests are carried out together, the first event may hold the slices
+    of all."""
     held_out: int = 0
     """Number of removed hold-out points, which are not in ``removed``."""
     holdout: tuple[SliceRecord, ...] | None = None
-    """All slices of hold-out points, without those removed; None: they stay as they are. As for ``slices``, the first
-    event may hold all."""
+    """All slices of hold-out points, without the removed points; None: unchanged. As with ``slices``, the first event
+    may hold those of all requests."""
     tombstones: ObjectRef | None
-    """As in the state; in an event of release 0.1: all tombstones, including this request's."""
+    """The new ``FederationState.tombstones``; in an event of release 0.1: all tombstones, including this request's."""
     segments: tuple[Segment, ...] | None = None
-    """As in the state, including this request's tombstones; None: release 0.1 recorded the event."""
+    """The new ``FederationState.segments``, including this request's tombstones; None: release 0.1 recorded the
+    event."""
     before: ObjectRef
     """The state before the removal, kept for the receipt; requests carried out together share it."""
     unknown: int = 0
@@ -92,22 +94,22 @@ class PointsRemoved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValuesKept:
-    """Corrections were carried out, or people whom corrections concern were erased."""
+    """The values that are kept for corrections changed: some were carried out, or their subjects were erased."""
 
     corrected: tuple[PlacedRows, ...]
     """As in the state."""
     drafts: Mapping[str, tuple[PlacedRows, ...]]
-    """What is left of the new values in open requests, by request id."""
+    """The remaining new values of open requests, by request id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NothingToErase:
-    """No data point of the request is in the federation, or those that it corrects have these values."""
+    """No data point of the request is in the federation, or those to correct already have the new values."""
 
     request_id: str
     reason: str
     unknown: int = 0
-    """Number of all its names; 0: release 0.1 recorded the event."""
+    """Number of names in the request; 0: release 0.1 recorded the event."""
     similar: Similar = NONE_SIMILAR
     """As ``PointsRemoved.similar``."""
     at: str
@@ -148,7 +150,7 @@ class ReceiptIssued:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DueExtended:
-    """The request has got more time, which is possible once."""
+    """The request's due date was moved, which is possible once."""
 
     request_id: str
     due_at: str

@@ -41,7 +41,7 @@ class Forecast:
     """Warnings for the operator before training; may be empty."""
     direct_seconds: float | None = None
     """Expected, for one data point taken out directly; None: the learner cannot. The other figures of erasures are then
-    those of learning its shard again."""
+    those of retraining its shard."""
     direct_batch_seconds: float | None = None
     """The same for the K erasures of a batch."""
 
@@ -134,7 +134,7 @@ def _warnings(
     if requests >= _GAIN_GONE_REQUESTS_PER_SHARD * shards:
         warnings.append(
             f"{requests} erasures in one batch touch nearly all of {shards} shards: the gain over a full training is"
-            f" mostly gone (from {_GAIN_GONE_REQUESTS_PER_SHARD} requests a shard on); use more than"
+            f" mostly gone (from {_GAIN_GONE_REQUESTS_PER_SHARD} requests per shard on); use more than"
             f" {requests // _GAIN_GONE_REQUESTS_PER_SHARD} shards, or serve fewer requests in a batch"
         )
     if points < shards * slices:

@@ -85,7 +85,7 @@ def is_training(request: ErasureRequest) -> bool:
 
 
 def lacks_measure(request: ErasureRequest) -> bool:
-    """Return whether the request is complete and still to be followed by a measure on the hold-out points."""
+    """Return whether the request is complete but the measure on the hold-out points after it is still missing."""
     return request.state is RequestState.COMPLETE and request.effect is not None and request.effect.after is None
 
 

@@ -139,13 +139,13 @@ class Candidate:
 
     @property
     def cost(self) -> float:
-        """What is to be small: the price, or without prices the seconds."""
+        """The quantity to minimise: the price, or the seconds if nothing is priced."""
         return self.total_seconds if self.price is None else self.price
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredFigure:
-    """How good the answers were of a federation that was trained for it."""
+    """How good the answers of a federation were that was trained with these numbers."""
 
     layout: Layout
     figure: str
@@ -162,7 +162,7 @@ class Recommendation:
 
     layout: Layout
     is_measured: bool
-    """Whether accuracies decided with costs."""
+    """Whether accuracies were taken into account, not only costs."""
     good_enough: tuple[Layout, ...] = ()
     """The measured ones among which the cheapest was chosen."""
     best: Layout | None = None
@@ -259,7 +259,7 @@ def _schedule(layout: Layout, stock: Stock) -> tuple[int, ...]:
 
 
 def proposed_layouts(stock: Stock, *, slices: int, least_points: int, include: Iterable[Layout] = ()) -> list[Layout]:
-    """Return the numbers to look at: round ones, and those of ``include``.
+    """Return the numbers to compare: round ones, and those of ``include``.
 
     A shard has at least ``least_points`` data points, there is a subject for each slice, and the schedule gives each
     slice an epoch. Where all slices are learned at once their number is ``slices``.

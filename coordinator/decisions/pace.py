@@ -27,7 +27,7 @@ EPOCHS: Final = "epochs"
 BATCHES: Final = "batches"
 """Steps of the full size; of learners without batches, data points times epochs."""
 MANY: Final = "_of_many"
-"""What follows the names of the three above where so many steps are to do that they are carried out otherwise."""
+"""Suffix of the three names above for shards with so many steps that these are carried out in another way."""
 RECORDED: Final = "slices_recorded"
 """Slices learned, however their steps are carried out."""
 IN_ALL: Final = "slices_learned_times_all"
@@ -109,7 +109,7 @@ def _power(logs: npt.NDArray[np.float64], found: npt.NDArray[np.float64]) -> flo
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """What work costs. Of a learner that learns all slices at once, ``learning`` says what a shard does."""
+    """What work costs. For a learner that learns all slices at once, ``learning`` is the cost of a shard."""
 
     workers: Mapping[str, float]
     """Seconds of a worker for each amount."""
@@ -121,11 +121,11 @@ class Pace:
     batch_size: int = 1
     """1 for learners without batches."""
     many_steps: float = float("inf")
-    """Steps of the full size to do in a shard, from which on they are carried out otherwise."""
+    """From this many full-size steps in a shard on, steps are carried out in another way."""
     learning: GrowingCost | None = None
     """Seconds of learning a shard at once."""
     forgetting: GrowingCost | None = None
-    """Seconds of taking a request's data points out of it; with those of learning it again where that was needed."""
+    """Seconds of taking a request's data points out of it, including retraining where that was needed."""
     learned_bytes: GrowingCost | None = None
     """Size of its checkpoint."""
     source: str = "measured"
@@ -143,7 +143,7 @@ class Pace:
         """Return the amounts of learning each slice of a shard, with those before it.
 
         ``per_slice`` is an expected number of data points: a slice's last batch is half full on average. ``at_once``:
-        all slices are learned one after another; else each may be the first one that is learned again.
+        all slices are learned one after another; otherwise each may be the first one that is retrained.
         """
         batches = [
             epochs * max(0.0, (number * per_slice - (self.batch_size - 1) / 2) / self.batch_size)
@@ -228,7 +228,7 @@ def fitted(works: Sequence[MeasuredWork]) -> tuple[dict[str, float], dict[str, f
 def _least_squares(
     works: Sequence[MeasuredWork], names: Iterable[str], seconds: Sequence[float]
 ) -> tuple[dict[str, float], list[float]]:
-    """Return the seconds of each amount, none below 0, and by how much each work differs from what they say."""
+    """Return the seconds of each amount, none below 0, and by how much each piece of work differs from them."""
     kept = [name for name in names if any(work.amounts.get(name) for work in works)]
     rows = np.array([[work.amounts.get(name, 0.0) for name in kept] for work in works], dtype=np.float64)
     measured = np.array(seconds, dtype=np.float64)
@@ -240,7 +240,7 @@ def _least_squares(
 
 
 def non_negative(rows: npt.NDArray[np.float64], wanted: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the x of no negative number for which ``rows`` @ x is closest to ``wanted`` (coordinate descent).
+    """Return the x without negative numbers for which ``rows`` @ x is closest to ``wanted`` (coordinate descent).
 
     >>> non_negative(np.array([[1.0, 0.0], [1.0, 1.0]]), np.array([2.0, 1.0])).round(3).tolist()
     [1.5, 0.0]

@@ -70,7 +70,7 @@ def trained_epochs(state: FederationState) -> int | None:
 def checkpoint_cost(state: FederationState, shard: ShardId, checkpoint: CheckpointRecord) -> Cost:
     """Return the cost of training this checkpoint's portion: the points up to it, once per epoch (SISA §IV).
 
-    Where all slices are learned at once, a learner's steps are the points that it looked at.
+    If all slices are learned at once, a learner's steps are the points that it has seen.
     """
     if state.is_whole:
         return Cost(point_epochs=checkpoint.steps, seconds=checkpoint.seconds)
@@ -146,7 +146,7 @@ class RetrainPlanner:
         return ShardRetrain(
             shard=shard,
             from_slice=from_slice,
-            # No erased point is before ``from_slice``: what they save is all in what is trained again.
+            # No erased point is before ``from_slice``, so all of the saving is in the slices that are retrained.
             point_epochs=work[from_slice - 1] - gone,
             seconds=round(seconds[from_slice - 1], 3) if from_slice <= len(seconds) else 0.0,
         )
@@ -192,9 +192,9 @@ def _sums_from(values: Sequence[_Number]) -> tuple[_Number, ...]:
 
 
 def learned_chain(state: FederationState, shard: ShardId) -> tuple[CheckpointRecord, ...]:
-    """Return the shard's checkpoints if they were learned from nothing: only they say at what pace a shard is trained.
+    """Return the shard's checkpoints if they were learned from nothing: only they show the pace of training a shard.
 
-    A checkpoint from which points were taken out directly has these as its steps, and not all of the shard's points.
+    The steps of a checkpoint from which points were taken out directly are those points, not all points of the shard.
     """
     chain = state.shards[shard].chain
     is_direct = state.is_whole and any(each.steps != state.seen(shard, 1) for each in chain)
@@ -204,9 +204,9 @@ def learned_chain(state: FederationState, shard: ShardId) -> tuple[CheckpointRec
 def changed(state: FederationState, shard: ShardId, from_slice: SliceIndex, changes: int, left: int) -> ShardRetrain:
     """Return the cost of a constituent of a learner that may take points out directly, or in and out.
 
-    It looks at no other point then. Where it is learned again, because that is cheaper, or may have to be, it looks at
-    all that are ``left``. Little of the time of the last direct change depends on how many points changed. Without one,
-    the pace of learning is what is known.
+    A direct change touches no other point. If it is retrained, because that is cheaper or may be necessary, all points
+    in ``left`` count. The time of the last direct change hardly depends on how many points changed. Without one, only
+    the pace of learning is known.
     """
     is_direct = state.configuration is not None and state.configuration.goes_directly(changes, left)
     own, points, seconds = state.shards[shard], changes if is_direct else left, 0.0
@@ -214,7 +214,7 @@ def changed(state: FederationState, shard: ShardId, from_slice: SliceIndex, chan
     if base is not None and (last := base.checkpoint).steps:
         is_learned = last.steps == sum(record.points for record in base.slices)
         times = points / last.steps
-        if not is_learned:  # it says nothing of the pace of learning
+        if not is_learned:  # it does not show the pace of learning
             times = max(1.0, times) if is_direct else 1.0
         seconds = round(last.seconds * times, 3)
     return ShardRetrain(shard=shard, from_slice=from_slice, point_epochs=points, seconds=seconds)

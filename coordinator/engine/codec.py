@@ -99,7 +99,8 @@ _SINCE_5: Final[Mapping[type, Mapping[str, Any]]] = {
     },
     DataState: {"outdated": 0},
 }
-"""The same for format 4, whose requests have fields of other names instead (``coordinator.engine.earlier_formats``)."""
+"""The same for format 4, whose requests have differently named fields instead
+(``coordinator.engine.earlier_formats``)."""
 
 _SINCE_6: Final[Mapping[type, Mapping[str, Any]]] = {
     FederationState: {"holdout": [], "measure": None, "is_measured": False},

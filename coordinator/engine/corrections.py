@@ -1,6 +1,7 @@
 """Corrects data points that requests name, between the erasures of the same batch, in the order of acceptance.
 
-What an erasure takes out it also takes out of the new values in open corrections, and out of the digests of old ones.
+Data points that an erasure removes are also removed from the new values of open corrections and from the digests of old
+ones.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ class Corrections:
         gone: DigestSet,
         new_name: NewName,
     ) -> ValuesKept | None:
-        """Write what is kept of old values, and of the drafts of requests that are not in the batch; None: no change.
+        """Write the digests kept of old values, and the drafts of requests that are not in the batch; None: no change.
 
         ``gone`` has the erased data points, and all names of the batch's erasures.
         """
@@ -150,7 +151,7 @@ class Corrections:
         gone: DigestSet,
         new_name: NewName,
     ) -> dict[str, tuple[PlacedRows, ...]]:
-        """Return the drafts of paused corrections without the erased, and without what later corrections replaced."""
+        """Return the drafts of paused corrections without erased data points and without values replaced since."""
         changed: dict[str, tuple[PlacedRows, ...]] = {}
         carried_out = {request.request_id for request in batch}
         newer = NOTHING
@@ -191,7 +192,7 @@ def drafts_without(
 
 
 def reading_of(state: FederationState) -> Sha256:
-    """Return a digest of how the current data points were read: values that were read otherwise do not fit them."""
+    """Return a digest of the settings by which the current data points were read; values read otherwise do not fit."""
     if state.data is None:
         return sha256(b"")
     layout = state.data.layout
@@ -222,7 +223,7 @@ def check_comparable(state: FederationState, layout: FeatureLayout, taken: Mappi
     """Return whether a source that is read in this way can be compared with the digests of old contents.
 
     If it cannot, but had the corrected values when it was last read, the digests are no longer needed. Raises
-    ``Conflict`` when it has old values, or was not compared since the last correction.
+    ``Conflict`` if it still has old values, or was not compared since the last correction.
     """
     was = state.data
     if was is None or not state.corrected:

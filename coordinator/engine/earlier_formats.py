@@ -1,7 +1,7 @@
 """Brings requests that were stored in format 4 or earlier into the current form. Pure.
 
-Those formats have a text of no characters where there is no pause, failure or reason, and keep what was found for a
-request beside everything else.
+Those formats write an empty text for the absence of a pause, failure or reason, and have no separate record of what was
+found for a request.
 """
 
 from __future__ import annotations

@@ -118,13 +118,14 @@ class Tools:
     registrar: Registrar
     """Issues receipts."""
     described: Callable[[], StoreEvidence]
-    """Returns what receipts state about the store, as it is now."""
+    """Returns the facts about the store that receipts state, as of now."""
     erasure: ErasureSettings = field(default_factory=ErasureSettings)
     """When retraining for erasures may start."""
     ingest: Ingestion = ingest
     """Reads the source, in one or several processes."""
     prepare: Callable[[FederationState, int, datetime], None] = lambda *_: None
-    """Starts what a retrain of so many shards will need, which waits until a moment."""
+    """Starts in advance what a retrain of this many shards will need; the retrain itself waits until the given
+    moment."""
     measure: Callable[[FederationState], Measures] | None = None
     """Measures the ensemble of a state on its hold-out points; None: they are not measured."""
 
@@ -211,7 +212,7 @@ class Engine:
         Raises ``Unavailable`` when the drafts are no longer there.
         """
         store = self._tools.store
-        with self._drafts as drawn:  # no points are removed meanwhile
+        with self._drafts as drawn:  # so that no points are removed during this
             keys = {part.key for rows in request.drafts for part in rows.record.parts}
             if not self._drafts.are_reserved(keys) or not are_intact(store, request):
                 raise drafts_gone(request=request.request_id)
@@ -221,7 +222,7 @@ class Engine:
             held = kept_names(store, drawn, names)
             asked = replace(request, names=held, correction=replace(correction, drafts=drafts))
             self.record(ErasureAccepted(request=asked, looked=looked))
-            if self.state.request(request.request_id) is None:  # it is looked up again, and recorded then
+            if self.state.request(request.request_id) is None:  # it is then looked up again, and recorded
                 self._drafts.tidy()
                 return
             kept = self.state.referenced()
@@ -498,7 +499,7 @@ class Engine:
             return
         at = self.now()
         measure = HoldoutMeasure.of(found, state.generation, at)
-        with self._drafts:  # no points are removed meanwhile
+        with self._drafts:  # so that no points are removed during this
             if (self.state.generation, self.state.holdout) == wanted:
                 self.record(HoldoutMeasured(measure=measure, margin=self._tools.erasure.alarm_margin, at=at))
 

@@ -18,7 +18,10 @@ from storage.objects import ObjectStore
 
 @dataclass(slots=True)
 class EvidenceOfBatch:
-    """Gathers what was done for requests whose purge is over. What they share is read and computed once."""
+    """Gathers what was done for requests whose purge is over.
+
+    Data that several of them share is read and computed once.
+    """
 
     store: ObjectStore
     state: FederationState

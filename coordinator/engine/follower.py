@@ -39,7 +39,7 @@ class Follower:
         self._entries = Numbers(store, "journal")
         self._lock = Lock()
         self._current: Current | None = (
-            None  # changed under ``_lock``; ``position`` reads it without, as it is put whole
+            None  # changed under ``_lock``; ``position`` reads it without, as it is replaced as a whole
         )
         self._floor = 0  # under ``_lock``
 

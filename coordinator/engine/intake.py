@@ -110,7 +110,7 @@ def _refuse_shared_ids(task: IngestTask, holdout: Source, slices: tuple[SliceRec
 def without_erased(
     store: ObjectStore, state: FederationState, slices: Mapping[SliceId, SliceRecord], new_name: NewName
 ) -> dict[SliceId, SliceRecord]:
-    """Return the slices without what the state has tombstones of; those with any of it are written again."""
+    """Return the slices without data points that have tombstones in the state; changed slices are written again."""
     gone = load_tombstones(store, state.tombstone_objects())
     return {place: rewrite_slice(store, record, gone, place, new_name).record for place, record in slices.items()}
 

@@ -77,7 +77,7 @@ def read_ledger(store: ObjectStore, known: Current | None = None) -> Current:
     """
     register, journal = ManifestRegister(store), Journal(store)
     if known is not None and known.state is not None:
-        with suppress(Corrupt, JournalTruncated):  # damage is reported by who reads all of it
+        with suppress(Corrupt, JournalTruncated):  # damage is reported by the reader of the whole entry
             return continued(known, journal.read_on(known.position))
     for _ in range(_ATTEMPTS):
         latest = register.latest()
@@ -146,7 +146,7 @@ class Ledger:
         self._encoded = StateEncoder()  # called only by ``_perform``
         self._token = token
         # Only ``_perform`` changes the fields below, and ``_commits`` never calls it in two threads at once. Others
-        # read one of them at a time, each of which is put whole.
+        # read one of them at a time, each of which is replaced as a whole.
         self._manifest = reading.manifest
         self._position = reading.position
         self._since_manifest = 0
@@ -242,7 +242,10 @@ class Ledger:
         return results
 
     def _compacted(self, wish: Compaction) -> _Result:
-        """Compact if it is time. Errors are returned: other callers of the batch have recorded events durably."""
+        """Compact if it is time.
+
+        Errors are returned, not raised, because other callers of the batch have recorded events durably.
+        """
         try:
             if not wish.ready():
                 return None
@@ -328,7 +331,7 @@ def _fence(store: ObjectStore, token: int, new_name: NewName) -> Current:
         try:
             position = journal.append([], after=reading.position, token=token, nonce=nonce)
         except Conflict:
-            continue  # the older writer was faster once more
+            continue  # the older writer was faster again
         return replace(reading, position=position, token=token)
     raise Unavailable("another writer keeps writing", "Stop it, or try again.", store=store.location)
 

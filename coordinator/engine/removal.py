@@ -137,7 +137,7 @@ class _Search:
 
 
 def everyone(store: ObjectStore, state: FederationState) -> DigestSet:
-    """Return all subjects that have data points here, or of whom corrections keep values; the set may be empty.
+    """Return all subjects that have data points here, or whose values corrections keep; the set may be empty.
 
     Values of a paused correction stay when a source drops their data points.
     """
@@ -326,7 +326,8 @@ def _search(state: FederationState, batch: Sequence[Demand]) -> dict[SliceId, li
     for number, demand in enumerate(batch):
         names = demand.names
         routed = everywhere if anywhere or names.points else slices_of(names.subjects, shards, slices, state.naming)
-        # Hold-out points of a subject are in the slice of the same number, and may be there beside others in a shard.
+        # Hold-out points of a subject are in the slice of the same number, and the subject may have other points in a
+        # shard.
         held_out = {SliceId(state.shard_of_holdout, place.slice) for place in routed if state.holdout}
         for where in routed | held_out:
             wanted.setdefault(where, []).append(number)

@@ -31,7 +31,7 @@ class StateEncoder:
     _known: Mapping[int, _Encoded] = field(default_factory=dict)
 
     def __call__(self, state: FederationState, beside: Mapping[str, Json] | None = None) -> CanonicalJson:
-        """Return the state, with the fields ``beside`` it, as a manifest's body."""
+        """Return the state, with the additional fields ``beside``, as a manifest's body."""
         version, frame = encode_frame(state)
         parts = {name: canonical_json(value) for name, value in frame.items()}
         known: dict[int, _Encoded] = {}

@@ -147,13 +147,13 @@ def sweep(store: ObjectStore, ledger: Ledger, drafts: Drafts, events: Callable[[
     leftover. The journal and older manifests are deleted as well, because they name objects that are gone.
     Raises ``Fenced`` when another writer has taken over, ``Unavailable`` when objects keep appearing.
     """
-    # What the state names as condemned is known without a listing, and mostly there is nothing else.
+    # Objects that the state condemns are known without a listing, and usually there is nothing else.
     known = drafts.without(ledger.state.condemned)
     for attempt in range(_PASSES):
         left = _orphans(store, ledger, drafts) if attempt else known
         if (change := _passes(store, ledger, drafts, events, left)) is not None:
             return change
-    with drafts:  # steady requests would always leave something new, so they wait this time
+    with drafts:  # with a steady stream of requests there would always be new leftovers, so requests wait this time
         for _ in range(_PASSES):
             left = _orphans(store, ledger, drafts)
             if (change := _passes(store, ledger, drafts, events, left)) is not None:

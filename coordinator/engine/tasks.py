@@ -102,7 +102,7 @@ class Revisions:
         if self._has_moved(position):
             try:
                 entries = self._journal.read(position)
-            except (Corrupt, JournalTruncated):  # damage is reported by who reads all of it
+            except (Corrupt, JournalTruncated):  # damage is reported by the reader of the whole entry
                 return False
             for entry in entries:
                 events = map(decode_event, entry.records)
@@ -113,7 +113,7 @@ class Revisions:
         return True
 
     def _has_moved(self, position: Position) -> bool:
-        """Return whether anything was committed after ``position``; see ``Follower``, which looks in the same way."""
+        """Return whether anything was committed after ``position``; see ``Follower``, which checks in the same way."""
         following = position.number + 1
         return self._entries.payload(following) is not None or self._journal.floor() > following
 
@@ -136,7 +136,7 @@ def check_configuration(trained: Configuration | None, present: Configuration) -
 
 
 def differing(trained: Configuration, present: Configuration, form: str = "{name}: {was} then, {now} now") -> list[str]:
-    """Return in words where ``present`` differs from ``trained``; values are shown in this ``form``."""
+    """Describe the differences between ``trained`` and ``present``; values are shown in this ``form``."""
     present = as_recorded(trained, present)
     found = []
     if trained.settings != present.settings:

@@ -4,8 +4,8 @@
     receipts/bundles/<digest>      what is handed out: fixed once the statement is in the log
     receipts/index/<x>             which entry of the log is whose receipt, for packed receipts whose digest begins so
 
-The digest is the SHA-256 of the request id. In a pack a statement is the entry's leaf, and beside it stands the rest of
-the receipt, so that the same bytes are handed out for ever. The index is durable before what it replaces is deleted.
+The digest is the SHA-256 of the request id. In a pack, a statement is the entry's leaf, and the rest of the receipt is
+stored with it, so that the same bytes are handed out for ever. The index is durable before what it replaces is deleted.
 """
 
 from __future__ import annotations
@@ -32,9 +32,10 @@ INDEX: Final = "receipts/index/"
 
 _ATTEMPTS: Final = 64
 _FOLDER_LETTERS: Final = 1
-"""Sixteen objects: each listing of the store meets them, and each pack changes nearly all, however many there are."""
+"""Sixteen objects: each listing of the store includes them all, and each pack changes nearly all of them."""
 INDEX_LETTERS: Final = 32
-"""Of a digest, in the index: 128 bits, so that nobody finds two request ids that share them."""
+"""Hexadecimal digits of a digest that the index keeps: 128 bits, so that two request ids that share them cannot be
+found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class Archive:
     each: Each
 
     def find(self, request_id: str, *, durable: bool = False) -> ReceiptBundle | None:
-        """Return the receipt of this request, durable where that is asked for; None: there is none.
+        """Return the receipt of this request, made durable if ``durable``; None: there is none.
 
         Raises ``Corrupt`` when it is not what was written.
         """
@@ -53,7 +54,7 @@ class Archive:
         number = self.packed_at(request_id) if alone is None else alone.index
         if number is None:
             return None
-        packed = self._packed(number)  # also where there is one by itself: that may be left over
+        packed = self._packed(number)  # even if there is a separately stored one, which may be a leftover
         if packed is None and alone is None:
             raise Corrupt("a pack of the log is missing, which has a receipt", "See 'sisa log --check'.", entry=number)
         bundle = packed or alone
@@ -113,7 +114,7 @@ class Archive:
         for _ in range(_ATTEMPTS):
             found, tag = self._index(key)
             if numbers.keys() <= found.keys():
-                self.store.get_durable(key)  # perhaps by a put that nobody knows to be durable
+                self.store.get_durable(key)  # perhaps by a put that is not known to be durable
                 return
             payload = encode_record({"entries": {**numbers, **found}})
             try:

@@ -67,14 +67,16 @@ class Checker:
         return self.archive.store
 
     def check(self, layout: LogLayout | None, expected: Mapping[str, int | None]) -> ReceiptsCheck:
-        """Check every receipt, but those in packs that the log's check left out.
+        """Check every receipt, except those in packs that the log's check left out.
 
-        ``expected`` request ids must have one; beside each stands which entry of the log that is, where it is known.
+        Each id in ``expected`` must have one; its value is the number of the log's entry, if that is known.
         """
         broken = [f"log: {problem}" for problem in self.log.problems]
         stored = sorted(info.key for info in self.store.list(BUNDLES))
         begun = sorted(info.key for info in self.store.list(ENVELOPES))
-        numbers, _ = layout.numbers(self.store, "packs") if layout else ((), ())  # after: a pack comes before it
+        numbers, _ = (
+            layout.numbers(self.store, "packs") if layout else ((), ())
+        )  # read afterwards, because a pack is written before it is indexed
         unread = self.log.unread
         new = [number for number in numbers if number * packs.TILE_ENTRIES >= unread]
         index = self._index(broken) if new else {}
@@ -87,7 +89,10 @@ class Checker:
             failures = None if index_name(key) in packed else self._alone(key, statements)
             checked += failures is not None
             broken += [f"{key}: {failure}" for failure in failures or ()]
-        finished = {*map(index_name, stored), *packed}  # what is in a pack and still stored by itself is left over
+        finished = {
+            *map(index_name, stored),
+            *packed,
+        }  # a receipt that is in a pack and still stored by itself is a leftover
         unfinished = [key for key in begun if index_name(key) not in finished]
         broken += [f"{key}: it was not finished" for key in unfinished if not self.archive.is_packed(key)]
         if layout is not None and not self.log.problems:
@@ -123,7 +128,7 @@ class Checker:
             failures = list(self._failures(bundle))
             if bundle.index != at:
                 failures.append("its receipt is another one")
-            if index_name(key) not in index and not self._holds(key):  # a crash may have come before it was named
+            if index_name(key) not in index and not self._holds(key):  # a crash may have prevented its naming
                 failures.append("the receipts' index does not name it")
             broken += [f"packed entry {at}: {failure}" for failure in failures]
 
@@ -139,7 +144,7 @@ class Checker:
         except (Corrupt, Invalid) as error:
             return [error.fact]
         if bundle.index < self.log.unread:
-            return None  # left over beside its pack
+            return None  # a leftover of its pack
         statements[bundle.index] = bundle.envelope
         failures = [*self._failures(bundle, key)]
         if not self._holds(object_key(f"{ENVELOPES}{key.removeprefix(BUNDLES)}"), bundle.envelope):

@@ -52,7 +52,7 @@ BUDGET: Final = (
     "it is trained again with new noise. Epsilon and delta are those of one constituent: of several, they add up. How "
     "much an erasure uses depends on who was erased, so the share says something about them."
 )
-"""What a receipt says of the budget of a learner whose guarantee is certified."""
+"""What a receipt says about the budget of a learner whose guarantee is certified."""
 DOES_NOT_PROVE: Final = (
     "It does not prove that no copy exists elsewhere, nor that the facts are true: it binds the operator to them. It "
     "names nobody; who stands behind the request's digest can be told only with the federation's partition key."
@@ -389,7 +389,7 @@ def _shard_evidence(number: ShardId, before: FederationState, after: FederationS
 
 
 def _holdout_evidence(points: int, before: FederationState, after: FederationState) -> HoldoutEvidence:
-    now = dict(enumerate(after.holdout, start=1))  # without any if hold-out points were given up meanwhile
+    now = dict(enumerate(after.holdout, start=1))  # without any if hold-out points were given up since
     return HoldoutEvidence(
         points=points,
         slices=tuple(

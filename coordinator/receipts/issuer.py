@@ -56,7 +56,7 @@ class Registrar:
         """``private_keys``: where the private signing keys are kept; None: in ``store``.
 
         ``witness`` gets every checkpoint; if it cannot be reached or keeps another one, ``tell`` reports that, and the
-        work goes on. ``each`` reads and writes objects that do not depend on each other; entries of the log do.
+        work continues. ``each`` reads and writes objects that do not depend on each other; entries of the log do.
         """
         self._store = store
         self._witness = witness
@@ -93,7 +93,7 @@ class Registrar:
             try:
                 return self._issue_all(evidence)
             except Overtaken:
-                # What was created here since may stand beside what is in a pack already.
+                # Objects that were created here since may duplicate those in a pack.
                 packed = [each.request_id for each in evidence if self._archive.packed_at(each.request_id) is not None]
                 self._archive.take_out(packed)
                 self._opened_log().clear_up()
@@ -102,7 +102,7 @@ class Registrar:
     def pack(self) -> None:
         """Put receipts and their log's entries together where a tile is full; to be called when there is time for it.
 
-        What a crash leaves is finished by the first call in another process; later calls cost nothing while there is
+        The first call in another process finishes what a crash interrupted; later calls cost nothing while there is
         nothing to do. Errors are reported through ``tell``, and the next call tries again: no receipt depends on it.
         """
         try:
@@ -191,12 +191,12 @@ class Registrar:
         everything: bool = False,
         refuse: Callable[[], None] = lambda: None,
     ) -> ReceiptsCheck:
-        """Do as ``check_all``, and record which packs were sound: these are read again only with ``everything``.
+        """Do what ``check_all`` does, and record which packs were sound: these are read again only with ``everything``.
 
-        Where anything is broken the record is deleted, so that everything is read until all is sound.
-        Those that were not read are counted in the answer, and the log is proved to continue them. ``expected`` says of
-        request ids which entry of the log is their receipt, where that is known. ``refuse`` raises where this process
-        may write no longer; nothing is recorded then.
+        If anything is broken the record is deleted, so that everything is read until all is sound. Those that were not
+        read are counted in the answer, and the log is proved to continue them. ``expected`` maps request ids to the
+        log's entry of their receipt, if that is known. ``refuse`` raises if this process may no longer write; then
+        nothing is recorded.
         """
         found, log = self._check_since(None if everything else self._checked(), expected or {})
         refuse()
@@ -221,7 +221,7 @@ class Registrar:
         return Checker(archive=self._archive, keys=keys, log=found, tree=tree).check(layout, expected), found
 
     def _checked(self) -> SoundPacks | None:
-        """Return what an earlier check found sound; None: there is none to rely on."""
+        """Return what an earlier check found sound; None: there is no such check to rely on."""
         try:
             layout = self._layout()
             return read_checked(self._store, layout, published_keys(self._store, CHECKPOINTS)) if layout else None

@@ -24,7 +24,7 @@ from storage.transparency.layout import ANY_LOG, LogLayout, is_all_packed, is_di
 from storage.transparency.log import Inclusion, TransparencyLog
 
 ORIGIN: Final = object_key("log/origin")
-"""The log's name; beside it stands whether there may be packs."""
+"""The log's name, in a record that also says whether there may be packs."""
 
 _ATTEMPTS: Final = 64
 _PACKS_AT_ONCE: Final = 4
@@ -40,9 +40,9 @@ class Packing:
     archive: Archive
     open_log: Callable[[], TransparencyLog]
     fix: Callable[[tuple[bytes, Inclusion]], ReceiptBundle]
-    """Has the receipt of an entry stored by itself, and returns it."""
+    """Stores the receipt of an entry as an object of its own, and returns it."""
     _is_tidy: bool = False
-    """Whether nothing is left of what the last pack replaced: a crash may leave some."""
+    """Whether all objects that the last pack replaced are deleted: a crash may leave some."""
 
     def pack(self, opened: TransparencyLog | None) -> None:
         """Pack what is full, and finish what was left; costs nothing while there is nothing to do.
@@ -74,7 +74,7 @@ class Packing:
         return bundle
 
     def _finish(self, log: TransparencyLog, number: int) -> None:
-        """Do what comes after a pack, which perhaps another process has created."""
+        """Do the steps after a pack's creation, perhaps by another process."""
         pack = read_pack(self.archive.store, ANY_LOG, number, durable=True)
         numbers = {request_id_in(each.leaf): pack.start + place for place, each in enumerate(pack.entries)}
         self.archive.note(numbers)
@@ -106,7 +106,7 @@ def _layout_from(payload: bytes) -> LogLayout:
 def announce_packs(store: ObjectStore) -> None:
     """Have the log's name say, durably, that there may be packs."""
     for _ in range(_ATTEMPTS):
-        found = store.get_durable(ORIGIN)  # perhaps by a put that nobody knows to be durable
+        found = store.get_durable(ORIGIN)  # perhaps by a put that is not known to be durable
         said = encode_record({"origin": _layout_from(found.payload).origin, "packs": True})
         if found.payload == said:
             return

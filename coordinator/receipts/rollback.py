@@ -32,7 +32,7 @@ def refuse_restoring(store: ObjectStore) -> None:
         return
     raise Conflict(
         "this store is being restored, or moved here, or that was interrupted: nothing is answered and nothing written",
-        "Run the same 'sisa restore' or 'sisa move' again: it goes on where it stopped.",
+        "Run the same 'sisa restore' or 'sisa move' again: it continues where it stopped.",
         store=store.location,
     )
 

@@ -1,7 +1,7 @@
 """Statements of a federation of several sites about an erasure at one site: which receipt the site issued. Pure.
 
 The site's own receipt states what was done. It is signed with the site's keys and is in the site's log. The federation
-states that it has seen this receipt, so that neither of the two can be exchanged later without contradicting the other.
+states that it has seen this receipt, so that neither statement can be replaced later without contradicting the other.
 """
 
 from __future__ import annotations

@@ -224,9 +224,9 @@ class Refuted:
 def statement_owed(
     state: FederationState, request_id: str, store: StoreEvidence, every: Callable[[], Iterable[ErasureRequest]]
 ) -> NothingFound | Readmitted | Refuted | None:
-    """Return what is to be stated of what erased nothing; None: it is a request that erases.
+    """Return the statement to make about a request that erased nothing; None: it is a request that erases.
 
-    ``every`` returns all requests there ever were, in the order in which they were accepted.
+    ``every`` returns all requests ever accepted, in order of acceptance.
     """
     readmission, refutation = state.readmission(request_id), state.refutation(request_id)
     if readmission is not None:
