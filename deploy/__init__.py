@@ -2,7 +2,7 @@
 
 Knows the command line, its output and exit codes, progress on a terminal, demo data, first drafts of specifications.
 May touch: all other rooms; it alone uses typer and rich.
-Must not know: how anything is trained, stored or decided.
+Must not know: how models are trained, objects stored, or decisions made.
 Owns the words: command, envelope, exit code.
 
     commands/   the options of every command

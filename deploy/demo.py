@@ -93,7 +93,7 @@ class _Story:
 
     @property
     def holds(self) -> bool:
-        """Whether everything that the demo claims is so."""
+        """Whether everything that the demo claims is true."""
         digests = [each.digest for each in self.after.constituents]
         untouched = all(
             a.digest == b.digest
@@ -107,7 +107,7 @@ class _Story:
 
 
 def run_demo(dataset: str, folder: Path, data_folder: Path | None, *, quiet: bool, serve: bool = False) -> Outcome:
-    """Run the demo in ``folder``, or the first free one beside it, print each step, and return the results.
+    """Run the demo in ``folder``, or in the first free folder next to it, print each step, and return the results.
 
     With ``serve`` the federation is served in the end, and the results hold a token for each role of the console.
     """
@@ -286,7 +286,7 @@ def _specification(data: DemoData) -> str:
 
 
 def _free_folder(folder: Path) -> Path:
-    """Return ``folder``, or the first free name beside it: an earlier demo is left as it is."""
+    """Return ``folder``, or the first free name next to it: an earlier demo is left as it is."""
     number, free = 2, folder
     while free.exists():
         free = folder.with_name(f"{folder.name}-{number}")

@@ -1,7 +1,7 @@
 """Encoders drafted for columns that are not plain numbers, with the reason for each.
 
-A draft is a proposal to a person. What it takes from the data, the categories and the rounded constants, becomes a
-published choice of the person who trains with it; nothing in a specification can look at data.
+A draft is a proposal to a person. The categories and rounded constants that it takes from the data become a published
+choice of the person who trains with it; nothing in a specification can look at data.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from shards.data.encoding.image_forms import ImageForms
 from shards.data.profile import ColumnDescription, stands_for_none
 
 MOST_CATEGORIES: Final = 20
-"""More different texts are hashed: naming them all would be a vocabulary, and may name people."""
+"""If there are more different texts, they are hashed: listing them all would be a vocabulary, and may name people."""
 
 _TRUTHS: Final = ({"yes", "y", "true", "t", "1", "on"}, {"no", "n", "false", "f", "0", "off"})
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
@@ -25,7 +25,7 @@ _SMALL_IMAGE: Final = 64
 """Larger images are drafted to be resized: a first model needs no more pixels on a side."""
 _SENTENCE_WORDS: Final = 3
 _REPEATED: Final = 20
-"""Texts of several words that occur so often on average are names of something, not sentences."""
+"""Texts of several words that occur this often on average are names of something, not sentences."""
 _FLAT: Final = 0.05
 _SMALL_ENOUGH: Final = 10.0
 _LARGEST: Final = 3.4e38
@@ -48,7 +48,7 @@ class DraftedEncoder:
 
 
 def draft_encoder(column: ColumnDescription, points: int) -> DraftedEncoder | None:
-    """Return an encoder for a column that could not be a feature without one; None: there is none for it."""
+    """Return an encoder for a column that cannot be a feature without one; None: no encoder fits."""
     if column.images is not None:
         return _images(column.name, column.images)
     missing = _missing(column.blank, points)
@@ -103,13 +103,13 @@ def with_own_scale(draft: DraftedEncoder) -> DraftedEncoder:
 
 
 def draft_scaling(column: ColumnDescription) -> DraftedEncoder | None:
-    """Return an encoder that brings a column of numbers to about -1 .. 1; None where it is so already."""
+    """Return an encoder that brings a column of numbers to about -1 .. 1; None if it is in that range already."""
     is_small = column.largest is None or column.largest <= _SMALL_ENOUGH
     return None if is_small or column.kind not in {"integer", "number"} else _number(column, 0, 0, ())
 
 
 def is_flat(column: ColumnDescription) -> bool:
-    """Return whether a power of ten brings numbers to -1 .. 1 but leaves hardly a difference between them, as years."""
+    """Return whether numbers scaled to -1 .. 1 by a power of ten would hardly differ, such as years."""
     if column.largest is None or column.deviation is None or not column.largest > _SMALL_ENOUGH:
         return False
     if "uint8" in column.type:  # brightness, most likely: all pixels are brought to 0 .. 1 by one constant
@@ -170,7 +170,7 @@ def _text(column: ColumnDescription, points: int) -> DraftedEncoder | None:
         options = {**truths, **({"missing": 0.5, "flag_missing": True} if has_gaps else {}), **gaps}
         return DraftedEncoder(column=column.name, options=options, reason=f"yes or no{share}{written}")
     if not column.repeats or (column.distinct == 1 and not has_gaps):
-        return None  # every text its own, or all the same
+        return None  # all texts differ, or all are the same
     gaps = {**({"missing": True} if has_gaps else {}), **gaps}
     if column.distinct is not None and 0 < len(values) <= MOST_CATEGORIES:
         return DraftedEncoder(

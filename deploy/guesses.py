@@ -23,7 +23,7 @@ _LABEL_NAMES: Final = ("label", "target", "class", "y", "outcome")
 _LABELS_ALONE: Final = frozenset(_LABEL_NAMES) - {"y"}
 """Those that cannot be a coordinate."""
 _UNNAMED: Final = re.compile(r"|Unnamed: ?\d+(\.\d+)*(_level_\d+)?|__index_level_\d+__")
-"""Column names that pandas and R give to row numbers, and to nothing else."""
+"""Column names that pandas and R give to row numbers only."""
 _ROWS: Final = re.compile(r"index|level_\d+|row[_ ]?(names?|num(ber)?|nr|no|index)?", re.IGNORECASE)
 """Column names that are common for row numbers, but not reserved for them."""
 
@@ -64,9 +64,9 @@ _FEW: Final = 10
 _MANY: Final = 1000
 """People rarely have this many data points each."""
 _LAST_RANK: Final = 2
-"""Of a column of repeated ids whose name does not say whose they are."""
+"""A remark about a column of repeated ids whose name does not say whose they are."""
 _MOST_SCALED: Final = 100
-"""Of more columns of plain numbers, not each one gets a line of its own constants."""
+"""With more columns of plain numbers than this, not every one gets its own line of constants."""
 _MOST_CODES: Final = 20
 """More distinct numbers than this are classes only if they are codes that count from 0 or 1 without a gap."""
 _IMPROBABLE: Final = 7.0
@@ -87,8 +87,8 @@ class Guess:
     left_out: tuple[tuple[str, str], ...]
     """Each column without a role, with the reason."""
     encoders: tuple[DraftedEncoder, ...] = ()
-    """How feature columns are encoded that are not plain numbers; beside them, how large numbers are brought to about
-    -1 .. 1."""
+    """Encoders of feature columns that are not plain numbers, and of large numbers, which are brought to about -1 ..
+    1."""
     is_number: bool = False
     """Whether the label is a number to predict, and not a class."""
     unlabelled: str = Cluster.kind
@@ -188,7 +188,7 @@ def _guess_label(found: SourceDescription) -> ColumnDescription:
 def _check_label(found: SourceDescription, column: ColumnDescription) -> None:
     if column.nulls:
         few = f" in {column.nulls} of {found.points} data points"
-        remedy = "Give every data point a label; that of an image is the subfolder in which it lies."
+        remedy = "Give every data point a label; that of an image is the subfolder that it is in."
         raise Invalid(f"the label column holds nulls{few}", remedy, column=column.name)
     if is_number(found, column):
         return
@@ -309,8 +309,8 @@ def _guess_subject(
     """Return the column that names people, and a remark.
 
     Columns with more than a few values come first; among them those whose values repeat, because without repetition
-    every data point would be a subject of its own; then those whose name says nothing but who it is; then those with
-    more values.
+    every data point would be a subject of its own; then those whose name only says who it is; then those with more
+    values.
     """
     ranked = []
     for position, column in enumerate(columns):
@@ -332,7 +332,7 @@ def _guess_subject(
 def _why_no_subject(columns: Sequence[ColumnDescription]) -> Iterator[str]:
     for column in columns:
         if _rank_as_person(column) == 0 and column.nulls:
-            yield f"{column.name!r} names nobody in {column.nulls} data points: every data point needs somebody"
+            yield f"{column.name!r} is empty in {column.nulls} data points: every data point needs a subject"
         elif _rank_as_person(column) == 0 and column.kind == "number":
             yield f"{column.name!r} holds numbers with a point: write whole numbers or text"
 
@@ -386,7 +386,7 @@ def _why_no_images(found: ImageForms) -> str:
 
 
 def _draft(found: SourceDescription, column: ColumnDescription, reason: str) -> DraftedEncoder | None:
-    """Return an encoder for a column that has a ``reason`` not to be a plain feature; None where none helps."""
+    """Return an encoder for a column that has a ``reason`` not to be a plain feature; None if no encoder helps."""
     names_something = _is_row_number(column) or column.counts or _is_name(found, column) or _names_people(found, column)
     if column.images is not None:
         names_something = False

@@ -32,7 +32,7 @@ from storage.location import is_on_s3
 _SMALL_ENOUGH = 10.0
 """Features up to this size are left as they are."""
 _STORE = "federation"
-"""The store's folder in the draft, beside the specification: files in it are not data."""
+"""The store's folder in the draft, next to the specification: files in it are not data."""
 _SMALL_LABEL = 3.0
 """Labels are left as they are up to this mean, and with a spread that differs from 1 by at most this factor."""
 _IN_OR_NOT: Final = frozenset({"0", "1", "false", "true"})
@@ -68,7 +68,7 @@ def draft_specification(
     mark says). ``learner``: for which ``[model] learner``.
 
     Raises ``Invalid`` when a column's role cannot be guessed, with the option that sets it, or when a named column does
-    not fit, and what ``open_source`` raises.
+    not fit; and as ``open_source`` does.
     """
     if learner not in LEARNERS:
         raise Invalid(f"there is no learner {learner!r}", f"Take one of {', '.join(LEARNERS)}.")
@@ -114,7 +114,7 @@ def _with_items(guess: Guess) -> Guess:
         raise Invalid(
             f"{len(items)} columns of the data hold 0 and 1, or false and true, alone: these are the items, and two or"
             " more are needed",
-            "Give the data a column for each item, which says of each basket whether it is there.",
+            "Give the data a column for each item, which says for each basket whether it contains the item.",
         )
     others = [column.name for column in guess.features if column not in items]
     encoded = {encoder.column for encoder in guess.encoders} - {*others}
@@ -359,7 +359,7 @@ _CHOICES: Final = (
 )
 
 _TEMPLATE = """\
-# Drafted by `sisa init` from {points} data points. Read it before training: what stands here is declared, not learned.
+# Drafted by `sisa init` from {points} data points. Read it before training: what it says is declared, not learned.
 
 name  = {name}
 store = "./{store}"  # folder of data, checkpoints and receipts; relative to this file; or "s3://bucket/prefix"
@@ -392,7 +392,7 @@ _NETWORK = """\
 [model]
 factory   = "shards.models:mlp"  # any import path to a callable that returns a torch.nn.Module
 arguments = {{ hidden = [128] }}
-# files   = ["base.pt"]  # files beside this one that a model of your own reads; it may read no others
+# files   = ["base.pt"]  # files next to this one that your own model reads; it may read no others
 
 [training]
 epochs        = {epochs}  # as one would use without slicing
@@ -403,7 +403,7 @@ seed          = 7
 """
 
 _CERTIFIED: Final = """
-# Declare as norm the largest Euclidean norm of a data point's features; clip shortens those of longer ones to it.
+# Declare as norm the largest Euclidean norm of a data point's features; clip shortens longer ones to it.
 guarantee = "certified"  # weaker than exact: docs/guarantees.md"""
 
 _DIRECT: Final[Mapping[str, str]] = {
@@ -493,7 +493,7 @@ def write_specification(
         raise Conflict(f"{config} exists already", "Name another with --config, or replace it with --force.")
     if ids_into is None and header:
         raise Invalid(
-            "--header is of no use without --add-ids", "Add --add-ids COPY.csv, which writes the header, too."
+            "--header has no effect without --add-ids", "Add --add-ids COPY.csv, which writes the header, too."
         )
     if ids_into is not None:
         if id_column is not None:

@@ -25,7 +25,7 @@ def experiments_outcome() -> Outcome:
 
 
 def show_progress(clock: Callable[[], float] = time.monotonic) -> Callable[[CellDone], None]:
-    """Return what reports on stderr which cell is done, and about how long the others take."""
+    """Return a function that reports on stderr which cell is done, and about how long the others take."""
     began = clock()
 
     def tell(done: CellDone) -> None:
@@ -38,7 +38,7 @@ def show_progress(clock: Callable[[], float] = time.monotonic) -> Callable[[Cell
 
 
 def show_remarks() -> Callable[[str], None]:
-    """Return what prints remarks on stderr, one that comes again and again only once."""
+    """Return a function that prints remarks on stderr, each only once."""
     last = ""
 
     def tell(text: str) -> None:
@@ -57,7 +57,7 @@ def _print(text: str) -> None:
 
 
 def results_outcome(name: str, found: Finished, out: Path, figures: Sequence[Mapping[str, Any]]) -> Outcome:
-    """Return the rows for machines; for people where they are, and which checks do not hold."""
+    """Return the rows as JSON; as text, where they are and which checks do not hold."""
     checks = found.report.checks
     lines = [f"{name}: {len(found.rows):,} rows in {out}", f"Read {out / 'results.md'}."]
     if checks:

@@ -1,4 +1,4 @@
-"""Reads a file of names, one a line, without holding it in memory; one bad line makes the whole file invalid."""
+"""Reads a file of names, one per line, without holding it in memory; one bad line makes the whole file invalid."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _FOREIGN: Final = re.compile("[\udc80-\udcff]")
 
 _FAULTS: Final = {
-    "nobody": ("a line that names nobody", "lines that name nobody"),
+    "nobody": ("a blank line", "blank lines"),
     "encoding": ("a line that is not UTF-8 text", "lines that are not UTF-8 text"),
     "length": (
         f"a line of more than {MOST_CHARACTERS:,} characters",
@@ -32,10 +32,10 @@ _FAULTS: Final = {
 
 
 def names_in(file: Path) -> Iterator[str]:
-    """Yield the names in the file, one a line.
+    """Yield the names in the file, one per line. Bad lines are not yielded.
 
-    Bad lines are not yielded. Raises ``Invalid`` when the file cannot be read, and after the last line when any line
-    was bad: so use the names only once all are read.
+    Raises ``Invalid`` when the file cannot be read, and after the last line when any line was bad: so use the names
+    only once all are read.
     """
     try:
         with file.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
@@ -59,7 +59,7 @@ def _good_lines(lines: TextIO, file: Path) -> Iterator[str]:
     if faults or not number:
         raise Invalid(
             f"the file of names has {_faults_text(bad, faults)}",
-            "Write one name a line, as UTF-8 text. Nothing was erased.",
+            "Write one name per line, as UTF-8 text. Nothing was erased.",
             file=str(file),
         )
 
@@ -86,7 +86,7 @@ def _fault(line: str) -> str | None:
 def _faults_text(bad: list[tuple[str, int]], faults: int) -> str:
     """Return which lines are bad: the numbers of the first ones, and how many there are."""
     if not bad:
-        return "lines that name nobody: none at all"
+        return "no names"
     parts = []
     for fault, (singular, plural) in _FAULTS.items():
         numbers = [str(number) for kind, number in bad if kind == fault]

@@ -1,4 +1,7 @@
-"""Plots: the one door to matplotlib, which the extra ``lab`` installs. Draws figures as experiments describe them."""
+"""Plots: the only module that uses matplotlib, which the extra ``lab`` installs.
+
+Draws figures as experiments describe them.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ _LEGEND_LINE_POINTS: Final = 11.3
 _LINE_POINTS: Final = 12.0
 """Height of a line of a title."""
 _LONG_NAMES: Final = 30
-"""Characters of all names on an axis from which on they are turned."""
+"""From this many characters in all names of an axis on, the names are turned."""
 
 
 def check_plotting() -> None:
@@ -166,7 +169,7 @@ def _shown(series: Series, panel: Panel) -> list[int]:
 def _names_on_axis(panel: Panel) -> list[str]:
     """Return the texts on the horizontal axis, in order of their first series; empty: it has numbers.
 
-    Bars stand beside each other, however close their numbers are.
+    Bars are drawn side by side, however close their numbers are.
     """
     named = [name for series in panel.series for name in series.x if panel.kind == "bars" or isinstance(name, str)]
     return list(dict.fromkeys(map(_name, named)))

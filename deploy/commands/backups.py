@@ -40,14 +40,14 @@ def backup(
         bool, typer.Option("--without-keys", help="Back up no key; docs/backup.md says what that means.")
     ] = False,
     keep: Annotated[
-        int, typer.Option("--keep", metavar="NUMBER", help="Backups to keep; what was erased stays in older ones.")
+        int, typer.Option("--keep", metavar="NUMBER", help="Backups to keep; erased data stays in older ones.")
     ] = 1,
     endpoint: Endpoint = None,
     credentials: Profile = None,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Back up the federation as it is at one moment, while it keeps working. The next backup replaces this one."""
+    """Write a consistent backup of the federation while it keeps working. The next backup replaces this one."""
 
     def action() -> Outcome:
         from cluster.backups.backup import back_up
@@ -56,7 +56,7 @@ def backup(
 
         if (keys is None) != without_keys:
             raise Invalid(
-                "a backup without its keys is of no use, and one beside them protects nobody",
+                "a backup without its keys cannot be read, and keys at the same place protect nobody",
                 "Name another place for the keys with --keys, or say --without-keys if they are safe elsewhere.",
             )
         name, store = store_of(config)
@@ -74,8 +74,8 @@ def backup(
         text = (
             f"backup {made.number} of {name} is in {made.place}, as of {made.at}: {made.objects} objects,"
             f" {made.bytes:,} bytes\n"
-            + (f"its keys are in {made.keys}: both together open everything\n" if made.keys else _NO_KEYS)
-            + "what is erased from now on stays in it until the next backup"
+            + (f"its keys are in {made.keys}: whoever has both can read everything\n" if made.keys else _NO_KEYS)
+            + "data erased from now on stays in it until the next backup"
         )
         return Outcome(data=json_value(made), text=text)
 
@@ -103,7 +103,7 @@ def restore(
 ) -> None:
     """Restore a backup, or a plain copy of a store, to the empty place that the specification names.
 
-    Data points that the witness knows to have been erased since the backup are withdrawn before anything is answered.
+    Data points that were erased since the backup, according to the witness, are withdrawn before anything is answered.
     If interrupted, repeat the command.
     """
 
@@ -137,7 +137,10 @@ def restore(
 def move(
     place: Place,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Leave the old store as a copy, with the keys in it, and delete it yourself.")
+        bool,
+        typer.Option(
+            "--keep", help="Keep the old store, which holds its keys, as a copy; you have to delete it yourself."
+        ),
     ] = False,
     endpoint: Endpoint = None,
     credentials: Profile = None,
@@ -177,12 +180,12 @@ def _has_partition_key(config: Path) -> bool:
 
 
 def _text(name: str, restored: Restored) -> str:
-    as_of = f"as of {restored.at}" if restored.at else "a plain copy, of no certain moment"
+    as_of = f"as of {restored.at}" if restored.at else "a plain copy, taken at an unknown time"
     lines = [
         f"{name} is restored from {restored.place} ({as_of}): {restored.objects} objects",
-        f"it is a federation of its own, with the id {restored.id}: nothing in it leads to the original",
+        f"it is a separate federation, with the id {restored.id}: nothing in it refers to the original",
         *_erased(restored.erased, restored.at or "the copy was made"),
-        "'sisa train' finishes what is open; tokens of the API have to be made again ('sisa token create')",
+        "'sisa train' finishes open requests; create new tokens for the API ('sisa token create')",
     ]
     return "\n".join(lines)
 
@@ -190,14 +193,14 @@ def _text(name: str, restored: Restored) -> str:
 def _erased(erased: Erased, since: str) -> list[str]:
     if not erased.is_known:
         return [
-            f"NO RECORD HERE SAYS WHAT WAS ERASED SINCE {since}: no witness is named that could",
-            "before anything is answered, submit again every request that was accepted since, under its old id",
+            f"NO RECORD HERE SAYS WHAT WAS ERASED SINCE {since}: no witness is set that could say it",
+            "before using it for answers, submit every request that was accepted since then again, under its old id",
         ]
-    lines = [f"erased since, and withdrawn again: {', '.join(erased.again) or 'nothing'}"]
+    lines = [f"erased since the backup, and now withdrawn again: {', '.join(erased.again) or 'nothing'}"]
     if erased.forgotten:
         lines += [
-            f"CARRIED OUT SINCE, AND NOBODY HERE KNOWS WHOM THEY NAME: {', '.join(erased.forgotten)}",
-            "nothing is answered before they are submitted again, by name and under these ids",
+            f"CARRIED OUT SINCE, AND THE NAMES IN THEM ARE NOT KNOWN HERE: {', '.join(erased.forgotten)}",
+            "nothing is answered until they are submitted again, by name and under these ids",
         ]
     if erased.behind:
         lines.append(
@@ -208,7 +211,7 @@ def _erased(erased: Erased, since: str) -> list[str]:
 
 
 def _erase(config: Path) -> Erased:
-    """Withdraw what was erased since the backup; a federation of several sites has no data itself."""
+    """Withdraw the data points that were erased since the backup; a federation of several sites has no data itself."""
     from cluster.backups.recovery import Erased, erase_since
     from deploy.views.progress import listening
 

@@ -1,4 +1,4 @@
-"""The command ``sisa-check``: checks receipts and logs without an installation of the rest.
+"""The command ``sisa-check``: checks receipts and logs without the other packages of sisa-ray.
 
 It needs Python and ``cryptography``, no specification and no store. An import contract keeps everything else out.
 """
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="{receipt,log,keys}")
     receipt = commands.add_parser("receipt", help="whether a receipt is genuine, and whom it is about", epilog=_CODES)
     receipt.add_argument("file", type=Path, metavar="RECEIPT", help="the file, as it was handed over")
-    receipt.add_argument("--salt", help="whether it is about these names; give all that the request gave")
+    receipt.add_argument("--salt", help="whether it is about these names; give every name in the request")
     receipt.add_argument("--subject", action="append", default=[], metavar="NAME", help="with --salt; repeatable")
     receipt.add_argument("--id", action="append", default=[], metavar="NAME", help="with --salt; repeatable")
     log = commands.add_parser("log", help="whether a log continues an earlier checkpoint", epilog=_CODES)
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     log.add_argument(
         "later", type=Path, metavar="LATER", help="the newest one with its proof: 'sisa log EARLIER --json'"
     )
-    keys = commands.add_parser("keys", help="whether new keys are signed by those that you have", epilog=_CODES)
+    keys = commands.add_parser("keys", help="whether new keys are signed by keys that you already have", epilog=_CODES)
     keys.add_argument("file", type=Path, metavar="NEW", help="the new file that 'sisa keys --export' wrote")
     for each in (receipt, log, keys):
         each.add_argument(

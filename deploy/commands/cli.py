@@ -80,7 +80,7 @@ def choose(
         typer.Option("--site", metavar="NAME", help="Act as this site of a federation of several, on its own store."),
     ] = None,
     simulate: Annotated[
-        bool, typer.Option("--simulate", help="Have all sites of a federation on this machine, as folders.")
+        bool, typer.Option("--simulate", help="Simulate all sites of a federation on this machine, as folders.")
     ] = False,
     _version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version and exit.")
@@ -102,11 +102,11 @@ def demo(
         Path | None, typer.Option("--data-folder", metavar="FOLDER", help="Folder with the Fashion-MNIST IDX files.")
     ] = None,
     serve: Annotated[
-        bool, typer.Option("--serve", help="In the end serve the federation, and print tokens for its console.")
+        bool, typer.Option("--serve", help="At the end, serve the federation and print tokens for its console.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show the whole story on real data: train, predict, erase a person, prove it."""
+    """Run everything once on real data: train, predict, erase a person, prove it."""
 
     def action() -> Outcome:
         from deploy.demo import run_demo
@@ -131,18 +131,25 @@ def init(
     label: Annotated[str | None, typer.Option("--label", metavar="COLUMN", help="The label column.")] = None,
     learner: Annotated[
         str,
-        typer.Option("--learner", metavar="NAME", help="A learner of the guide, such as forest or boosting."),
+        typer.Option("--learner", metavar="NAME", help="A learner from the guide, such as forest or boosting."),
     ] = "torch",
     encoding: Annotated[
-        str | None, typer.Option("--encoding", metavar="NAME", help="Of CSV files that are not UTF-8, such as cp1252.")
+        str | None,
+        typer.Option("--encoding", metavar="NAME", help="Encoding of CSV files that are not UTF-8, such as cp1252."),
     ] = None,
     add_ids: Annotated[
         Path | None,
-        typer.Option("--add-ids", metavar="FILE", help="First write a copy with a column of ids, and draft for it."),
+        typer.Option(
+            "--add-ids",
+            metavar="FILE",
+            help="First write a copy with a column of ids, and draft the specification for that.",
+        ),
     ] = None,
     header: Annotated[
         str | None,
-        typer.Option("--header", metavar="NAMES", help="Of all columns, with commas, where the file has no header."),
+        typer.Option(
+            "--header", metavar="NAMES", help="Names of all columns, separated by commas, if the file has no header."
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing specification.")] = False,
     as_json: AsJson = False,
@@ -322,7 +329,8 @@ def readmit(
         str, typer.Option("--reason", metavar="REASON", help="Why, for the record; without personal data.")
     ],
     request_id: Annotated[
-        str | None, typer.Option("--request-id", metavar="ID", help="The same id is the same readmission.")
+        str | None,
+        typer.Option("--request-id", metavar="ID", help="Repeating the command with the same id changes nothing."),
     ] = None,
     config: Config = DEFAULT_CONFIG,
     url: Url = None,
@@ -384,12 +392,12 @@ def status(
 def verify(
     shard: Shard = None,
     everything: Annotated[
-        bool, typer.Option("--all", help="Read receipts again that an earlier verification has found sound.")
+        bool, typer.Option("--all", help="Also read receipts that an earlier verification found sound.")
     ] = False,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Retrain shards from nothing on what is left, compare bytes, and scan the store for residue."""
+    """Retrain shards from nothing on the remaining data, compare bytes, and scan the store for residue."""
 
     def action(federation: Federation) -> Outcome:
         from deploy.views.verifying import verification_outcome
@@ -416,7 +424,7 @@ def receipt(
         typer.Option(
             "--salt",
             metavar="SALT",
-            help="With --check: whether the receipt is about these names; give all that were given.",
+            help="With --check: whether the receipt is about these names; give every name in the request.",
         ),
     ] = None,
     subject: Annotated[
@@ -429,7 +437,7 @@ def receipt(
 ) -> None:
     """Print the signed receipt of an erasure on stdout, or verify one offline with --check FILE.
 
-    Exit codes of --check: 0 genuine, 3 not genuine, 6 intact, but without --key nothing says whose it is.
+    Exit codes of --check: 0 genuine, 3 not genuine, 6 intact, but without --key its issuer is unknown.
     Requests that found nothing also have a receipt, and so do readmissions.
     """
 
@@ -481,7 +489,7 @@ app.add_typer(sites)
 
 
 def _together(name: str, *arguments: Any, **options: Any) -> Callable[[SiteFederation], Outcome]:
-    """Return what ``deploy.views.sites`` does under this name for a federation of several sites."""
+    """Return the function of this name in ``deploy.views.sites``, for a federation of several sites."""
 
     def act(federation: SiteFederation) -> Outcome:
         outcome: Outcome = getattr(import_module("deploy.views.sites"), name)(federation, *arguments, **options)
@@ -510,7 +518,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         else:
             sys.stderr.write(error.format_message() + "\n")  # the help
         code = ExitCode.INVALID
-    except (typer.Abort, BrokenPipeError):  # the latter: help whose reader went away
+    except (typer.Abort, BrokenPipeError):  # the latter: the reader of the help closed the pipe
         code = ExitCode.FAILED
     close_streams()
     sys.exit(int(code or 0))

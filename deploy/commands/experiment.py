@@ -31,9 +31,9 @@ def experiment(
     ] = "local",
     as_json: AsJson = False,
 ) -> None:
-    """Run an experiment of the survey on real data, or go on with it: figures, plots and what each method proves.
+    """Run or continue an experiment of the survey on real data: figures, plots and what each method proves.
 
-    Every part of the grid is written when it is computed. After an interruption the same command goes on. See
+    Every cell of the grid is written when it is computed. After an interruption the same command continues. See
     docs/experiments.md.
     """
 
@@ -87,8 +87,8 @@ def _interrupted(folder: Path) -> Outcome:
     return Outcome(
         problem=Problem(
             kind="interrupted",
-            message=f"interrupted; the cells that are done are kept [folder={folder}]",
-            remedy="Run the same command again: it goes on from there.",
+            message=f"interrupted; finished cells are kept [folder={folder}]",
+            remedy="Run the same command again: it continues from there.",
         ),
         code=ExitCode.FAILED,
     )

@@ -24,7 +24,7 @@ def log(
     check: Annotated[bool, typer.Option("--check", help="Recompute the whole log.")] = False,
     earlier: Annotated[
         Path | None,
-        typer.Argument(metavar="CHECKPOINT", help="An earlier checkpoint, or a receipt, that the log has to continue."),
+        typer.Argument(metavar="CHECKPOINT", help="An earlier checkpoint or a receipt; the log has to continue it."),
     ] = None,
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
@@ -95,18 +95,27 @@ def plan(
     ] = None,
     points_per_request: Annotated[
         float | None,
-        typer.Option("--points-per-request", metavar="NUMBER", help="With --optimise: points of each. Default: 1."),
+        typer.Option(
+            "--points-per-request", metavar="NUMBER", help="With --optimise: data points per request. Default: 1."
+        ),
     ] = None,
     months: Annotated[
-        float | None, typer.Option("--months", metavar="NUMBER", help="With --optimise: how long. Default: 12.")
+        float | None,
+        typer.Option(
+            "--months", metavar="NUMBER", help="With --optimise: how long to keep the federation. Default: 12."
+        ),
     ] = None,
     price_cpu_hour: Annotated[
         float | None,
-        typer.Option("--price-cpu-hour", metavar="PRICE", help="With --optimise: of an hour of one processor."),
+        typer.Option(
+            "--price-cpu-hour", metavar="PRICE", help="With --optimise: the price of an hour of one processor."
+        ),
     ] = None,
     price_gib_month: Annotated[
         float | None,
-        typer.Option("--price-gib-month", metavar="PRICE", help="With --optimise: of a GiB stored for a month."),
+        typer.Option(
+            "--price-gib-month", metavar="PRICE", help="With --optimise: the price of a GiB stored for a month."
+        ),
     ] = None,
     tries: Annotated[
         list[str] | None,
@@ -121,7 +130,7 @@ def plan(
         typer.Option(
             "--tolerance",
             metavar="NUMBER",
-            help="With --try: how much accuracy may be lost against the best to be cheaper. Default: 0.01.",
+            help="With --try: how much accuracy, compared with the best, may be given up to save costs. Default: 0.01.",
         ),
     ] = None,
     config: Config = DEFAULT_CONFIG,
@@ -162,7 +171,7 @@ def plan(
 
 
 def _optimised(wish: dict[str, Any], others: list[str], config: Path, as_json: bool) -> NoReturn:
-    """Recommend numbers of shards and slices; ``others`` are options that were given and are of the plain forecast."""
+    """Recommend numbers of shards and slices; ``others`` are given options that belong to the plain forecast."""
     if others:
         raise typer.BadParameter(f"{others[0]} asks about one partition, and --optimise compares them: leave one out")
     if "requests_per_month" not in wish:

@@ -63,7 +63,7 @@ def keys_outcome(registrar: Registrar, name: str, *, rotate: bool, export: Path 
     found = registrar.key_statements()
     if (rotate or export is not None) and not found:
         raise Invalid(
-            "there are no signing keys yet", "Run this again after the first receipt, for which the keys are made."
+            "there are no signing keys yet", "Run this again after the first receipt: the keys are made for it."
         )
     if rotate:
         found = registrar.rotate_keys()

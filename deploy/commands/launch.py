@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def launch(config: Config = DEFAULT_CONFIG, as_json: AsJson = False) -> None:
-    """Start the federation's coordinator on its Ray cluster; other commands then let it do the work.
+    """Start the federation's coordinator on its Ray cluster; other commands then hand their work to it.
 
     With [cluster] address = "local" a Ray of its own is started on this machine, and stays until 'sisa stop'.
     """
@@ -76,7 +76,7 @@ def adopt(
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Make a copy of a store a federation of its own. Until then, commands in the copy are refused.
+    """Turn a copy of a store into a separate federation. Until then, commands on the copy are refused.
 
     The original and its coordinator are not touched. End them first if the copy is to replace them.
     """
@@ -89,8 +89,8 @@ def adopt(
         name, store = store_of(config)
         adopted = adopt_copy(store, reason, SystemClock().now(), new_name())
         text = (
-            f"this copy of {name} is a federation of its own now, and no longer names the coordinator of"
-            " the original\nit is recorded in the store, under control/adoptions; 'sisa launch' starts a coordinator"
+            f"this copy of {name} is a separate federation now, and no longer names the coordinator of the original\n"
+            "it is recorded in the store, under control/adoptions; 'sisa launch' starts a coordinator"
         )
         return Outcome(data={"federation": name, **json_value(adopted)}, text=text)
 
@@ -98,7 +98,7 @@ def adopt(
 
 
 def store_of(config: Path) -> tuple[str, SealedStore]:
-    """Return a federation's name and its store; of several sites, the store that it has beside theirs."""
+    """Return a federation's name and its store; for several sites, the federation's own store."""
     from cluster.config.sites import open_own_store
     from cluster.writer.stores import open_objects
     from storage.encryption.store import SealedStore

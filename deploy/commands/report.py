@@ -23,7 +23,7 @@ def report(
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="The letter, an HTML file to print or to send.")],
     salutation: Annotated[
         str,
-        typer.Option("--salutation", metavar="TEXT", help="Such as 'Dear Ms Example'; else it addresses nobody."),
+        typer.Option("--salutation", metavar="TEXT", help="Such as 'Dear Ms Example'; by default there is none."),
     ] = "",
     salt: Annotated[
         str,
@@ -35,8 +35,8 @@ def report(
 ) -> None:
     """Write the letter to the person who asked: what was found and removed, what is proven, how to check it.
 
-    It checks the receipt first, and writes no letter if that is not genuine (exit code 3). Without a receipt it says
-    how the request stands. Nothing that you give for the letter is kept.
+    It checks the receipt first, and writes no letter if that is not genuine (exit code 3). Without a receipt it
+    describes the state of the request. Nothing that you enter for the letter is kept.
     """
 
     def action(federation: Federation) -> Outcome:
@@ -73,8 +73,8 @@ def trace(
 ) -> None:
     """Show where a person's data are: slices, checkpoints, requests, and the generations that may have known them.
 
-    Of an erased person it shows what the store still has by right. Nothing is written down, neither the names nor that
-    somebody looked. With --url the token's role is officer, and each call counts as a look-up.
+    For an erased person it shows what the store may still have. Nothing is recorded, neither the names nor the look-up
+    itself. With --url the token's role is officer, and each call counts as a look-up.
     """
 
     def action(federation: Federation) -> Outcome:

@@ -22,7 +22,8 @@ requests = typer.Typer(
 
 Request = Annotated[str, typer.Argument(metavar="REQUEST", help="The erasure request, by its id.")]
 Reason = Annotated[
-    str, typer.Option("--reason", metavar="REASON", help="Why, in a line, without personal data: it is kept and shown.")
+    str,
+    typer.Option("--reason", metavar="REASON", help="Why, in one line, without personal data: it is kept and shown."),
 ]
 
 
@@ -109,7 +110,7 @@ def cancel(
 
 @requests.command()
 def show(request: Request, config: Config = DEFAULT_CONFIG, url: Url = None, as_json: AsJson = False) -> None:
-    """Show everything known of a request: states, pauses, extension, expected cost beside the real one."""
+    """Show everything known about a request: states, pauses, extension, expected and actual cost."""
 
     def action(federation: Federation) -> Outcome:
         from deploy.views.watching import request_outcome

@@ -132,7 +132,7 @@ def _serving(name: str, serving: Serving) -> Outcome:
     text = (
         f"{name} is served at {serving.url} by {serving.replicas} replica{'s' * (serving.replicas > 1)}"
         f" of release {RELEASE}\n"
-        f"what there is: {serving.url}/docs; who may use it: '{sisa} token create'; the end: '{sisa} serve --stop'"
+        f"its methods: {serving.url}/docs; tokens: '{sisa} token create'; to end it: '{sisa} serve --stop'"
     )
     return Outcome(data={"federation": name, **json_value(serving), "release": RELEASE}, text=text)
 

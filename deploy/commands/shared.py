@@ -39,11 +39,16 @@ ErasedSubjects = Annotated[
 ErasedIds = Annotated[
     list[str] | None, typer.Option("--id", metavar="NAME", help="A data point to erase; may be repeated.")
 ]
-NamesFile = Annotated[Path | None, typer.Option("--file", metavar="FILE", help="A text file, one subject a line.")]
-FileOf = Annotated[str, typer.Option("--file-of", metavar="KIND", help="What the file's lines name: subjects or ids.")]
-RequestId = Annotated[str | None, typer.Option("--request-id", metavar="ID", help="The same id is the same request.")]
+NamesFile = Annotated[Path | None, typer.Option("--file", metavar="FILE", help="A text file, one subject per line.")]
+FileOf = Annotated[
+    str, typer.Option("--file-of", metavar="KIND", help="What the lines of the file are: subjects or ids.")
+]
+RequestId = Annotated[
+    str | None,
+    typer.Option("--request-id", metavar="ID", help="Repeating the command with the same id changes nothing."),
+]
 HoldReason = Annotated[
-    str | None, typer.Option("--hold", metavar="REASON", help="Submit it paused, such as for a legal hold.")
+    str | None, typer.Option("--hold", metavar="REASON", help="Submit it paused, for example for a legal hold.")
 ]
 IncludeSimilar = Annotated[
     bool, typer.Option("--include-similar", help="Erase subjects whose names differ only in case or spacing, too.")
@@ -166,7 +171,7 @@ def with_either(
     if url is None:
         with_federation(action, config, as_json, together)
     if CHOICE.get().simulate:
-        raise typer.BadParameter("--simulate is about a specification, and --url names a server")
+        raise typer.BadParameter("--simulate needs a specification, and --url asks a server")
     if config != DEFAULT_CONFIG:
         raise typer.BadParameter("--config names a federation and --url a server: give one of the two")
 
@@ -185,7 +190,7 @@ def _chosen_site(config: Path) -> str:
     site = CHOICE.get().site
     if site is None:
         raise Invalid(
-            f"{config.name} has several sites, and this command is about one of them",
+            f"{config.name} has several sites, and this command acts on one of them",
             "Write 'sisa --site NAME' before the command, where that site's store is.",
             file=str(config),
         )
@@ -208,7 +213,7 @@ def refuse_site(why: str) -> None:
     from storage.errors import Invalid
 
     if CHOICE.get().site is not None:
-        raise Invalid(f"--site means nothing here: {why}", "Leave it out, or ask the site's own server.")
+        raise Invalid(f"--site cannot be used here: {why}", "Leave it out, or ask the site's own server.")
 
 
 @contextmanager

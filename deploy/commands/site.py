@@ -51,7 +51,7 @@ def erase(
 ) -> None:
     """Erase people or data points at one site; names are looked up at that site alone.
 
-    A site that is away accepts nothing, and the command fails: submit the request again when the site is back.
+    If the site cannot be reached, the command fails: submit the request again when the site is back.
     """
 
     def action(federation: SiteFederation) -> Outcome:
@@ -76,14 +76,14 @@ def erase(
 def withdraw(
     site: SiteName,
     reason: Annotated[
-        str, typer.Option("--reason", metavar="REASON", help="Why, in a line, without personal data: it is kept.")
+        str, typer.Option("--reason", metavar="REASON", help="Why, in one line, without personal data: it is kept.")
     ],
     config: Config = DEFAULT_CONFIG,
     as_json: AsJson = False,
 ) -> None:
-    """Take a whole site out, for good: answers no longer use its constituents, then all that it holds is erased.
+    """Withdraw a whole site for good: answers no longer use its constituents, then all data that it holds is erased.
 
-    Its data are erased when the site can be reached: now, or by the next 'sisa train', or by this command again.
+    Its data are erased when the site can be reached: now, by the next 'sisa train', or by repeating this command.
     """
 
     def action(federation: SiteFederation) -> Outcome:

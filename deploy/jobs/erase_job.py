@@ -50,17 +50,19 @@ def submitted(
     if coordinator is None:
         raise Unavailable(
             "no coordinator is at work on this federation",
-            "Start it with 'sisa launch', and submit the request again under the same --request-id.",
+            "Start it with 'sisa launch', and repeat the request with the same --request-id.",
             federation=specification.name,
         )
     return coordinator.accept(*drafted(setup, subjects=subjects, ids=ids, request_id=request_id, held=""))
 
 
 def erase(
-    file: Annotated[Path, typer.Option("--file", help="A text file on this node, one subject a line.")],
-    request_id: Annotated[str, typer.Option("--request-id", help="The same id is the same request.")],
+    file: Annotated[Path, typer.Option("--file", help="A text file on this node, one subject per line.")],
+    request_id: Annotated[
+        str, typer.Option("--request-id", help="Repeating the job with the same id changes nothing.")
+    ],
     file_of: Annotated[
-        str, typer.Option("--file-of", help="What the file's lines name: subjects or ids.")
+        str, typer.Option("--file-of", help="What the lines of the file are: subjects or ids.")
     ] = "subjects",
     config: Config = DEFAULT_CONFIG,
 ) -> NoReturn:

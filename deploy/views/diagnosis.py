@@ -38,7 +38,7 @@ def refused_data(federation: Federation) -> Outcome | None:
         faults = federation.faults()
     except (Invalid, Unavailable):
         if federation.status().generation:
-            return None  # training would go on with what was ingested
+            return None  # training would continue with the data already ingested
         raise
     if not faults:
         return None

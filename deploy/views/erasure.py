@@ -1,4 +1,4 @@
-"""What ``sisa erase`` and related commands read, do and print."""
+"""Reading the names, carrying out and printing for ``sisa erase`` and related commands."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def given_names(
         raise Invalid(f"--file-of takes subjects or ids, got {file_of!r}", "Choose one of the two.")
     if more and bool(subjects) == bool(ids):
         raise Invalid(
-            "a name alone may be a person or a data point, and the command does not say which",
+            "a bare name may be a person or a data point, and the command does not say which",
             "Write 'sisa erase --subject NAME' for all data points of a person, or 'sisa erase --id NAME' for a single"
             " data point. With --dry-run the command only says what that would cost.",
         )
@@ -245,7 +245,7 @@ def interrupted_outcome(request: RequestStatus | None, status: FederationStatus 
     if request is None:
         message, remedy = "interrupted before the request was accepted: nothing will be erased", "Submit it again."
     elif request.state in _CLOSED:
-        message, remedy = f"interrupted; the request is {request.state} all the same", "Run 'sisa status' to see it."
+        message, remedy = f"interrupted; the request is nevertheless {request.state}", "Run 'sisa status' to see it."
     elif request.state == RequestState.WAITING.value:
         message = "interrupted; the request is accepted, and paused"
         remedy = f"Run 'sisa request release {request.request_id}' to have it carried out."
@@ -309,7 +309,9 @@ def readmission_outcome(readmission: ReadmissionAnswer) -> Outcome:
     erased = ["those that were erased stay out by id"] * bool(known)
     if readmission.without_ids:
         whose = f"of {readmission.without_ids:,} of them" if known else "of theirs"
-        erased.append(f"no ids are known of what was erased {whose}: it comes back if the source still has it")
+        erased.append(
+            f"no ids are known of the data points that were erased {whose}: it comes back if the source still has it"
+        )
     text = (
         f"readmission {readmission.request_id}: {many} may come back; new data points are taken at the next"
         f" 'sisa train', {'; '.join(erased)}\n"
@@ -340,7 +342,7 @@ def _what_is_wrong(request: RequestStatus, *, again: bool) -> tuple[Problem | No
             remedy = "Give a new demand a --request-id of its own."
             return Problem(kind="cancelled", message=message, remedy=remedy), ExitCode.CONFLICT
         case RequestState.FAILED:
-            message = f"the request is {request.stage}, and the last attempt to go on failed: {fact}"
+            message = f"the request is {request.stage}, and the last attempt to continue failed: {fact}"
             remedy = "Correct what failed, then run 'sisa train', which continues from there."
             return Problem(kind="failed", message=message, remedy=remedy), ExitCode.FAILED
         case _:

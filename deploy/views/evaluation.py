@@ -50,7 +50,7 @@ def evaluation_text(evaluation: Evaluation) -> str:
 
 
 def evaluation_data(evaluation: Evaluation) -> dict[str, Any]:
-    """Return the evaluation for JSON: an accuracy stands beside the metrics, too."""
+    """Return the evaluation for JSON, with an accuracy as a field of its own besides the metrics."""
     return evaluation.as_json() | {name: value for name, value in evaluation.metrics.items() if name == "accuracy"}
 
 
@@ -65,7 +65,7 @@ def _breakdown(evaluation: Evaluation) -> Iterator[str]:
     """Yield a table with a line for each class, label or column, if there is more than one."""
     parts = evaluation.breakdown
     if columns := tuple(dict.fromkeys(name for each in parts.values() for name in each)):
-        # Counts last, and what only some of them have among the others.
+        # Counts last; columns that only some rows have are among the others.
         columns = tuple(sorted(columns, key=lambda name: name == "points"))
         lines = [(name, *(_cell(each.get(column)) for column in columns)) for name, each in parts.items()]
         yield table((_PARTS[evaluation.target], *columns), lines)

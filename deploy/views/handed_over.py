@@ -55,7 +55,7 @@ def public_keys_in(file: Path) -> tuple[PublicKey, ...]:
         return public_keys_from_text(_decoded(payload))
     except ValueError as error:  # from the decoder, or Invalid
         raise Invalid(
-            "the file holds no public keys of ours",
+            "the file holds no public keys of this system",
             "Give it as 'sisa keys --export' wrote it, or a key as it was published at log/keys/ in the store.",
             file=str(file),
         ) from error
@@ -79,7 +79,7 @@ def read_log_checkpoint(file: Path) -> str:
 
 
 def read_growth(file: Path) -> Growth:
-    """Return the checkpoint in ``file`` and the proof beside it, as ``sisa log CHECKPOINT --json`` prints both.
+    """Return the checkpoint and the proof in ``file``, as ``sisa log CHECKPOINT --json`` prints them.
 
     Raises ``Invalid`` when the file cannot be read or holds no checkpoint.
     """

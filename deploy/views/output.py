@@ -1,4 +1,4 @@
-"""What a command says: one envelope for machines, text for people, an exit code for scripts."""
+"""A command's output: one JSON envelope for machines, text for people, an exit code for scripts."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class ExitCode(IntEnum):
     UNAVAILABLE = 5
     """Try again later."""
     UNTRUSTED = 6
-    """Intact, but nothing says whose it is."""
+    """Intact, but its issuer is unknown."""
     TERMINATED = 128 + signal.SIGTERM
     """The code that shells report for a process ended by SIGTERM; what was committed is kept."""
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: as an interrupt, but the exit code says so."""
+    """SIGTERM: handled like an interrupt, but with an exit code of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,7 +266,7 @@ def _bug(error: Exception) -> Outcome:
         problem=Problem(
             kind="internal",
             message=f"an unexpected {type(error).__name__} stopped the command; this is a bug",
-            remedy="Set SISA_TRACEBACK=1 to see where, and report it. The store is as it was last committed.",
+            remedy="Set SISA_TRACEBACK=1 to see where, and report it. The store has everything that was committed.",
         ),
         code=ExitCode.FAILED,
     )

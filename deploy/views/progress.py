@@ -17,11 +17,11 @@ from deploy.views.output import lasting
 from shards.learners.trainer import EpochsDone, SliceLearned
 
 MOST_BARS = 32
-"""With more shards, one bar stands for all of them."""
+"""With more shards than this, one bar shows all of them."""
 
 _BAR_CHARACTERS: Final = 30
 _ALL_SLICES: Final = "all slices"
-"""Of learners that learn them together."""
+"""For learners that learn all slices together."""
 _LEAST_SECONDS: Final = 5.0
 """No estimate of the time left is shown before this long, nor if less than this is left."""
 
@@ -161,7 +161,7 @@ class _Lines:
 
 
 class _Bars:
-    """A bar for all, and one a shard, slices within."""
+    """One bar for all shards, and one per shard that counts its slices."""
 
     def __init__(self, progress: Progress, clock: Callable[[], float]) -> None:
         self._progress = progress

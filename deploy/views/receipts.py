@@ -1,4 +1,4 @@
-"""What ``sisa receipt`` and ``sisa log`` read and print.
+"""Reading and printing for ``sisa receipt`` and ``sisa log``.
 
 A receipt to be checked may come from anyone. So nothing in it is believed before its signatures are verified, any field
 may be missing or of another type, and control characters are removed before it is printed.
@@ -31,7 +31,7 @@ _SALT = re.compile(r"[0-9a-f]+")
 
 
 def receipt_outcome(bundle: ReceiptBundle) -> Outcome:
-    """Return a receipt as ``sisa receipt REQUEST`` prints it; ``data.bundle`` as canonical JSON is what is checked."""
+    """Return a receipt as ``sisa receipt REQUEST`` prints it; checks use ``data.bundle`` in canonical JSON."""
     found = statement_of(bundle)
     data = {"request_id": found["predicate"]["request"]["id"], "bundle": json.loads(bundle.to_bytes())}
     return Outcome(data=data, text=receipt_text(bundle, found))

@@ -1,4 +1,4 @@
-"""What ``sisa rectify`` does and prints."""
+"""Carrying out and printing for ``sisa rectify``."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def rectify(federation: Federation, file: Path, *, request_id: str | None, hold:
 
 
 def correction_price(found: Search, file: Path) -> Outcome:
-    """Return what a correction would change and cost, and which of its rows are not here."""
+    """Return what a correction would change and cost, and which of its rows have no data point here."""
     plan, rows = found.plan, _rows(found.unknown_ids)
     data = {
         "request_id": None,

@@ -100,7 +100,7 @@ def remote_erase(
     site: str | None = None,
     include_similar: bool = False,
 ) -> Outcome:
-    """Submit an erasure request; with ``wait``, return how it ended. ``site``: where a server has several sites.
+    """Submit an erasure request; with ``wait``, return how it ended. ``site``: for a server of several sites.
 
     Raises as ``Client.erase`` does, and ``Conflict`` when the request was submitted before without a pause.
     """
@@ -131,7 +131,7 @@ def remote_erase(
 
 
 def remote_status(client: Client, request_id: str | None, site: str | None = None) -> Outcome:
-    """Return how the federation stands, or one request. Raises ``ObjectMissing`` when there is no such request."""
+    """Return the status of the federation, or of one request. Raises ``ObjectMissing`` if the request is unknown."""
     if request_id is not None:
         return remote_request(client.request(request_id, site))
     status = client.status_of_any()
@@ -197,7 +197,7 @@ def _answers(client: Client, data: str, found: list[RemoteAnswers]) -> Iterator[
 def _image_columns(error: Invalid, table: Any) -> list[str]:
     """Return which columns of paths have to be sent as images: without a specification only the server knows that.
 
-    It takes a text for Base64, which no path with an ending is.
+    It decodes texts as Base64, which a path with a file extension never is.
     """
     if NOT_BASE64 not in str(error):
         return []
@@ -251,7 +251,7 @@ def _fitting(table: Any) -> Iterator[Any]:
 def _ensembles(found: Iterable[RemoteAnswers]) -> dict[str, Any]:
     """Return which ensembles answered; if they differ, ``generation`` and ``constituents`` are the lowest.
 
-    The guarantee is one that holds of all answers.
+    The guarantee is one that holds for all answers.
 
     For a federation of several sites, also return which sites took part in the last answer.
     """

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def train_sites(federation: SiteFederation) -> Outcome:
-    """Let every site join and train, and list those that are away. It fails if no site has joined."""
+    """Let every site join and train, and list those that cannot be reached. It fails if no site has joined."""
     status = federation.train()
     outcome = sites_status_outcome(status)
     if any(each.membership == "member" for each in status.sites):
@@ -171,14 +171,14 @@ def withdraw_site(federation: SiteFederation, site: str, reason: str) -> Outcome
     found = federation.withdraw(site, reason)
     text = f"site {site} is {found.membership}: its constituents no longer take part in answers"
     if found.membership == "withdrawn":
-        text += "\nwhat it holds is purged when it can be reached: run 'sisa train' or this command again then"
+        text += "\nits data are purged once it can be reached: then run 'sisa train', or repeat this command"
     else:
         text += f"\nall its data points are erased; 'sisa receipt withdrawal-of-{site}' proves it"
     return Outcome(data=json_value(found), text=text)
 
 
 def receipt_at_sites(federation: SiteFederation, request_id: str | None, *, quiet: bool) -> Outcome:
-    """Return the site's receipt for stdout, and in ``data`` the federation's own beside it."""
+    """Return the site's receipt for stdout, and in ``data`` also the federation's own."""
     assert request_id is not None
     found = federation.receipt(request_id)
     if not quiet:

@@ -80,7 +80,7 @@ def status_text(status: FederationStatus) -> str:
 
 
 def releases_text(releases: Mapping[str, str]) -> str:
-    """Return which releases are at work, where they differ; empty where they do not."""
+    """Return the releases of the running processes if they differ; otherwise empty."""
     if len(set(releases.values())) < 2:
         return ""
     listed = ", ".join(f"{process} {release}" for process, release in releases.items())
@@ -107,7 +107,7 @@ def requests_text(requests: Sequence[RequestStatus]) -> str:
 
 
 def similar_text(similar: Similar) -> list[str]:
-    """Return what stays beside an erasure because it is spelt otherwise; nothing where nothing does."""
+    """Return the note about data points that stay because their subject is spelt differently; empty if none do."""
     if not similar.points:
         return []
     belong, stay = ("s belong", "stay") if similar.points > 1 else (" belongs", "stays")
@@ -136,7 +136,7 @@ def plan_table(plan: RetrainPlan) -> str:
 
 
 def erasure_text(request: RequestStatus, status: FederationStatus | None = None) -> str:
-    """Return how a request ended, or what it waits for; with ``status`` beside a full retrain's cost."""
+    """Return how a request ended, or what it waits for; with ``status``, its cost compared with a full retrain's."""
     is_correction = request.kind == "rectification"
     begins = f"request {request.request_id}: {request.state}"
     if request.state in {RequestState.REFUSED.value, RequestState.CANCELLED.value}:
@@ -176,7 +176,7 @@ def ended_before_text(request: RequestStatus) -> str:
 
 
 def request_text(request: RequestStatus, status: FederationStatus | None = None) -> str:
-    """Return everything known of one request; with ``status`` beside a full retrain's cost."""
+    """Return everything known about one request; with ``status``, its cost compared with a full retrain's."""
     passed = [state.value for state in RequestState if state.value in request.times]
     return "\n".join(
         [
@@ -237,7 +237,7 @@ def forecast_text(plan: Plan) -> str:
     """Return what training and erasing will cost."""
     found, basis = plan.forecast, plan.basis
     rests = "this federation's own training" if basis.measured else "a short trial on this machine"
-    again = "" if found.direct_seconds is None else ", by learning again"
+    again = "" if found.direct_seconds is None else ", by retraining"
     costs = [
         ("train everything", _duration(found.full_training_seconds), "the yardstick"),
         *_direct_costs(plan),
@@ -250,7 +250,7 @@ def forecast_text(plan: Plan) -> str:
     parts = [
         (
             f"{basis.points:,} data points, {plan.partition.shards} shards × {plan.partition.slices} slices,"
-            f" {plan.workers} workers; times rest on {rests}"
+            f" {plan.workers} workers; times are based on {rests}"
         ),
         lines,
         (
@@ -263,7 +263,7 @@ def forecast_text(plan: Plan) -> str:
 
 
 _SHORT = 0.1
-"""Seconds from which on two digits after the point say enough."""
+"""From this many seconds on, two decimals are enough."""
 
 
 def _direct_costs(plan: Plan) -> Iterator[tuple[str, str, str]]:
@@ -279,7 +279,7 @@ def _direct_costs(plan: Plan) -> Iterator[tuple[str, str, str]]:
 
 
 def _names_text(status: FederationStatus) -> list[str]:
-    """Return what people's names are taken for, where somebody might be surprised, and what is kept out."""
+    """Return notes on how people's names are compared, where that may surprise, and on data points kept out."""
     lines = []
     if status.similar_subjects:
         lines.append(
@@ -318,7 +318,7 @@ def _left_text(status: FederationStatus) -> list[str]:
     others = [each for each in status.requests if each.state not in {*closed, paused} and each.request_id not in waits]
     lines = [] if status.batch is None else _wait_text(status.batch)
     if others:
-        lines.append(f"to be carried out: {len(others)}; if no command is at work on them, 'sisa train' goes on")
+        lines.append(f"to be carried out: {len(others)}; if no command is working on them, 'sisa train' continues")
     return lines
 
 
@@ -326,9 +326,8 @@ def _wait_text(batch: BatchStatus) -> list[str]:
     if not batch.retrains_from:
         return []
     so_far = f"{len(batch.requests)} so far, {_work(batch.expected)} expected"
-    return [
-        f"retrains from {_moment(batch.retrains_from)} for all that come until then: {so_far}; 'sisa train' does it now"
-    ]
+    all_until = f"for all requests that arrive until then: {so_far}"
+    return [f"retrains from {_moment(batch.retrains_from)} {all_until}; 'sisa train' does it now"]
 
 
 def _batch_text(request: RequestStatus, status: FederationStatus | None) -> list[str]:
@@ -338,7 +337,7 @@ def _batch_text(request: RequestStatus, status: FederationStatus | None) -> list
 
 
 def _cost_text(request: RequestStatus, status: FederationStatus | None) -> list[str]:
-    """Return the expected cost beside the real one; nothing before it is known."""
+    """Return the expected and the actual cost; empty before they are known."""
     if request.expected is None:
         return []
     expected, spent = f"expected {_work(request.expected)}", request.spent
@@ -396,7 +395,7 @@ def _reason_text(request: RequestStatus) -> list[str]:
 
 
 def _note(request: RequestStatus) -> str:
-    """Return what a line of a table has room for; ``request_text`` says all of it."""
+    """Return as much as fits into a line of a table; ``request_text`` returns all of it."""
     if request.overdue:
         return "overdue"
     note = request.held or request.reason

@@ -1,4 +1,4 @@
-"""What ``sisa verify`` says."""
+"""The output of ``sisa verify``."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _PROVED = ("shard", "digest", "retrained_digest", "exact")
 _CERTIFIED = ("shard", "digest", "residual", "accounted", "holds")
 
 _OWN_RESIDUE = ("object", "unfinished write", "superseded manifest", "journal entry")
-"""How findings begin that the next training mends."""
+"""Prefixes of findings that the next training repairs."""
 
 
 def verification_outcome(found: Verification) -> Outcome:
-    """Return what a verification found: a failure, with all that was found, unless everything holds."""
+    """Return the outcome of a verification: success if everything holds, otherwise a failure with all findings."""
     data = {
         "exact": found.exact,
         "guarantee": found.guarantee,
@@ -36,7 +36,7 @@ def verification_outcome(found: Verification) -> Outcome:
 
 
 def proof_json(proof: ShardProof, guarantee: str) -> dict[str, object]:
-    """Return a shard's proof as the contract has it, with where it went wrong only if it did."""
+    """Return a shard's proof in the form of the API contract, with the fields of a refutation if there is one."""
     names = _PROVED if guarantee == str(EXACT) else _CERTIFIED
     found = {name: json_value(getattr(proof, name)) for name in names}
     if guarantee != str(EXACT):
@@ -46,7 +46,7 @@ def proof_json(proof: ShardProof, guarantee: str) -> dict[str, object]:
 
 
 def finding_json(found: dict[str, object]) -> dict[str, object]:
-    """Return a finding as the contract has it, with how much was not read only if anything was not."""
+    """Return findings in the form of the API contract; ``unread`` is present only if something was not read."""
     return found if found["unread"] else {name: value for name, value in found.items() if name != "unread"}
 
 
@@ -55,18 +55,19 @@ def _what_failed(found: Verification) -> str:
         wrong = ", ".join(str(proof.shard) for proof in found.shards if proof.refutation is not None)
         is_exact = found.guarantee == str(EXACT)
         fact = "a constituent is not byte-equal" if is_exact else "a constituent's residual is not what was accounted"
-        return f"{fact}{f'; it answers no longer: shard {wrong}' if wrong else ''}"
-    return "the store holds what it should not" if found.residue.found else "a receipt or the receipts' log is broken"
+        return f"{fact}{f'; no longer answering: shard {wrong}' if wrong else ''}"
+    left_over = "the store holds objects that it should not hold"
+    return left_over if found.residue.found else "a receipt or the receipts' log is broken"
 
 
 def _remedies(found: Verification) -> Iterator[str]:
     """Yield a remedy for each kind of finding."""
     if any(proof.again for proof in found.shards) and found.guarantee != str(EXACT):
-        yield "Training again has not helped before: keep the store as it is and report this."
+        yield "Retraining did not help last time: keep the store as it is and report this."
     elif any(proof.again for proof in found.shards):
         yield (
-            "Retraining has not helped before, so the model's result depends on its process: docs/own-model.md"
-            " says what it may not use. Correct it, then train."
+            "Retraining did not help last time, so the model's result depends on the process that trains it:"
+            " docs/own-model.md says what a model may not use. Correct the model, then train."
         )
     elif not found.is_kept:
         yield "Run 'sisa train', which retrains what is wrong or not trained, then verify again."
@@ -74,11 +75,11 @@ def _remedies(found: Verification) -> Iterator[str]:
     if own and found.is_kept:
         yield "Run 'sisa train', which finishes what was interrupted and rebuilds what is damaged, then verify again."
     if any(each.startswith("file that is not ours") for each in found.residue.found):
-        yield "Move files that are not ours out of the store: no command touches them."
+        yield "Move files that sisa-ray did not write out of the store: no command touches them."
     if any("erased data points" in each for each in found.residue.found):
-        yield "Keep the store as it is and report this: a slice holds what its tombstones rule out."
+        yield "Keep the store as it is and report this: a slice holds data points that have tombstones."
     forgotten = [each for each in found.receipts.broken if each.endswith("the state does not know it")]
     if forgotten:
-        yield "Submit the requests that the state does not know again, under their ids, or restore the whole store."
+        yield "Submit again, under their ids, the requests that the state does not know, or restore the whole store."
     if len(forgotten) < len(found.receipts.broken):
-        yield "Restore log/ and receipts/ from a copy: what was signed cannot be made again."
+        yield "Restore log/ and receipts/ from a copy: signed statements cannot be made again."

@@ -26,7 +26,7 @@ class Watched(Protocol):
     """A federation, here or at a server."""
 
     def status(self) -> FederationStatus:
-        """Return how it stands now."""
+        """Return its current status."""
         ...
 
 

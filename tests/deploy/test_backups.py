@@ -86,7 +86,7 @@ def test_no_place_has_both_the_keys_and_what_they_open(trained: UserFolder) -> N
     assert secrets <= keys
     assert not secrets & kept
     for words, reported in (
-        (("backup", "other"), "a backup without its keys is of no use"),
+        (("backup", "other"), "a backup without its keys cannot be read"),
         (("backup", "other", "--keys", "other"), "are one place"),
         (("backup", "other", "--keys", "other/keys"), "one contains the other"),
         (("backup", "drawn/backup", "--keys", "other"), "one contains the other"),

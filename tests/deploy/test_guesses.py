@@ -150,7 +150,7 @@ def test_why_there_is_no_subject_is_said() -> None:
     columns = {name: values for name, values in PLAIN.items() if name != "person"}
     guess = guessed({**columns, "user_id": [None, *[f"u{n % 7}" for n in range(POINTS - 1)]]})
     assert guess.subject is None
-    assert guess.subject_remark == "'user_id' names nobody in 1 data points: every data point needs somebody"
+    assert guess.subject_remark == "'user_id' is empty in 1 data points: every data point needs a subject"
     assert "'user_id' holds numbers with a point" in guessed({**columns, "user_id": [1.0, 2.0] * 20}).subject_remark
 
 

@@ -147,7 +147,7 @@ def test_where_the_names_are_lost_nothing_is_answered_before_they_are_given(witn
     shutil.rmtree(witnessed.store)
     shutil.rmtree(witnessed.folder / "witness" / "erasures")
     said = witnessed.run(*RESTORE)
-    assert "NOBODY HERE KNOWS WHOM THEY NAME: er-2, er-3, er-4" in said.out
+    assert "THE NAMES IN THEM ARE NOT KNOWN HERE: er-2, er-3, er-4" in said.out
     assert witnessed.json("predict", "train.parquet", "--out", "out.csv").code == 1
     erase_three(witnessed)
     assert witnessed.json("predict", "train.parquet", "--out", "out.csv").code == 0

@@ -72,7 +72,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path: Path) -> None:
         rest = process.stderr.read()
         assert process.wait() == 1, rest
     assert any("another one does its work from the start" in each for each in reported)
-    assert f"interrupted; the cells that are done are kept [folder={out}]" in rest
+    assert f"interrupted; finished cells are kept [folder={out}]" in rest
     assert "Run the same command again" in rest
     until(lambda: not _processes_with(mark), "every process has ended")
     for path in waiting:

@@ -16,12 +16,12 @@ if TYPE_CHECKING:  # the planner loads torch
 _SHOWN: Final = 9
 _ORDER: Final = (
     "the order of people in slices and of data points in epochs follows from the partition key: there is nothing to"
-    " choose, and no order makes requests cheaper that nobody can foresee"
+    " choose, and no order makes unforeseeable requests cheaper"
 )
 
 
 def optimised_text(plan: OptimisedPlan) -> str:
-    """Return the recommendation, what it rests on, and what the numbers around it cost."""
+    """Return the recommendation, the measurements it is based on, and the costs of neighbouring numbers."""
     demand, pace = plan.demand, plan.pace
     measured = (
         f"measured on this machine (mean error of the fit {pace.misfit:.0%})"

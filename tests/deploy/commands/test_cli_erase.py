@@ -53,7 +53,7 @@ def test_every_way_to_name(trained: UserFolder) -> None:
     words = ("--subject", people[0], "--subject", people[1], people[2], "--file", "names.txt", "--id", single)
     mixed = trained.json("erase", *words)
     assert mixed.code == 2
-    assert "a name alone may be a person or a data point" in mixed.error["message"]
+    assert "a bare name may be a person or a data point" in mixed.error["message"]
     said = trained.json("erase", "--subject", people[0], *people[1:3], "--file", "names.txt")
     assert (said.data["points"], said.data["subjects"]) == (24, 6)
     (trained.folder / "ids.txt").write_text(single + "\n", encoding="utf-8")
@@ -205,14 +205,14 @@ def test_erasing_twice(trained: UserFolder) -> None:
     ("words", "text"),
     [
         ((), "no subject and no data point is named"),
-        (("nobody",), "a name alone may be a person or a data point"),
+        (("nobody",), "a bare name may be a person or a data point"),
         (("--subject", ""), "an empty name cannot be erased"),
         (("--id", ""), "an empty name cannot be erased"),
         (("--file", "none.txt"), "there is no such file of names [file=none.txt]"),
         (("--file", "."), "cannot be read"),
         (("--file", "binary.txt"), "is not UTF-8 text"),
-        (("--file", "holes.txt"), "lines that name nobody: 2, 4, 5"),
-        (("--file", "empty.txt"), "lines that name nobody: none at all"),
+        (("--file", "holes.txt"), "blank lines: 2, 4, 5"),
+        (("--file", "empty.txt"), "no names"),
         (("--file", "good.txt", "--file-of", "people"), "--file-of takes subjects or ids"),
     ],
 )
@@ -245,7 +245,7 @@ def test_bad_lines_are_reported_by_number(trained: UserFolder) -> None:
     (trained.folder / "bad.txt").write_bytes(b"\r\n".join(lines))
     said = trained.refused("erase", "--file", "bad.txt")
     assert said.error["message"] == (
-        "the file of names has a line that names nobody: 4; lines that are not UTF-8 text: 2, 7;"
+        "the file of names has a blank line: 4; lines that are not UTF-8 text: 2, 7;"
         " a line of more than 1,000 characters: 5; lines with control characters: 3, 8 [file=bad.txt]"
     )
     assert "Nothing was erased." in said.error["remedy"]
@@ -255,9 +255,7 @@ def test_of_many_bad_lines_the_first_ten_are_reported(trained: UserFolder) -> No
     """A file of another kind gives ten numbers and a count, however long its lines are; nothing of it is erased."""
     (trained.folder / "bad.txt").write_bytes((b"\x00" * 5000 + b"\n") * 3 + b"\n" * 4000 + MARKED.encode())
     message = trained.refused("erase", "--file", "bad.txt").error["message"]
-    assert (
-        "has 4,003 bad lines, of which these are the first 10: lines that name nobody: 4, 5, 6, 7, 8, 9, 10" in message
-    )
+    assert "has 4,003 bad lines, of which these are the first 10: blank lines: 4, 5, 6, 7, 8, 9, 10" in message
     assert "lines of more than 1,000 characters: 1, 2, 3" in message
     assert trained.json("status").data["requests"] == []
 

@@ -29,7 +29,7 @@ def test_it_answers_no_longer_and_is_trained_anew(erased: UserFolder, monkeypatc
         other_results(patch)
         said = erased.json("verify", "--shard", "1")
         assert said.code == 3
-        assert said.error["message"] == "a constituent is not byte-equal; it answers no longer: shard 1"
+        assert said.error["message"] == "a constituent is not byte-equal; no longer answering: shard 1"
         assert said.error["remedy"].startswith("Run 'sisa train', which retrains what is wrong")
         (proof,) = said.data["shards"]
         assert (proof["exact"], proof["again"], proof["refutation"]["slice"]) == (False, False, 1)
@@ -67,7 +67,7 @@ def test_training_again_is_not_advised_twice(erased: UserFolder, monkeypatch: py
     again = erased.json("verify", "--shard", "1")
     assert again.code == 3
     assert again.data["shards"][0]["again"]
-    assert "the model's result depends on its process" in again.error["remedy"]
+    assert "the model's result depends on the process that trains it" in again.error["remedy"]
     assert "sisa train" not in again.error["remedy"]
 
 
@@ -84,7 +84,7 @@ def test_a_foreign_file_is_not_for_training_to_mend(erased: UserFolder) -> None:
     (erased.store / "shards" / "Note To Self.txt").write_text("mine")
     said = erased.json("verify")
     assert said.code == 3
-    assert said.error["remedy"] == "Move files that are not ours out of the store: no command touches them."
+    assert said.error["remedy"] == "Move files that sisa-ray did not write out of the store: no command touches them."
 
 
 @pytest.mark.parametrize("command", [("erase",), ("readmit", "--reason", "a new contract")])

@@ -270,7 +270,7 @@ def test_requests_wait_for_each_other_until_they_are_due(waiting: UserFolder) ->
     second = waiting.run("erase", "--subject", OTHER, "--request-id", "er-2")
     day = first.data["retrains_from"][:10]
     assert f"retrains from {day}" in second.out
-    assert "for all that come until then: 2 so far" in second.out
+    assert "for all requests that arrive until then: 2 so far" in second.out
     assert "'sisa train' does it now" in second.out
     assert "nothing is spent yet" in second.out
     reported = waiting.run("status").out
@@ -345,7 +345,7 @@ def test_an_interrupted_erasure_is_accepted_all_the_same(
     assert len(said.data["salt"]) >= 32
     assert f"accepted and will be carried out: it is {state} [request={own}]" in said.error["message"]
     assert "Run 'sisa train' to continue with it" in said.error["remedy"]
-    assert "to be carried out: 1; if no command is at work on them, 'sisa train' goes on" in trained.run("status").out
+    assert "to be carried out: 1; if no command is working on them, 'sisa train' continues" in trained.run("status").out
     assert trained.json("train").code == 0
     assert trained.json("status", own).data["state"] == "complete"
 

@@ -118,8 +118,8 @@ def test_an_interrupt_keeps_what_is_done(crew: Any) -> None:
     crew(NearCrew(1))
     said = run("experiment", "toy", "--quick", "--json")
     assert (said.code, said.error["kind"]) == (1, "interrupted")
-    assert said.error["message"] == "interrupted; the cells that are done are kept [folder=experiments/toy-quick]"
-    assert said.error["remedy"] == "Run the same command again: it goes on from there."
+    assert said.error["message"] == "interrupted; finished cells are kept [folder=experiments/toy-quick]"
+    assert said.error["remedy"] == "Run the same command again: it continues from there."
     crew(NearCrew())
     again = run("experiment", "toy", "--quick", "--json")
     assert again.data["rows"] == ROWS

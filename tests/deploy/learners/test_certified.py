@@ -88,14 +88,14 @@ def test_a_residual_above_the_accounted_one_is_a_failed_proof(
         verified = home.json("verify", "--shard", "1")
     assert (verified.code, verified.data["shards"][0]["holds"]) == (3, False)
     assert (
-        "a constituent's residual is not what was accounted; it answers no longer: shard 1" in verified.error["message"]
+        "a constituent's residual is not what was accounted; no longer answering: shard 1" in verified.error["message"]
     )
     assert home.json("status").data["constituents"][1]["serving_slice"] == 0
     assert home.run("train").code == 0
     with monkeypatch.context() as patch:
         patch.setattr(CertifiedLinear, "residual", lambda *given: plain(*given) + 1.0)
         remedy = home.json("verify", "--shard", "1").error["remedy"]
-    assert remedy == "Training again has not helped before: keep the store as it is and report this."
+    assert remedy == "Retraining did not help last time: keep the store as it is and report this."
     assert home.run("train").code == 0
     assert home.json("verify").code == 0
 

@@ -43,7 +43,7 @@ def test_a_trained_store_is_tried_and_left_as_it_is(learner: str, home: UserFold
     assert basis.direct_seconds is not None
     text = home.run("plan").out
     assert "erase one data point, directly" in text
-    assert "erase one data point, by learning again" in text
+    assert "erase one data point, by retraining" in text
 
 
 def test_a_damaged_store_has_no_sample(home: UserFolder) -> None:

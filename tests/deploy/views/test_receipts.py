@@ -159,11 +159,11 @@ def test_bad_files_are_named(file: Path, tmp_path: Path) -> None:
         check_receipt(tmp_path / "none")
     with pytest.raises(Invalid, match="this is a folder"):
         check_receipt(tmp_path)
-    with pytest.raises(Invalid, match="the file holds no public keys of ours"):
+    with pytest.raises(Invalid, match="the file holds no public keys of this system"):
         check_receipt(file, [file])
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff")
-    with pytest.raises(Invalid, match="the file holds no public keys of ours"):
+    with pytest.raises(Invalid, match="the file holds no public keys of this system"):
         check_receipt(file, [binary])
     with pytest.raises(Invalid, match="the file holds no checkpoint"):
         read_log_checkpoint(binary)

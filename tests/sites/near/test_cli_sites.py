@@ -124,8 +124,8 @@ def test_simulating_touches_no_site(site_folders: SiteFolders) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("erase", "--subject", PERSON), "this command is about one of them"),
-        (("plan",), "this command is about one of them"),
+        (("erase", "--subject", PERSON), "this command acts on one of them"),
+        (("plan",), "this command acts on one of them"),
         (("status", "--site", "east"), "no site 'east'"),
         (("receipt", "er-9"), "no site has this"),
     ],

@@ -106,7 +106,7 @@ def test_somebody_comes_back_to_a_site(site_folders: SiteFolders) -> None:
     config = ("--config", str(site_folders.config))
     assert run("site", "erase", "north", *config, "--subject", PERSON, "--request-id", "er-1").code == 0
     words = ("readmit", "--subject", PERSON, "--reason", "came back", "--request-id", "re-1")
-    assert "this command is about one of them" in site_folders.json(*words).error["message"]
+    assert "this command acts on one of them" in site_folders.json(*words).error["message"]
     assert run("--site", "north", *words, *config, "--json").data["subjects"] == 1
     with cluster.connect(site_folders.site("north").specification) as alone:
         assert statement_of(alone.registrar.find("re-1"))["predicate"]["reason"] == "came back"

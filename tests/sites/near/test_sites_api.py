@@ -277,7 +277,7 @@ def test_commands_ask_it_too(front: SitesServer, tmp_path: Path, monkeypatch: py
         assert said("audit", "status", "er-url", "--site", "south").data["state"] == "complete"
         assert said("audit", "receipt", "er-url").data["request_id"] == "er-url"
         refused = said("predict", "predict", "asked.csv", "--out", "out.csv", "--site", "south")
-        assert (refused.code, "--site means nothing here" in refused.error["message"]) == (2, True)
+        assert (refused.code, "--site cannot be used here" in refused.error["message"]) == (2, True)
 
 
 def test_health_and_description_need_no_token(still: SitesServer) -> None:

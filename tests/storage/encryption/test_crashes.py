@@ -347,7 +347,7 @@ def test_a_put_whose_key_another_took_is_in_doubt() -> None:
         Keyrings(store.inner, "keyrings").enter("0001", NEW, fresh_key())
 
     with sleeper("/new", meanwhile) as (world, store):
-        with pytest.raises(OutcomeUnknown, match=r"Read the object, then decide|whether its key is still there"):
+        with pytest.raises(OutcomeUnknown, match=r"Read the object, then decide|whether its key still exists"):
             store.put_if_absent(NEW, b"new")
         with pytest.raises(Exception, match=f"not what was written.*{NEW}"):
             world.process().get(NEW)

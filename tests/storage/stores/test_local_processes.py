@@ -152,7 +152,7 @@ def test_a_stopped_holder_of_the_stores_lock_is_reported(tmp_path: Path, monkeyp
     tag = store.put_if_absent(KEY, OLD)
     with stopped("swap", store.root) as process:
         reported = (
-            f"process {process.pid}, which is stopped .SIGSTOP., has had the store's lock for 0.1 seconds"
+            f"process {process.pid}, which is stopped .SIGSTOP., has held the store's lock for 0.1 seconds"
             rf".*'kill -CONT {process.pid}'.*'kill -9 {process.pid}'"
         )
         for act in (partial(store.put_if_match, KEY, PAYLOAD, tag), partial(store.delete, KEY)):
@@ -161,7 +161,7 @@ def test_a_stopped_holder_of_the_stores_lock_is_reported(tmp_path: Path, monkeyp
         assert store.get(KEY).payload == OLD
         assert list(store.unfinished("")) == []
         process.send_signal(signal.SIGCONT)
-        with pytest.raises(Unavailable, match=f"process {process.pid} has had the store's lock.*If it was only slow"):
+        with pytest.raises(Unavailable, match=f"process {process.pid} has held the store's lock.*If it was only slow"):
             store.delete(KEY)
     store.put_if_match(KEY, PAYLOAD, tag)
 
