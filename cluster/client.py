@@ -8,7 +8,7 @@
 Errors are those of ``storage.errors``, by what the caller does next. The client retries a call a few times while the
 server is away. That is safe for erasures, too, because the client gives each one its request id. ``hold``, ``release``,
 ``extend`` and ``cancel`` are sent once, because a second one would be a conflict: after ``Unavailable`` the caller
-first reads how the request stands.
+first reads the request's status.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class RemoteAnswers(AnsweredBy):
     """Predictions, in the order asked."""
 
     table: Any
-    """A ``pyarrow.Table``: the id where there was one, ``prediction``, and ``probability_<class>`` for each class."""
+    """A ``pyarrow.Table``: the id if there was one, ``prediction``, and ``probability_<class>`` for each class."""
     sites: tuple[TookPart, ...] = ()
     """The sites that answered, where a federation of several sites was asked."""
     absent: Mapping[str, str] = field(default_factory=dict)
@@ -250,7 +250,7 @@ class Client:
             yield request
 
     def request(self, request_id: str, site: str | None = None) -> RequestStatus:
-        """Return how an erasure request stands. Raises ``ObjectMissing`` when there is none."""
+        """Return the status of an erasure request. Raises ``ObjectMissing`` when there is no such request."""
         return self._decoded(RequestStatus, self._ask("GET", _request_path(request_id, "", site)).body)
 
     def receipt(self, request_id: str, site: str | None = None) -> bytes:
@@ -319,7 +319,7 @@ class Client:
         return self._change(request_id, "cancel", reason=reason)
 
     def status(self) -> FederationStatus:
-        """Return how the federation stands; the requests only for the role audit.
+        """Return the federation's status; it includes requests only for the role audit.
 
         Raises ``Invalid`` when it is one of several sites, whose status has another shape.
         """
@@ -332,12 +332,12 @@ class Client:
         return found
 
     def status_of_any(self) -> FederationStatus | SitesStatus:
-        """Return how the federation stands, be it one or one of several sites; see ``status``."""
+        """Return the status of a federation, with or without several sites; see ``status``."""
         found: FederationStatus | SitesStatus = self._decoded(_ANY_STATUS, self._ask("GET", "/v1/status").body)
         return found
 
     def standing(self, requests: int = 0) -> SiteStanding:
-        """Return how the site stands, to a caller that knows its first ``requests`` requests; role federate."""
+        """Return the site's standing, for a caller that knows its first ``requests`` requests; role federate."""
         return self._decoded(SiteStanding, self._ask("GET", f"/v1/standing?requests={requests}").body)
 
     def checkpoint(self, shard: int, sha256: str) -> bytes:
@@ -487,8 +487,8 @@ def _checked_id(request_id: str | None) -> str:
 def brought_up_to(answer: ErasureAnswer, last: RequestStatus, again: Callable[[], ErasureAnswer]) -> ErasureAnswer:
     """Return ``answer`` brought up to date: the request was followed until ``last``.
 
-    A server keeps no names, so that it can only say which of them are unknown when the request is sent ``again``. If it
-    is away by then, the answer names none of them.
+    A server keeps no names, so it can report unknown ones only if the request is sent ``again``. If it cannot be
+    reached then, the answer lists none of them.
     """
     if last == answer.request:
         return answer

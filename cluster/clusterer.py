@@ -35,9 +35,9 @@ class Clusterer(Estimator):
         verbose: bool = False,
         **settings: Any,
     ) -> None:
-        """Declare the federation; nothing is read or written yet. ``clusters``: their number, fewer if need be.
+        """Declare the federation; nothing is read or written yet. ``clusters``: their number, fewer if necessary.
 
-        ``arguments``: further ones of the learner. For the other parameters see ``Classifier``.
+        ``arguments``: further arguments of the learner. For the other parameters see ``Classifier``.
         """
         self.clusters = clusters
         super().__init__(

@@ -1,4 +1,4 @@
-"""The doctor: checks, before work starts, for everything that is known to go wrong."""
+"""The doctor: checks, before work starts, for every known problem."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ _TABLE_OF: Final[Mapping[str, str]] = {
 
 
 class Estimator:
-    """What estimators have in common: parameters, the federation behind them, and what is done to it."""
+    """The common base of estimators: parameters, the federation behind them, and the operations on it."""
 
     _type: ClassVar[str]
     _target: ClassVar[str]
@@ -123,7 +123,7 @@ class Estimator:
         return self.__dict__ | {"_federation": None, "_remove": _nothing}
 
     def __sklearn_tags__(self) -> Any:
-        """Return what scikit-learn asks of an estimator; called by it alone."""
+        """Return scikit-learn's tags of an estimator; called by scikit-learn only."""
         from sklearn.utils import ClassifierTags, RegressorTags, Tags, TargetTags  # noqa: PLC0415  the caller has it
 
         is_classifier, is_regressor = (self._type == each for each in ("classifier", "regressor"))
@@ -138,7 +138,7 @@ class Estimator:
         )
 
     def close(self) -> None:
-        """Let the workers go. What is stored stays, and the next call opens it again, unless ``store`` is None."""
+        """Release the workers. The store is kept, and the next call opens it again, unless ``store`` is None."""
         if self._federation is not None:
             self._federation.close()
             self._federation = None
@@ -257,7 +257,7 @@ class Estimator:
         return read_state(open_objects(self._specified(self._tables(unknown, "estimator"))))
 
     def _open(self, tables: dict[str, Any]) -> Federation:
-        """Open the federation, and let the workers of the one that was open go."""
+        """Open the federation, and release the workers of the one that was open."""
         if self._federation is not None:
             self._federation.close()
         self._federation = connect(self._specified(tables), listener=_report if self.verbose else _ignore)
@@ -286,7 +286,7 @@ class Estimator:
         return dict(self.arguments or {})
 
     def _stored_tables(self, state: FederationState) -> dict[str, Any]:
-        """Return the tables by what was trained: parameters that bring in other ones count at the next ``fit``."""
+        """Return the tables of what was trained: parameters that bring in others take effect at the next ``fit``."""
         tables = _plain(self.specification)
         for table in ("data", "model", "training", "partition"):
             tables[table] = dict(state.settings[table])
@@ -310,8 +310,8 @@ class Classifier(Estimator):
     """A federation that classifies, with the interface of a scikit-learn classifier.
 
     Training runs on Ray, as everywhere; models, slices, journal and receipts are kept in ``store``, where ``sisa`` and
-    ``sisa.connect`` find them, too. A Classifier with the same ``store`` goes on with what is there: it can predict,
-    erase and verify without ``fit``.
+    ``sisa.connect`` find them, too. A Classifier with the same ``store`` continues with the federation there: it can
+    predict, erase and verify without ``fit``.
     """
 
     _type = "classifier"
@@ -335,10 +335,10 @@ class Classifier(Estimator):
 
         ``model``: a function or class that is called with the number of features and of classes and returns a
         ``torch.nn.Module``, or its import path, with further ``arguments``; default: a perceptron with one hidden
-        layer. ``store``: a folder or ``s3://bucket/prefix``; None: a temporary folder that goes with the estimator.
-        ``classes``: the label set; default: the labels of the first ``fit``, fixed from then on. ``settings``: those of
-        the tables ``[training]`` and ``[data]`` of ``sisa.toml`` by their names, and ``key``, the partition key.
-        ``specification``: all other tables. ``verbose``: report progress on stderr.
+        layer. ``store``: a folder or ``s3://bucket/prefix``; None: a temporary folder, which is deleted with the
+        estimator. ``classes``: the label set; default: the labels of the first ``fit``, fixed from then on.
+        ``settings``: those of the tables ``[training]`` and ``[data]`` of ``sisa.toml`` by their names, and ``key``,
+        the partition key. ``specification``: all other tables. ``verbose``: report progress on stderr.
         """
         self.classes = classes
         super().__init__(
@@ -359,7 +359,7 @@ class Classifier(Estimator):
         ``X``: a pandas or polars frame or Arrow table, whose columns are the features, or an array, shape (N, …).
         ``y``: the labels, shape (N,). ``ids``: what names each data point, unique and lasting; default: a pandas
         frame's index, else row numbers from 0. ``subjects``: whose data point each is; default: each is its own.
-        Data points that are missing from a later ``fit`` are taken out, as are, for good, those that were erased.
+        Data points that are missing from a later ``fit`` are removed; erased ones stay out for good.
         Raises ``Invalid`` for data or settings that cannot be trained on.
         """
         features, columns = features_of(X)
@@ -420,10 +420,10 @@ class Regressor(Estimator):
         return self
 
     def predict(self, X: Any, *, return_std: bool = False) -> Any:
-        """Return the number of each data point, shape (N,) or (N, W).
+        """Return the predicted number of each data point, shape (N,) or (N, W).
 
-        With ``return_std`` return also the standard deviation over the constituents, in the same shape; of learners
-        that give intervals, the standard deviation of what is predicted.
+        With ``return_std``, also return the standard deviation over the constituents, in the same shape; for learners
+        that give intervals, the standard deviation of the predicted number.
         """
         answers = self.federation.predict(self._checked(X))
         table = answers.table()
@@ -435,7 +435,7 @@ class Regressor(Estimator):
         return (means, spreads) if return_std else means
 
     def predict_interval(self, X: Any) -> npt.NDArray[np.float64]:
-        """Return the ends of each answer's interval, shape (N, 2) or (N, W, 2), of a learner that gives intervals."""
+        """Return the bounds of each answer's interval, shape (N, 2) or (N, W, 2), if the learner gives intervals."""
         answers = self.federation.predict(self._checked(X))
         if not answers.target.interval:
             raise Invalid(
@@ -493,7 +493,7 @@ def _factory_of(model: Any) -> tuple[str, Path]:
 
 
 def _refuse_other_rows(stored: FederationState, table: Any) -> None:
-    """Raise ``Invalid`` for other data points under the row numbers of some that were erased.
+    """Raise ``Invalid`` if row numbers of erased data points now name other data points.
 
     Erased ids stay out, so other people's data points with these numbers would be left out silently.
     """
@@ -507,14 +507,14 @@ def _refuse_other_rows(stored: FederationState, table: Any) -> None:
 
 
 def _free_name(name: str, columns: Sequence[str]) -> str:
-    """Return a name for a column that ``fit`` adds, a name that no feature has."""
+    """Return a name for a column that ``fit`` adds; no feature has this name."""
     while name in columns:
         name += "_"
     return name
 
 
 def _name(value: Any) -> str | int:
-    """Return a name as it stands in the data: NumPy's integers are integers."""
+    """Return a name as it is in the data: NumPy's integers become integers."""
     return int(value) if isinstance(value, np.integer) else value
 
 

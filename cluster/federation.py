@@ -200,12 +200,11 @@ class Federation:
         """Correct data points: put the values in ``data`` in place of those that the federation has.
 
         ``data`` is a file, folder or glob, or a table in memory, with the columns of the source and only the rows to
-        correct. The values are checked and stored, encrypted, before the request is accepted. It is carried out as an
-        erasure is: with ``held``, ``wait`` and ``on_accepted`` as ``erase`` has them. ``unknown_ids`` of the answer are
-        positions of rows. The source is not changed; training keeps the corrected values.
-        The same ``request_id`` with the same rows, in any order, is the same request (D4).
-        Raises ``Invalid`` for values that training would refuse, an id that occurs twice, a data point that has another
-        subject here; ``Conflict`` when the id was used for others.
+        correct. The values are checked and stored, encrypted, before the request is accepted. It is carried out like an
+        erasure; ``held``, ``wait`` and ``on_accepted`` are as in ``erase``. ``unknown_ids`` of the answer are positions
+        of rows. The source is not changed; training keeps the corrected values. The same ``request_id`` with the same
+        rows, in any order, is the same request (D4). Raises ``Invalid`` for values that training would refuse, an id
+        that occurs twice, a data point that has another subject here; ``Conflict`` when the id was used for others.
         """
         source = source_of(self.specification, data, self._remark)
         own_id = new_request_id(self._setup.new_name) if request_id is None else request_id
@@ -293,7 +292,7 @@ class Federation:
         return self.reading.lookup(subjects)
 
     def trace(self, subjects: Iterable[str | int]) -> SubjectTraces:
-        """Return what is on record of each subject: slices, checkpoints, generations, requests; records nothing."""
+        """Return what is on record about each subject: slices, checkpoints, generations, requests; records nothing."""
         return self.reading.trace(subjects)
 
     def generations(self) -> tuple[GenerationRecord, ...]:
@@ -313,7 +312,7 @@ class Federation:
             return self._described(writer.carry_out(request_id, self.specification.erasure.batch))
 
     def request(self, request_id: str) -> RequestStatus:
-        """Return how an erasure request stands. Raises ``ObjectMissing`` when there is no request with this id."""
+        """Return the status of an erasure request. Raises ``ObjectMissing`` when there is no request with this id."""
         found = find_request(self._store, self._current, request_id)
         if found is None:
             raise ObjectMissing(
@@ -323,7 +322,7 @@ class Federation:
         return self._described(found)
 
     def requests(self) -> tuple[RequestStatus, ...]:
-        """Return how all requests that were ever accepted stand, in order of acceptance; reads every one of them."""
+        """Return the status of all requests ever accepted, in order of acceptance; reads every one of them."""
         return tuple(map(self._described, self.reading.requests()))
 
     def hold(self, request_id: str, reason: str) -> RequestStatus:
@@ -371,7 +370,7 @@ class Federation:
         return self.reading.centroids()
 
     def status(self) -> FederationStatus:
-        """Return how the federation and its requests stand; one that was never begun has no points."""
+        """Return the status of the federation and its requests; a federation without a store yet has no points."""
         return self.reading.status()
 
     def check_original(self) -> None:
@@ -391,7 +390,8 @@ class Federation:
     def verify(self, shards: Sequence[int] | None = None, *, everything: bool = False) -> Verification:
         """Retrain ``shards`` (default: all) from zero on the remaining data, compare bytes, scan the store for residue.
 
-        Holds the writer lock, so that nothing changes meanwhile. Raises ``Invalid`` for a shard that does not exist.
+        Holds the writer lock, so that nothing changes during the verification. Raises ``Invalid`` for a shard that does
+        not exist.
         """
         with self._writing("verify") as writer:
             return writer.verify(shards, everything=everything)
@@ -401,9 +401,9 @@ class Federation:
     ) -> Plan:
         """Return what training and erasing will cost, for the specification's numbers of shards and slices or others.
 
-        The estimate rests on this federation's own training if there was any, else on a short trial. A learner that
-        takes points out directly is tried at that on the store's constituent, of which nothing is kept. Raises
-        ``Invalid`` or ``Unavailable`` when by the federation's labels this node must not read its data for it.
+        The estimate rests on this federation's own training if there was any, else on a short trial. If the learner
+        takes points out directly, that is tried on a constituent from the store, and the result is discarded. Raises
+        ``Invalid`` or ``Unavailable`` when the federation's labels do not allow this node to read its data.
         """
         from cluster.writer.forecast import plan_for, stored_basis, trial_basis  # noqa: PLC0415  it loads torch
 

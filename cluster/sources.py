@@ -1,4 +1,4 @@
-"""What a federation's sources hold: data that training would refuse, and rows of people who were erased."""
+"""Checks of a federation's sources: data that training would refuse, and rows of erased people."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class Why(Enum):
     ID = "id"
     """It was erased by its id; its subject, as the source names it now, was not."""
     SIMILAR = "similar"
-    """Its subject is spelt like an erased one but for case or spacing."""
+    """Its subject differs from an erased one only in case or spacing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leftover:
-    """A row of a source that holds somebody who was erased, or is spelt like somebody."""
+    """A row of a source that belongs to an erased person, or to one whose name is spelt similarly."""
 
     file: str
     row: int
@@ -56,7 +56,7 @@ class Leftover:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Leftovers:
-    """What the sources still hold of people who were erased."""
+    """The data of erased people that the sources still hold."""
 
     held: Counter[str]
     """Data points that were erased, by file."""

@@ -26,7 +26,7 @@ from storage.registers.create_once import create_or_read
 from storage.registers.record import RecordRegister
 
 Role = Literal["predict", "erase", "audit", "officer", "federate"]
-"""``predict``: predictions, and how the federation stands. ``erase``: submits erasure requests, and reads those that it
+"""``predict``: predictions, and the federation's status. ``erase``: submits erasure requests, and reads those that it
 submitted itself, with their receipts. ``audit``: reads all requests, receipts and the status, and changes nothing.
 ``officer``: submits requests, pauses, releases, extends and cancels them, reads all of them, receipts and the status.
 ``federate``: for the server of a federation that this one is a site of: predictions, erasure requests, receipts, the
@@ -106,7 +106,7 @@ class TokenRegister:
         return NewToken(text=f"sisa_{token_id}_{secret}", record=record)
 
     def records(self) -> tuple[TokenRecord, ...]:
-        """Return what is kept of all tokens ever made, in that order. Raises ``Corrupt``."""
+        """Return the records of all tokens ever made, in the order of their creation. Raises ``Corrupt``."""
         return _decoded(self._record.read())
 
     def revoke(self, token_id: str) -> TokenRecord:
@@ -125,7 +125,7 @@ class TokenRegister:
         return next(each for each in self._change(revoked) if each.token_id == token_id)
 
     def _change(self, changed: Callable[[tuple[TokenRecord, ...]], tuple[TokenRecord, ...]]) -> tuple[TokenRecord, ...]:
-        """Write what ``changed`` makes of the records, and return it; see ``RecordRegister.change``."""
+        """Write the result of ``changed`` for the records, and return it; see ``RecordRegister.change``."""
         return _decoded(self._record.change(lambda fields: _encoded(changed(_decoded(fields)))))
 
 

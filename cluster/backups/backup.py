@@ -1,6 +1,6 @@
 """Making a backup: bytes to one place, keys to another, both as of one moment, while the federation is at work.
 
-Each backup replaces the last one in its place, so that what was erased is gone from there, too.
+Each backup replaces the last one in its place, so that erased data is gone from there, too.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class BackupMade:
     number: int
     """Counted in its place; the place of the keys has its own numbers."""
     at: str
-    """The moment that it shows, in UTC: everything that was accepted before is in it."""
+    """The time whose state it holds, in UTC: everything accepted before then is in it."""
     federation: str
     """The federation's id."""
     place: str
@@ -65,7 +65,7 @@ def back_up(
     """Copy the federation ``name`` into ``place``, and its keys into ``keys`` if that place is given.
 
     May be repeated after an interruption: existing objects are not copied again, and the last backup stays complete
-    until the new one is. ``progress`` is called with how many of how many objects are copied.
+    until the new one is. ``progress`` is called with the number of objects copied so far and the number of all objects.
 
     Raises ``Invalid`` when there is no federation or places overlap, ``Conflict`` when the store is a copy or something
     else is in a place, ``Unavailable`` when the store changes too fast.

@@ -49,7 +49,7 @@ class Placed:
 
 
 def refuse_overlap(*places: Placed) -> None:
-    """Raise ``Invalid`` when two of the places are one, or one contains the other."""
+    """Raise ``Invalid`` when two of the places are the same, or one contains the other."""
     for number, one in enumerate(places):
         for other in places[:number]:
             here, there = (f"{each.store.location.rstrip('/')}/" for each in (one, other))

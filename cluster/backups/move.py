@@ -1,7 +1,7 @@
 """Moving a store to another place: copy, read back, take over there, then delete here, with the keys first.
 
 control/restoring     in the new place until the copy is complete; until then nothing is answered or written there
-control/identity      in the old place, names the new one afterwards: what is left there is a copy, and is not written
+control/identity      in the old place, names the new one afterwards: data left there is a copy, and is not written to
 
 After an interruption at any point the same command continues. A federation keeps its id, its receipts and its tokens.
 """

@@ -31,14 +31,14 @@ from storage.errors import Conflict
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Erased:
-    """What was repeated of the requests that came after the backup."""
+    """The requests after the backup that were repeated."""
 
     again: tuple[str, ...] = ()
     """Requests that the witness knew and the backup did not: accepted again, their data points removed."""
     entries: int = 0
     """Entries of the receipts' log that were recovered from the witness."""
     behind: int = 0
-    """By how many statements the witness's newest checkpoint is ahead of the log; their content is unknown."""
+    """How many statements the witness's newest checkpoint is ahead of the log; their content is unknown."""
     forgotten: tuple[str, ...] = ()
     """Requests that the log states to be carried out, and whose names are unknown here: submit them again."""
     is_known: bool = False
@@ -49,7 +49,7 @@ NOBODY_TELLS = Erased()
 
 
 def erase_since(specification: FederationSpecification, listener: Listener) -> Erased:
-    """Repeat the erasures after the backup that the witness knows of; return which they were.
+    """Repeat the erasures after the backup that the witness knows of, and return them.
 
     The log's newer entries are recovered first: until every request that they state is carried out again, the
     federation does not answer. Raises what the witness raises: without it the restore is not finished.
@@ -106,7 +106,7 @@ class Restored:
     id: str
     """Its id from now on."""
     at: str
-    """The moment that the backup shows, in UTC; empty: it is a plain copy, whose moment is unknown."""
+    """The time whose state the backup holds, in UTC; empty: it is a plain copy, whose time is unknown."""
     place: str
     """The place that it was restored from."""
     number: int | None

@@ -2,8 +2,8 @@
 
 control/restoring     exists from before the first object until the end; until then nothing is answered or written
 
-An interrupted restore continues when it is repeated. The result is a federation of its own with a new id, at any
-place: nothing in it leads to the original's coordinator.
+An interrupted restore continues when it is repeated. The result is a separate federation with a new id, at any place:
+nothing in it refers to the original's coordinator.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from storage.stores.local import LocalStore
 from storage.stores.probe import probe_store
 
 _LAST: Final = ("control/", "journal/", "manifest/")
-"""Objects that show that a federation is here come last, in this order."""
+"""Objects by which a federation is recognised come last, in this order."""
 
 _TOGETHER: Final = 64
 
@@ -151,7 +151,7 @@ def restore_objects(store: SealedStore, objects: Contents, keys: Contents | None
 
 
 def adopt_restored(store: SealedStore, reason: str, now: datetime) -> Adoption:
-    """Make what was restored a federation of its own, with the id that was drawn when the restore began."""
+    """Make the restored store a separate federation, with the id that was drawn when the restore began."""
     mark = _mark(store).read()
     if mark is None:
         raise InvariantBroken("there is no restore to end", store=store.location)
@@ -185,7 +185,7 @@ class _Wanted:
 def _wanted(
     store: SealedStore, objects: Contents, keys: Contents | None, *, have_survived: bool, has_partition_key: bool
 ) -> Iterator[_Wanted]:
-    """Yield everything that is to be put. Raises ``Invalid`` when keys are missing, or belong in another place."""
+    """Yield all objects to put. Raises ``Invalid`` when keys are missing, or belong in another place."""
     is_apart = IDENTITY in objects.sizes
     if is_apart != (store.keys is not None):
         raise Invalid(

@@ -1,4 +1,4 @@
-"""The specification's file, before anything of it is read: whether there is one is said without loading a parser."""
+"""The specification's file, before it is read: its absence is reported without loading a parser."""
 
 from __future__ import annotations
 

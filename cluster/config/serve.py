@@ -33,17 +33,18 @@ class ServeSettings:
     max_body_bytes: int = 32 * 1024 * 1024
     """Largest body of a request; 1 KiB .. 1 GiB."""
     body_seconds: float = 10.0
-    """How long a body may take to arrive, plus 1 s for each 64 KiB of it, and how long one may wait for its turn;
+    """How long a body may take to arrive, plus 1 s for each 64 KiB of it, and how long a body may wait for its turn;
     0.01 .. 3600. The default suits callers on a working network; a body that stalls is given up after this time."""
     max_points: int = 100_000
-    """Most data points in one request for predictions; 1 .. 10,000,000. Each takes 4 bytes a feature in memory."""
+    """Most data points in one request for predictions; 1 .. 10,000,000. Each takes 4 bytes per feature in memory."""
     max_names: int = 100_000
     """Most subjects and ids in one erasure request; 1 .. 10,000,000."""
     requests_per_minute: int = 6_000
-    """Most requests with one token, by each replica on its own; a minute's worth may come at once. 1 or more."""
+    """Most requests per minute with one token, counted by each replica; all of a minute's may arrive together. 1 or
+    more."""
     lookups_per_minute: int = 30
-    """Most look-ups with one token, by each replica on its own, each of up to 100 names; 1 or more. Without this limit
-    the holder of a token could find out who is in the federation by trying names."""
+    """Most look-ups per minute with one token, counted by each replica, each of up to 100 names; 1 or more. Without
+    this limit the holder of a token could find out who is in the federation by trying names."""
 
     def __post_init__(self) -> None:
         problems = [

@@ -56,10 +56,10 @@ _TOP_OWN: Final = frozenset({"store", "endpoint", "keys", "credentials"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SiteSettings:
-    """One table ``[[site]]``, apart from what it says in place of common tables."""
+    """One table ``[[site]]``, without the settings that override common tables."""
 
     name: str
-    """1 to 31 lower-case letters, digits and ``-``; known to everybody who is answered."""
+    """1 to 31 lower-case letters, digits and ``-``; everybody who gets an answer sees it."""
     store: str
     """Folder or address of the site's own store, as the site itself reaches it."""
     leaves: Leaves = "predictions"
@@ -106,16 +106,17 @@ class SiteSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SitesSettings:
-    """The table ``[sites]``: how many sites it takes, and how long they are waited for."""
+    """The table ``[sites]``: how many sites an answer needs, and how long to wait for them."""
 
     quorum: int | None = None
     """Sites that have to answer; default: all members."""
     timeout_seconds: float = 5.0
     """How long the quorum is waited for; 0.1 .. 600."""
     grace_seconds: float = 1.0
-    """How long the others are waited for once the quorum has answered; 0 .. 600. With 0 it is chance who takes part."""
+    """How long to wait for the other sites once the quorum has answered; 0 .. 600. With 0, which sites take part is
+    random."""
     refresh_seconds: float = 1.0
-    """How old what is known of a site's standing may be, apart from what its answers say; above 0, at most 60."""
+    """How old the known standing of a site may be; its answers also carry one. Above 0, at most 60."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -133,7 +134,7 @@ class SitesSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedSite:
-    """One site: what the federation says of it, and its specification as a federation of its own."""
+    """One site: what the federation says about it, and its specification as a federation of its own."""
 
     settings: SiteSettings
     specification: FederationSpecification
@@ -150,7 +151,7 @@ class SitesSpecification:
 
     name: str
     store: str
-    """Of the federation itself: its roster and the receipts of its own; no data point, no weight."""
+    """Of the federation itself: its roster and its own receipts; no data point, no weight."""
     folder: Path
     sites: tuple[ListedSite, ...]
     """In the order of the file."""
@@ -251,7 +252,7 @@ def _site_tables(path: Path, document: Mapping[str, Any]) -> list[dict[str, Any]
 
 
 def _own(path: Path, text: str, table: Mapping[str, Any]) -> SiteSettings:
-    """Return a site's own settings. Raises ``Invalid`` for what no site may say for itself."""
+    """Return a site's own settings. Raises ``Invalid`` for settings that no site may override."""
     name = table.get("name")
     who = f"site {name!r}" if isinstance(name, str) else "a site without a name"
     for common, values in table.items():

@@ -196,7 +196,7 @@ class FederationSpecification:
 
 
 class SettingDifference(NamedTuple):
-    """A setting that two records state differently: values as JSON, ``absent`` where one has none."""
+    """A setting that two records state differently: values as JSON, ``absent`` if a record lacks it."""
 
     setting: str
     stored: str
@@ -288,7 +288,7 @@ def specification_of(path: Path, text: str | None, document: Mapping[str, Any]) 
 
 
 _NO_RECIPE: Final[Mapping[str, Any]] = {"epochs": 1, "batch_size": 1, "learning_rate": 1.0}
-"""What ``[training]`` says where the learner has no recipe: one pass over the data points, if it has no epochs."""
+"""The values of ``[training]`` for a learner without a recipe: one pass over the data points, if it has no epochs."""
 
 
 def _with_recipe(document: Mapping[str, Any], problems: Problems) -> Mapping[str, Any]:
@@ -310,7 +310,7 @@ def _with_recipe(document: Mapping[str, Any], problems: Problems) -> Mapping[str
 
 
 def _check_together(tables: Mapping[str, Any], problems: Problems) -> None:
-    """Note what is wrong with settings in view of those of other tables."""
+    """Note settings that do not fit those of other tables."""
     training, model = tables["training"], tables["model"]
     checks = (
         ("class_weights", check_class_weights, "data"),

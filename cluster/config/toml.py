@@ -38,7 +38,7 @@ _STAND_INS: Mapping[str, Any] = {
     "text or a list of texts": "x",
     "a list of texts or whole numbers": ["0", "1"],
 }
-"""Values within every range. They replace missing or wrong settings, so that the ranges of the others are checked."""
+"""Valid stand-ins for missing or wrong settings, so that the ranges of the other settings are checked."""
 
 
 class Problems:
@@ -111,7 +111,7 @@ def _read(path: Path) -> str:
 
 
 def _line_of(path: tuple[str, ...], lines: Mapping[tuple[str, ...], int]) -> int:
-    """Return the line of the innermost thing in the path that has one; 0: none has."""
+    """Return the line of the innermost element of the path that has one; 0: no element has one."""
     return next((lines[path[:depth]] for depth in range(len(path), 0, -1) if path[:depth] in lines), 0)
 
 

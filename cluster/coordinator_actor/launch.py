@@ -64,7 +64,7 @@ _STOP_SECONDS: Final = 60.0
 
 
 _OURS: Final = "shards."
-"""How the import path of a model begins that comes with this system."""
+"""Prefix of the import paths of models that come with this system."""
 
 
 def namespace_of(specification: FederationSpecification, store: ObjectStore) -> str:
@@ -127,7 +127,7 @@ def launch_coordinator(specification: FederationSpecification) -> Launched:
 
 
 def differing_parts(at_work: FederationSpecification, wanted: FederationSpecification) -> tuple[str, ...]:
-    """Return the settings and tables whose difference between two specifications matters to a coordinator.
+    """Return the settings and tables in which two specifications must agree for a coordinator.
 
     ``[serve]`` concerns replicas only. The file's folder matters only where something is found relative to it: places,
     and a model's code.
@@ -139,7 +139,7 @@ def differing_parts(at_work: FederationSpecification, wanted: FederationSpecific
 def find_coordinator(
     store: ObjectStore, listener: Listener, remark: Callable[[str], None], who: str = "command"
 ) -> RemoteWriter | None:
-    """Return the coordinator at work on the federation in ``store``, having joined its Ray; None when there is none.
+    """Return the coordinator at work on the federation in ``store``, and join its Ray; None if there is none.
 
     ``who`` names this process in errors. Raises ``OtherRelease`` when the coordinator runs another release,
     ``Conflict`` when it is the coordinator of another store, of which this one is a copy.
@@ -198,7 +198,7 @@ def stop_coordinator(store: ObjectStore) -> bool:
 
 
 def adopt_copy(store: SealedStore, reason: str, now: datetime, own_id: str) -> Adoption:
-    """Make a copy of a store a federation of its own, which may be written and launched; return the adoption's record.
+    """Turn a copy of a store into a separate federation, which may be written and launched; return the record.
 
     The original and its coordinator are left alone. Raises ``Invalid`` for a bad reason, ``Conflict`` when the store is
     not a copy, ``Unavailable`` when the coordinator that it names runs and does not say which store it writes.
@@ -229,7 +229,7 @@ def adopt_copy(store: SealedStore, reason: str, now: datetime, own_id: str) -> A
 
 
 def _acted_on(specification: FederationSpecification) -> FederationSpecification:
-    """Return what a coordinator acts on: full paths, nothing about serving, the folder only for the user's own code."""
+    """Return what a coordinator uses: full paths, no ``[serve]``, the folder only for the user's own code."""
     whole, witness = partial(_whole, specification.folder), specification.receipts.witness
     return replace(
         specification,

@@ -23,7 +23,7 @@ from coordinator.state import FederationState, servable
 from shards.specification import ShardId
 
 EXPORTED_PREFIX: Final = "ray_"
-"""What Ray puts before the name of every metric that it exports."""
+"""Ray's prefix of the names of all metrics that it exports."""
 
 _MINUTE: Final = 60.0
 _HOUR: Final = 60 * _MINUTE
@@ -120,7 +120,8 @@ REPLICA_METRICS: Final = (API_READY, TOKEN_EXPIRES)
 
 
 _MOST_REMEMBERED: Final = 100_000
-"""How many measured requests are remembered, so that none is measured twice: more than a state holds at a time."""
+"""How many measured requests are remembered, so that no request is measured twice: more than a state holds at a
+time."""
 
 
 class Meter(Protocol):

@@ -1,4 +1,4 @@
-"""What a coordinator shows to monitoring: metrics and log lines. No Ray in here."""
+"""A coordinator's reports to monitoring: metrics and log lines. No Ray in here."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ share one. So the caller draws a nonce, the coordinator writes it into its store
 caller's own store. A copy is never written.
 
 control/coordinator-proof     the nonces last written, and the coordinator's own name for its store
-control/adoptions             when and why this store, a copy, was made a federation of its own
+control/adoptions             when and why this store, a copy, became a separate federation
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Adoption:
 
 
 class Prover:
-    """The coordinator's side. ``show`` may be called from any thread."""
+    """The coordinator's side of the check. ``show`` may be called from any thread."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store

@@ -44,5 +44,5 @@ def observer_of(federation: str) -> Observer:
 
 
 def replica_gauges_of(federation: str) -> ReplicaGauges:
-    """Return what a replica of a federation's API, in this process, reports of itself."""
+    """Return the reporter for a replica of a federation's API in this process."""
     return ReplicaGauges(federation, RayMeter(REPLICA_METRICS), SystemClock())

@@ -87,7 +87,7 @@ class Resident:
         self._arrivals = 0
         """Count of events that may call for work."""
         self._settled = -1
-        """Value of ``_arrivals`` up to which all work that may be done now is done."""
+        """The value of ``_arrivals`` for which all work that may be done now is done."""
         self._trouble: SisaError | None = None
         self._failures = 0
         """Failed attempts in a row."""

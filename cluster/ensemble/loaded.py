@@ -1,4 +1,4 @@
-"""The ensemble that may be served: it loads the constituents, asks them all and aggregates their answers.
+"""The ensemble that may be served: loads the constituents, evaluates all of them and aggregates their answers.
 
 Shape legend: K constituents, N points, F features, W outputs of the model.
 """
@@ -48,10 +48,10 @@ CheckpointName = tuple[ShardId, Sha256]
 """Shard and checkpoint of a constituent."""
 
 _MOST_READERS: Final = 4
-"""Checkpoints are read at once on so many threads: the store's answers take time, and so do decryption and digests."""
+"""Threads that read checkpoints concurrently: the store's answers take time, and so do decryption and digests."""
 
 _READING_BYTES: Final = 256 * 1024 * 1024
-"""Most bytes of checkpoints that are read at once, but for one that is larger."""
+"""Most bytes of checkpoints that are read at once, except a single larger one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -67,7 +67,7 @@ class Ensemble:
     rule: Rule
     target: Target
     answering: tuple[Any, ...] = field(repr=False)
-    """The states that are asked: the constituents, or one made of them all."""
+    """The states that are evaluated: the constituents, or a single one made of all of them."""
     outputs: Outputs = field(repr=False)
     """Asks them."""
     checkpoints: tuple[CheckpointName, ...] = ()
@@ -184,7 +184,7 @@ class Ensemble:
 
     @property
     def quick_points(self) -> int:
-        """Up to so many data points are answered faster than a thread is woken; see ``OutputsAtOnce``."""
+        """Up to this many data points are answered faster than a thread wakes up; see ``OutputsAtOnce``."""
         return self.outputs.quick_points if isinstance(self.outputs, OutputsAtOnce) else 0
 
     def answer(self, features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -226,7 +226,7 @@ class Ensemble:
 def _opened_by_pieces(learner: OpensForAnswers[Any], store: ObjectStore, record: CheckpointRecord) -> Any:
     """Return a constituent whose checkpoint was digested and opened while it was decrypted; None if that failed.
 
-    Then the checkpoint is read as a whole, which tries again where that may help, and finds out what is wrong.
+    The checkpoint is then read as a whole, which retries if that may help, and reports what is wrong.
     """
     if not isinstance(store, ReadsPieces):
         return None
@@ -245,13 +245,13 @@ def _opened_by_pieces(learner: OpensForAnswers[Any], store: ObjectStore, record:
 
 
 def _readers(constituents: Sequence[Constituent]) -> int:
-    """Return how many of these checkpoints are read at once: each is in memory twice meanwhile."""
+    """Return how many of these checkpoints are read at once: each is in memory twice while it is read."""
     largest = max(each.checkpoint.payload_bytes for each in constituents)
     return min(_MOST_READERS, max(1, _READING_BYTES // max(1, largest)))
 
 
 def _on_threads(fetch: Callable[[CheckpointName], Any], names: Sequence[CheckpointName], readers: int) -> list[Any]:
-    """Return what ``fetch`` returns for each name; raises the first error, and begins no more after it."""
+    """Return the result of ``fetch`` for each name; raises the first error, and starts no further calls after it."""
     if readers == 1 or len(names) < 2:
         return [fetch(name) for name in names]
     with ThreadPoolExecutor(readers, "sisa-reading") as threads:
@@ -263,9 +263,9 @@ def _on_threads(fetch: Callable[[CheckpointName], Any], names: Sequence[Checkpoi
 
 
 def serving_part(specification: FederationSpecification, width: int, payload: bytes, name: CheckpointName) -> bytes:
-    """Return what leaves the site of a checkpoint: of torch all of it, else the part that serves.
+    """Return the part of a checkpoint that leaves the site: all of it for torch, otherwise the part that serves.
 
-    Raises ``Invalid`` when it is of so few data points that it would show single ones.
+    Raises ``Invalid`` when it was made of so few data points that it would reveal single ones.
     """
     if specification.model.recorded_learner is None:
         return payload
@@ -277,7 +277,7 @@ def serving_part(specification: FederationSpecification, width: int, payload: by
 
 
 def open_serving(learner: Learner[Any], payload: bytes, name: CheckpointName) -> Any:
-    """Return what answers in place of a constituent of another site, from what ``serving_part`` returned there.
+    """Return the local counterpart of another site's constituent, from the result of ``serving_part`` there.
 
     Raises ``Corrupt`` when ``payload`` is damaged, of another checkpoint or not of this learner.
     """

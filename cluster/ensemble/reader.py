@@ -130,10 +130,10 @@ class Reading:
         return self._steadily(found)
 
     def trace(self, subjects: Iterable[str | int]) -> SubjectTraces:
-        """Return what is on record of each subject, in their order: slices, checkpoints, generations, requests.
+        """Return what is on record about each subject, in their order: slices, checkpoints, generations, requests.
 
-        It neither changes nor records anything. For what an erased subject's trace still has, see
-        ``cluster.ensemble.tracing``.
+        It neither changes nor records anything. ``cluster.ensemble.tracing`` says what the trace of an erased subject
+        still contains.
         """
         state, key = self.trained()
         refuse_forgotten(self._store, self.current)
@@ -177,7 +177,7 @@ class Reading:
         return self._steadily(found)
 
     def answer_to(self, made: RequestDraft, request: ErasureRequest) -> ErasureAnswer:
-        """Return how a request stands, for the caller that submitted it with this draft; unknown names by position.
+        """Return a request's status for the caller that submitted it with this draft; unknown names by position.
 
         The salt opens the commitment of this draft, so it is included only if the request has that commitment.
         """
@@ -272,7 +272,7 @@ class Reading:
         return found_KF
 
     def status(self) -> FederationStatus:
-        """Return how the federation and its requests stand, even if it was never trained."""
+        """Return the status of the federation and its requests, even if it was never trained."""
         no_key = PartitionKey(bytes(16))
         found = self.describe(self.current() or fresh_state(self._specification, no_key))
         return replace(found, forgotten=forgotten_by(self._store, self.current))
@@ -290,7 +290,7 @@ class Reading:
         return self._steadily(lambda state: (state, Ensemble.load(self._store, state, self._specification)))
 
     def _steadily(self, act: Callable[[FederationState], _Result]) -> _Result:
-        """Return ``act`` of the current state; repeat it if a writer has meanwhile purged what it was reading."""
+        """Return ``act`` of the current state; repeat it if a writer has purged objects that it was reading."""
         for _ in range(_READ_ATTEMPTS - 1):
             state, _key = self.trained()
             try:
@@ -324,9 +324,9 @@ class Reading:
         self._check_floor(ensemble)
 
     def _still_held(self, state: FederationState) -> Iterator[FeatureBatch]:
-        """Yield the hold-out points of the state, as long as none of them is erased or exchanged.
+        """Yield the hold-out points of the state, as long as none of them is erased or replaced.
 
-        Raises ``Unavailable`` when that happens meanwhile, ``Corrupt`` when they are damaged.
+        Raises ``Unavailable`` when that happens during the call, ``Corrupt`` when they are damaged.
         """
         try:
             yield from labelled_batches(self._store, state.holdout, self._specification.data.scale)

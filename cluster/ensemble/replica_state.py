@@ -1,4 +1,4 @@
-"""What one replica may answer with: the state in the store, and the generation in its memory (E10).
+"""The basis of one replica's answers: the state in the store, and the generation in its memory (E10).
 
 A replica never answers from memory alone. It loads a generation, computes with it, and then asks the store whether that
 generation may still be served; only then does the answer leave.
@@ -138,7 +138,7 @@ class Standing:
 
 
 def unservable(error: SisaError) -> Unavailable:
-    """Return the error that callers get for a fault that is not theirs."""
+    """Return the error that callers get for a fault that they did not cause."""
     return Unavailable(
         f"the federation cannot answer now: {error.fact.partition(chr(10))[0].rstrip(':')}",
         f"Ask its operator to fix that. {error.remedy or 'See its status.'}",

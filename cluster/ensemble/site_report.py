@@ -1,4 +1,4 @@
-"""What a site reports to its federation: its state, and its checkpoints where weights may leave it.
+"""A site's reports to its federation: its state, and its checkpoints if weights may leave it.
 
 The site itself decides here what may leave it, by its own copy of the specification.
 """
@@ -48,7 +48,7 @@ class Telling:
         self._ended: tuple[EndedRequests, dict[int, Accepted]] = (NONE_ENDED, {})
 
     def standing(self, requests: int = 0) -> SiteStanding:
-        """Return how the site stands now, to a caller that knows its first ``requests`` erasure requests.
+        """Return the site's current standing, for a caller that knows its first ``requests`` erasure requests.
 
         Raises ``Unavailable`` when nothing was trained, or it cannot be read.
         """

@@ -1,9 +1,9 @@
 """Traces of a subject: which slices, checkpoints, generations and requests had its data points. Nothing is written.
 
-What is erased cannot be traced through the data, which are gone. What the store still has by right: that a subject is
-erased (its tombstone); for each ended request the digest of the names that it named, which shows whether they are
-exactly these, to those who have the names and the partition key; the shards and slices that the request changed; and
-the generations, without names. A request that named several people does not show one of them.
+Erased data cannot be traced, because it is gone. What the store may still have: that a subject is erased (its
+tombstone); for each ended request the digest of the names that it named, which shows whether they are exactly these, to
+those who have the names and the partition key; the shards and slices that the request changed; and the generations,
+without names. A request that named several people does not show one of them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ Known = ErasureRequest | Readmission
 
 
 class RequestIndex:
-    """All requests and readmissions of a state, read once, by the names that they name."""
+    """All requests and readmissions of a state, read once, and looked up by the names in them."""
 
     def __init__(self, store: ObjectStore, state: FederationState) -> None:
         """Read every bucket of ended requests, and the names in open ones."""
@@ -40,7 +40,7 @@ class RequestIndex:
         self._open = [(each, load_digests(store, each.names)) for each in state.requests if each.state.is_open]
 
     def naming(self, names: DigestSet) -> tuple[Known, ...]:
-        """Return those that named exactly these, and open ones that name all of these among others, oldest first."""
+        """Return the requests with exactly these names, and open ones with all of these among others, oldest first."""
         exactly = (each for body in bodies_naming(names) for each in self._by_body.get(body, ()))
         among = (each for each, named in self._open if not len(names.without(named)))
         found = {each.request_id: each for each in chain(exactly, among)}
@@ -88,7 +88,7 @@ def generations_of(
     found: Iterable[SliceId],
     named_by: Iterable[Known],
 ) -> tuple[TracedGeneration, ...]:
-    """Return the generations that may have answered with a subject's data points, those present and those erased."""
+    """Return the generations that may have answered with a subject's data points, current or erased."""
     by_number = {each.number: each for each in generations_after(state, records, found)}
     for request in named_by:
         if isinstance(request, ErasureRequest) and (until := request.times.get(RequestState.QUARANTINED.value)):
@@ -99,7 +99,7 @@ def generations_of(
 
 
 def traced_request(each: Known) -> TracedRequest:
-    """Return what a trace says of a request or readmission."""
+    """Return a trace's entry about a request or readmission."""
     if isinstance(each, Readmission):
         return TracedRequest(
             request_id=each.request_id,

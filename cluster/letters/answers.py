@@ -13,7 +13,7 @@ from coordinator.requests import RequestState
 from coordinator.status import RequestStatus
 
 _OUT_OF_USE: Final = frozenset({"quarantined", "retraining", "published", "purged"})
-"""Stages in which no answer uses the data points any more, and the request is not complete yet."""
+"""Stages in which answers no longer use the data points, but the request is not complete yet."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,10 +28,10 @@ class LetterAnswer:
 
 
 def answer_to(request: RequestStatus, *, guarantee: str = "") -> LetterAnswer:
-    """Return the answer about a request as it stands.
+    """Return the answer about a request in its current state.
 
-    ``guarantee``: that of a learner that does not promise exactly the models of a training without the data points, in
-    words; empty: it does.
+    ``guarantee``: the guarantee in words, if the learner does not promise exactly the models of a training without the
+    data points; empty: it does.
     """
     corrects = request.kind == "rectification"
     verdict, sentences = _said(request, corrects=corrects, guarantee=guarantee)

@@ -15,7 +15,7 @@ from cluster.letters.words import moment_text, with_noun
 from coordinator.receipts.kinds import NOTHING_FOUND_TYPE, READMISSION_TYPE, RECTIFICATION_TYPE
 
 Pairs = tuple[tuple[str, str], ...]
-"""Terms, or times, with what there is to say about each."""
+"""Terms, or times, with the text about each."""
 
 _STEPS: Final = (
     ("accepted", "The request was accepted and put on record."),
@@ -46,7 +46,7 @@ class PlainStatement:
     proven: tuple[str, ...]
     not_proven: tuple[str, ...]
     not_covered: tuple[str, ...]
-    """What it does not reach, as the statement lists it: this depends on the store."""
+    """Places that the erasure does not reach, as the statement lists them: they depend on the store."""
     in_its_own_words: tuple[str, ...]
     """Its sentences about what it proves and does not prove, unchanged."""
 

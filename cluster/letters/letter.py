@@ -30,7 +30,7 @@ _SALT: Final = re.compile(r"[0-9a-f]{16,128}")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PersonalPart:
-    """What the officer gives for one letter, and nothing keeps."""
+    """What the officer enters for one letter; it is not stored."""
 
     salutation: str = ""
     """Such as ``Dear Ms Example``; empty: the letter addresses nobody by name."""
@@ -97,7 +97,7 @@ def letter_about(
     personal: PersonalPart | None = None,
     federation: str = "",
 ) -> Letter:
-    """Return the letter about a request as it stands, or about a readmission, which has no status.
+    """Return the letter about a request in its current state, or about a readmission, which has no status.
 
     ``keys``: the operator's, to check the receipt; without them those in it, which show only that it is unaltered.
     Raises ``Invalid`` when there is nothing to write about, ``Corrupt`` when the receipt is not genuine or is that of

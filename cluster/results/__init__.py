@@ -1,6 +1,4 @@
-"""Results: what the front door returns.
+"""Results: values that the front door returns.
 
-federation  of one federation
-traces      of a look at where a subject's data are
-sites       of a federation of several sites
+federation results of one federation traces where a subject's data are sites results of a federation of several sites
 """

@@ -70,7 +70,7 @@ class Evaluation(Measures):
     guarantee: str = str(EXACT)
     """What the learner promises about erased data points; see ``AnsweredBy.guarantee``."""
     trained_on: TrainedOn | None = None
-    """How many of the data points were trained on; None where that is not looked up: without ids, or by sites."""
+    """How many of the data points were trained on; None: not looked up, because there are no ids or several sites."""
 
     @property
     def accuracy(self) -> float:
@@ -171,7 +171,7 @@ class Verification:
     residue: Residue
     receipts: ReceiptsCheck
     guarantee: str = str(EXACT)
-    """What was proved of the constituents; see ``AnsweredBy.guarantee``."""
+    """The guarantee that was verified; see ``AnsweredBy.guarantee``."""
 
     @property
     def exact(self) -> bool:

@@ -1,4 +1,4 @@
-"""What the front door of a federation of several sites returns."""
+"""Results of the front door of a federation of several sites."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def is_reachable(address: str) -> bool:
 
 
 def _is_head(process: int) -> bool:
-    """Return whether the process is a Ray head: another process may have its number by now."""
+    """Return whether the process is a Ray head: another process may have reused its id."""
     try:
         words = Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
     except OSError:

@@ -1,4 +1,4 @@
-"""What comes from the operating system: the time, random names, processors and threads."""
+"""Values from the operating system: the time, random names, processors and threads."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def cpus() -> int:
 
 
 def many_at_once(act: Callable[[_Thing], _Result], things: Sequence[_Thing], /) -> list[_Result]:
-    """Do up to eight at once. Implements ``storage.each.Each``.
+    """Process up to eight items at once. Implements ``storage.each.Each``.
 
     Meant for small durable writes, which mostly wait: the disk or the server takes eight in the time of one.
     """

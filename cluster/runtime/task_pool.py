@@ -1,4 +1,4 @@
-"""A crew on Ray: applies one function to many things in tasks, and repeats tasks that die.
+"""A task pool on Ray: applies one function to many items in tasks, and repeats tasks that die.
 
 Its processes load neither torch nor this system's coordinator, so that they need little more memory than their data.
 """
@@ -23,10 +23,10 @@ from storage.errors import SisaError, StoreFull, Unavailable
 from storage.objects import NewName
 
 MOST_DEATHS: Final = 3
-"""A thing is given up after this many of its tasks have died."""
+"""An item is given up after this many of its tasks have died."""
 
 PATIENCE_SECONDS: Final = 20.0
-"""After so long without any result a message says what the tasks wait for."""
+"""After this long without any result, a message says what the tasks wait for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ _Shared = ParamSpec("_Shared")
 
 
 def perform(*sent: Sent[Any]) -> Any:
-    """Call the first of the values sent with the others; a crash leaves no core dump of what was read (E12).
+    """Call the first of the given values with the others; a crash leaves no core dump of the data read (E12).
 
     They are sent separately, because Ray keeps large arguments in its object store: small ones, such as a key, stay
     out of it.
@@ -71,7 +71,7 @@ def perform(*sent: Sent[Any]) -> Any:
 
 
 def there(labels: Labels, act: Callable[..., Any], thing: object, name: str, *shared: object) -> Any:
-    """Do one thing on a node that has the labels; on any other raise ``InvariantBroken`` first."""
+    """Process one item on a node that has the labels; on any other node raise ``InvariantBroken`` first."""
     check_here(labels)
     return act(thing, name, *shared)
 
@@ -102,7 +102,7 @@ class RayCrew:
         *shared: _Shared.args,
         **more: _Shared.kwargs,
     ) -> list[_Result]:
-        """Return ``act`` of each thing; see ``TaskPool``. Raises ``Unavailable`` when tasks keep dying."""
+        """Return ``act`` of each item; see ``TaskPool``. Raises ``Unavailable`` when tasks keep dying."""
         assert not more
         task = perform_task.options(scheduling_strategy="SPREAD", **selecting(self._labels))
         checked = partial(there, self._labels, act) if self._labels else act
@@ -136,7 +136,7 @@ def cause_of(error: RayError, work: Work = READING) -> BaseException:
 
 @dataclass(slots=True, kw_only=True)
 class _Shift:
-    """One use of a crew: things by number, each with the number of its tasks that died."""
+    """One run of a task pool: items by number, each with the number of its tasks that died."""
 
     submit: Callable[[int], Any]
     """Starts a task for a thing, with a name of its own."""
@@ -149,7 +149,7 @@ class _Shift:
     running: dict[Any, tuple[int, int]] = field(default_factory=dict)
     done: dict[int, Any] = field(default_factory=dict)
     failed: tuple[int, RayError] | None = None
-    """The first of the things that failed so far, and how."""
+    """The first of the items that failed so far, and its error."""
 
     def results(self) -> list[Any]:
         """Run all tasks and return their results; see ``TaskPool``."""

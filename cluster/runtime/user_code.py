@@ -13,8 +13,8 @@ from types import ModuleType
 from typing import Final
 
 _FOLDERS: Final[set[Path]] = set()
-"""All folders made importable in this process, as a process may hold several federations. Only added to, so that no
-lock is needed."""
+"""All folders made importable in this process, which may hold several federations. Entries are only added, so no lock
+is needed."""
 
 _WORKING: Final = RLock()
 """Held by the thread that has changed the process's working folder."""

@@ -20,7 +20,7 @@ from storage.errors import SisaError
 REQUEST_ID: Final = "X-Request-Id"
 
 _Raw = tuple[bytes, bytes]
-"""A header as ASGI has it."""
+"""A header in ASGI's form."""
 
 
 def _raw(name: str, value: str) -> _Raw:
@@ -69,7 +69,7 @@ class Recorder:
             self._lines.write("http_request", **record.line(self._clock.monotonic()))
 
     def _added(self, record: _Record, headers: Iterable[_Raw]) -> Iterator[_Raw]:
-        """Yield the headers that every answer has, but for those that this one has already."""
+        """Yield the headers that every answer has, except those that this one already has."""
         present = {name for name, _ in headers}
         yield from (header for header in _NO_STORE if header[0] not in present)
         yield _raw(HEADER, own_release() if record.is_admitted else f"+{own_contract()}")

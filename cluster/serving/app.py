@@ -200,16 +200,16 @@ class _Endpoints(Endpoints):
         return Response(body, media_type=answer_type)
 
     def _reader(self, ingested: DataState) -> BodyReader:
-        """Return the reader for the data as they were ingested: the same one as long as these are the same."""
+        """Return the reader for the data as ingested; the same object until the data change."""
         if self._read_as is None or self._read_as[0] is not ingested:
             self._read_as = ingested, BodyReader.of(self._service.specification, ingested)
         return self._read_as[1]
 
     async def erase(self, request: Request) -> Response:
-        """Submit an erasure request; it is durable when this answers, and is carried out even after a crash.
+        """Submit an erasure request; it is durable when the server answers, and is carried out even after a crash.
 
-        With 'include_similar' subjects whose names differ only in spelling are erased with those named. This answer
-        alone has private details: the 'salt' of a new request, which proves whom the receipt is about, and, if you
+        With 'include_similar' subjects whose names differ only in spelling are erased with those named. Only this
+        answer has private details: the 'salt' of a new request, which proves whom the receipt is about, and, if you
         repeat a request that was carried out, which of its names are unknown.
 
         The same Idempotency-Key with the same names is the same request. For a token of the role erase, a key that was
@@ -240,10 +240,10 @@ class _Endpoints(Endpoints):
         return json_answer(asdict(status), 202 if is_new else 200, {"Location": location})
 
     async def erasure(self, request: Request, request_id: str) -> Response:
-        """Return how an erasure request stands.
+        """Return the status of an erasure request.
 
-        A token of the role erase sees only the requests that were submitted with it: others are missing (404).
-        Roles: erase, audit, officer, federate.
+        A token of the role erase sees only the requests that were submitted with it: others are missing (404). Roles:
+        erase, audit, officer, federate.
         """
         token = await self.admit(request, "erase", "audit", "officer", "federate")
         check_request_id(request_id)
@@ -296,7 +296,7 @@ class _Endpoints(Endpoints):
     async def trace(self, request: Request) -> Response:
         """Return for each subject named its slices, the checkpoints and generations that may know it, and its requests.
 
-        Of an erased subject the answer has what is on record without it. The answer repeats no
+        For an erased subject the answer has what the store still has on record. The answer repeats no
         name, and the call is limited, counted and logged as a look-up. Roles: officer.
         """
         token = await self.admit(request, "officer")
@@ -304,10 +304,10 @@ class _Endpoints(Endpoints):
         return json_answer(asdict(await self.call(lambda: self._service.standing.trace(subjects))))
 
     async def readmit(self, request: Request) -> Response:
-        """Let subjects who were erased come back: new data points of theirs are taken at the next training.
+        """Let erased subjects come back: their new data points are accepted at the next training.
 
-        What was erased stays out by its ids, where these are known. A signed statement records the readmission and its
-        reason; it is the receipt of the id in the answer. The same Idempotency-Key with the same names is the same
+        Erased data points stay out by their ids, where these are known. A signed statement records the readmission and
+        its reason; it is the receipt of the id in the answer. The same Idempotency-Key with the same names is the same
         readmission. Roles: officer.
         """
         token = await self.admit(request, "officer")
@@ -324,12 +324,12 @@ class _Endpoints(Endpoints):
         return json_answer(asdict(answer))
 
     async def status(self, request: Request) -> Response:
-        """Return how the federation stands.
+        """Return the federation's status.
 
         For the role predict, the answer leaves out erasure requests and the store's place, and for each constituent
         'points', 'digest', 'slice_digests' and 'budget_used' are null. For the role federate it leaves out 'measure',
-        and for every role but officer the measures before and after a request.
-        Roles: predict, audit, officer, federate.
+        and for every role but officer the measures before and after a request. Roles: predict, audit, officer,
+        federate.
         """
         token = await self.admit(request, "predict", "audit", "officer", "federate")
         status = await self.call(self._service.standing.reading.status)
@@ -339,7 +339,7 @@ class _Endpoints(Endpoints):
         return json_answer(asdict(status))
 
     async def standing(self, request: Request) -> Response:
-        """Return how this site stands, for the federation that it is a site of. Roles: federate."""
+        """Return this site's standing, for the federation that it is a site of. Roles: federate."""
         await self.admit(request, "federate")
         heard_of = whole_number(request, "requests")
         return json_answer(asdict(await self.call(lambda: self._service.telling.standing(heard_of))))

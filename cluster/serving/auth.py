@@ -104,7 +104,7 @@ class Gate:
         return record
 
     def check_still(self, record: TokenRecord) -> None:
-        """Raise ``Refused`` with 401 once a token that was admitted before is over; counts nothing."""
+        """Raise ``Refused`` with 401 once an admitted token has expired or is revoked; counts nothing."""
         if self._is_older_than(self._refresh_seconds * _STALE_REFRESHES):
             self._read()
         self._refuse_over(next((each for each in self._records if each.token_id == record.token_id), record))
@@ -134,7 +134,10 @@ class Gate:
             return not self._haste.take(self._clock.monotonic())
 
     def _count(self, record: TokenRecord, most: int, does: str) -> None:
-        """Count one request of the token that ``does`` this. Raises ``Refused`` with 429 above ``most`` a minute."""
+        """Count one request of this kind (``does``) by the token.
+
+        Raises ``Refused`` with 429 above ``most`` per minute.
+        """
         now = self._clock.monotonic()
         with self._lock:
             wait = self._buckets.setdefault((record.token_id, does), _Bucket(most, most / 60, most, now)).take(now)

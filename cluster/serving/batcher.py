@@ -4,7 +4,7 @@ It uses three threads, because torch and the store are blocking, and a request w
 computes: its next batch is what arrived during the last one, so that no caller waits for a batch to fill. Where a model
 takes no longer than waking a thread, the caller itself computes, unless others wait. One confirms: a single read of the
 store serves all answers that were ready when it began. One loads a new generation while the previous one still answers.
-An answer whose generation has been withdrawn meanwhile is computed again, unnoticed by its caller.
+An answer whose generation is withdrawn before it leaves is computed again, unnoticed by its caller.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Answering:
         """Why the last read of the store failed."""
         self._looks = 0
         self._loaded_after = 0
-        """How many looks there had been when the last load began."""
+        """The number of reads of the store when the last load began."""
         self._is_loading = False
         self._is_closing = False
         self._threads = tuple(
@@ -185,7 +185,7 @@ class Answering:
 
     @property
     def _is_stuck(self) -> bool:
-        """Whether asks wait for a generation, and only a look at the store can say which one to load.
+        """Whether asks wait for a generation, and only a read of the store can show which one to load.
 
         Any thread that reads the store may find that the generation in memory was withdrawn.
         """
@@ -307,7 +307,7 @@ class Answering:
 
     @property
     def _is_behind(self) -> bool:
-        """Whether a look since the last load began calls for loading."""
+        """Whether a read of the store since the last load began requires loading."""
         return self._looks > self._loaded_after and self._is_wanted
 
     @property

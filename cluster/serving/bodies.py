@@ -48,7 +48,7 @@ class Asked:
     features_NF: npt.NDArray[np.float32]
     """Scaled."""
     ids: Any
-    """Their ids: a list, a ``pyarrow.Array``, or None where they have none."""
+    """Their ids: a list, a ``pyarrow.Array``, or None if they have none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class BodyReader:
         return cls(data=data, width=layout.width, most_points=specification.serve.max_points)
 
     def read(self, payload: bytes, media_type: str) -> Asked:
-        """Return what a body of this type asks. Raises ``Refused``, ``Invalid``, ``TooManyPoints``."""
+        """Return the request in a body of this type. Raises ``Refused``, ``Invalid``, ``TooManyPoints``."""
         if media_type == ARROW_STREAM:
             return self._of_table(table_of_stream(payload, self.most_points))
         body = parsed_body(payload, self.most_points)
@@ -153,7 +153,7 @@ def answer_body(
     id_column: str,
     media_type: str,
 ) -> bytes:
-    """Return an answer's body; ``facts`` are JSON values that say which generation, or which sites, gave it."""
+    """Return an answer's body; ``facts`` are JSON values that name the generation, or the sites, that gave it."""
     if media_type == ARROW_STREAM:
         ids = ids_of(asked.ids) if isinstance(asked.ids, list) else asked.ids
         batch = PredictionBatch(ids=ids, scores_NS=scores_NS)

@@ -134,7 +134,7 @@ class Checked(Protocol):
 def check_replica(service: Checked, gauges: ReplicaGauges) -> None:
     """Report a replica's state to monitoring. Serve calls this every few seconds.
 
-    Raises only for faults that a new replica would cure: a store that is away would be away for a new one, too.
+    Raises only for faults that a new replica would fix: a new one could not reach an unreachable store either.
     """
     is_ready = False
     with suppress(Unavailable, Corrupt, Invalid, Conflict):

@@ -1,4 +1,4 @@
-"""What the endpoints of all servers here have in common: admission, reading bodies, and answering errors."""
+"""The common part of all servers' endpoints: admission, reading bodies, and answering errors."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ class Endpoints:
         self.changes = Lane("requests that change or look up something", CHANGES, behind.serve)
         self._reads = Lane("questions", READS, behind.serve)
         self.lanes = {_PREDICTIONS: self.predictions}
-        """The classes of requests to single paths; all others are questions or changes, by their method."""
+        """The classes of requests to particular paths; all others are questions or changes, by their method."""
         self._gates = ThreadPoolExecutor(_GATES_AT_ONCE, "sisa-gates")
         self._calls = ThreadPoolExecutor(_CALLS_AT_ONCE, "sisa-calls")
         self._submissions = ThreadPoolExecutor(_SUBMISSIONS_AT_ONCE, "sisa-submissions")
@@ -215,7 +215,7 @@ class Endpoints:
         return await asyncio.get_running_loop().run_in_executor(threads, act)
 
     async def erasure_asked(self, request: Request, token: TokenRecord, *more: str) -> tuple[Named, str | None]:
-        """Return what an erasure's body names, and its Idempotency-Key; ``more`` are further members that it may have.
+        """Return the names in an erasure's body, and its Idempotency-Key; ``more`` are further members it may have.
 
         Raises ``Refused``, ``Invalid``.
         """

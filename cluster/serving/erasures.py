@@ -25,11 +25,11 @@ class Accepting(Protocol):
     """Accepts and changes erasure requests: the coordinator, in this process or another one. See ``Writer``."""
 
     def accept(self, request: ErasureRequest, names: DigestSet) -> ErasureRequest:
-        """Accept a request, durably; the same one again is the same one."""
+        """Accept a request, durably; repeating it returns the accepted one."""
         ...
 
     def readmit(self, readmission: Readmission, names: DigestSet) -> Readmission:
-        """Let subjects who were erased come back, durably; the same readmission again is the same one."""
+        """Let subjects who were erased come back, durably; repeating a readmission returns the recorded one."""
         ...
 
     def intervene(self, request_id: str, wanted: Intervention) -> ErasureRequest:
@@ -89,7 +89,7 @@ class Erasures:
         return ErasureAnswer.of(self._described(self._accepted(token, *wanted))), True
 
     def find(self, token: TokenRecord, request_id: str) -> RequestStatus:
-        """Return how a request stands. Raises ``ObjectMissing`` unless it exists and the token may see it."""
+        """Return a request's status. Raises ``ObjectMissing`` unless it exists and the token may see it."""
         return self._described(self._visible(token, request_id))
 
     def receipt(self, token: TokenRecord, request_id: str) -> bytes:
@@ -108,7 +108,7 @@ class Erasures:
             ) from error
 
     def intervene(self, token: TokenRecord, request_id: str, wanted: Intervention) -> RequestStatus:
-        """Change a request as ``wanted``, and return how it then stands.
+        """Change a request as ``wanted``, and return its new status.
 
         Raises ``ObjectMissing`` when there is no such request, ``Unavailable`` when no coordinator is at work, and as
         ``coordinator.decisions.policy.ruling`` does.
@@ -175,7 +175,7 @@ def _is_anothers(token: TokenRecord, request: ErasureRequest) -> bool:
 
 
 def _refuse_anothers(token: TokenRecord, earlier: ErasureRequest | None) -> None:
-    """Raise ``Conflict`` when the token may not see the request with this id, without a hint of whom it names."""
+    """Raise ``Conflict`` when the token may not see the request with this id, without revealing whom it names."""
     if earlier is not None and _is_anothers(token, earlier):
         raise Conflict(
             "this request id was used before, and not with this token",

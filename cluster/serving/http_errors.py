@@ -90,7 +90,7 @@ def too_large(message: str, remedy: str) -> HttpProblem:
 
 
 def internal() -> HttpProblem:
-    """Return the problem for a request that met a bug of ours, without the error's text, which may quote data."""
+    """Return the problem for a request that ran into a bug, without the error's text, which may quote data."""
     return HttpProblem(
         status=500,
         kind="internal",

@@ -155,7 +155,10 @@ class Subjects(_Shape):
 
 
 class Reason(_Shape):
-    """Why something is done to an erasure request; kept with it and shown, so without personal data."""
+    """The reason for a change of an erasure request.
+
+    It is kept with the request and shown, so it must not hold personal data.
+    """
 
     reason: str = Field(min_length=1, max_length=500, description="Printable characters, not only spaces.")
 
@@ -192,7 +195,7 @@ class SiteErasureShape(ErasureAnswer):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StandingShape(SiteStanding):
-    """How a site stands, with the shard's number and the checkpoint's digest of each constituent that answers."""
+    """A site's standing, with the shard's number and the checkpoint's digest of each constituent that answers."""
 
     checkpoints: tuple[list[int | str], ...]  # type: ignore[assignment]  # pairs, which OpenAPI's lists cannot say
 

@@ -101,7 +101,7 @@ class _Endpoints(Endpoints):
         """Answer data points by the sites that take part, as JSON or an Arrow IPC stream.
 
         By default the answer has the request's own format. Each site confirms its answer after computing it. 'absent'
-        names the members that have no part, and why; if too few answer, the request fails. Roles: predict.
+        names the members that did not take part, and why; if too few answer, the request fails. Roles: predict.
         """
         token = await self.admit(request, "predict")
         media_type = media_type_of(request.headers)
@@ -125,7 +125,7 @@ class _Endpoints(Endpoints):
         return Response(body, media_type=answer_type)
 
     async def erase(self, request: Request) -> Response:
-        """Submit an erasure request to the site that it names; it is durable there when this answers.
+        """Submit an erasure request to the site that it names; it is durable there when the server answers.
 
         'include_similar', and the private details of the answer, are the same as at a site's own server.
         Roles: erase, officer.
@@ -139,7 +139,7 @@ class _Endpoints(Endpoints):
         return json_answer(_with_site(wanted.site, status), 202 if is_new else 200, headers)
 
     async def erasure(self, request: Request, request_id: str) -> Response:
-        """Return the site that has an erasure request, and how the request stands.
+        """Return the site that has an erasure request, and the request's status.
 
         A site does not record which of this server's tokens a request was submitted with: the role erase reads all.
         Roles: erase, audit, officer.
@@ -158,7 +158,7 @@ class _Endpoints(Endpoints):
         return Response(bundle, media_type=JSON)
 
     async def status(self, request: Request) -> Response:
-        """Return how the federation and its sites stand.
+        """Return the status of the federation and its sites.
 
         For the role predict, the answer leaves out erasure requests and the places of stores, and for each constituent
         'points', 'digest', 'slice_digests' and 'budget_used' are null. Roles: predict, audit, officer.

@@ -35,7 +35,7 @@ class SitesService:
         """Ask no site yet."""
         store = open_own_store(specification)
         self.store: ObjectStore = store
-        """The federation's own: its tokens, and what the console keeps."""
+        """The federation's own store: its tokens, and the console's key."""
         self.specification = specification
         self.federation = federation
         self.gate = Gate(
@@ -118,7 +118,7 @@ class SitesService:
         return answer, is_new
 
     def find(self, request_id: str, site: str | None) -> tuple[str, RequestStatus]:
-        """Return the site that has a request, and how it stands; see ``SiteFederation.request``."""
+        """Return the site that has a request, and the request's status; see ``SiteFederation.request``."""
         return self.federation.request(request_id, site)
 
     def receipt(self, request_id: str, site: str | None, by: str) -> bytes:
@@ -129,7 +129,7 @@ class SitesService:
         return (found.at_site if by == "site" else found.at_federation).to_bytes()
 
     def status(self, *, is_public: bool) -> SitesStatus:
-        """Return how the federation and its sites stand; with ``is_public``, see ``for_the_public``."""
+        """Return the status of the federation and its sites; with ``is_public``, see ``for_the_public``."""
         status = self.federation.status()
         if not is_public:
             return status

@@ -26,7 +26,7 @@ from storage.errors import SisaError, Unavailable
 _NEW: Final = "it has not joined yet"
 
 _QUESTIONS_AT_ONCE: Final = 4
-"""Most questions to one site in progress; a site with this many unanswered gets no further ones."""
+"""Most questions in progress at one site; a site with this many unanswered questions gets no further ones."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,8 +63,8 @@ class SitesFanOut:
         """Return the combined answer of the sites that take part, for features with these names, not scaled.
 
         It waits up to ``timeout_seconds`` for the quorum, and then up to ``grace_seconds`` for the others. A site that
-        was withdrawn while it was asked has no part in the answer. Raises ``Unavailable``, with the reason for each
-        site, when too few answer.
+        was withdrawn while it was asked does not take part in the answer. Raises ``Unavailable``, with the reason for
+        each site, when too few answer.
         """
         members = self._members(self._roster.read())
         if not members:

@@ -53,7 +53,7 @@ LinkTo = Callable[[ListedSite, Listener, Clock], SiteLink]
 """How a site is reached."""
 
 AWAY: Final = (Unavailable,)
-"""Errors of a site that is away: work continues at the other sites, and there when it is back."""
+"""Errors of a site that cannot be reached: work continues at the other sites, and at this one when it is back."""
 
 _Result = TypeVar("_Result")
 
@@ -283,7 +283,10 @@ class SiteFederation:
         return next(each for each in self.status().sites if each.site == site)
 
     def request(self, request_id: str, site: str | None = None) -> tuple[str, RequestStatus]:
-        """Return the site that has a request, and how it stands there. Raises ``ObjectMissing`` if no site has it."""
+        """Return the site that has a request, and the request's status there.
+
+        Raises ``ObjectMissing`` if no site has it.
+        """
         return self._wherever(site, request_id, lambda link: link.request(request_id))
 
     def receipt(self, request_id: str, site: str | None = None) -> SiteReceipt:
@@ -296,7 +299,7 @@ class SiteFederation:
         return SiteReceipt(site=where, at_site=bundle, at_federation=self._linked(where, bundle))
 
     def status(self) -> SitesStatus:
-        """Return how the federation and its sites stand, those that are away included."""
+        """Return the status of the federation and its sites, including those that cannot be reached."""
         roster = self.roster.read()
         known = {site.name: site for site in roster.sites}
         return SitesStatus(
@@ -452,7 +455,7 @@ def _holds_data(status: FederationStatus) -> bool:
 
 
 def link_for(settings: SitesSettings, site: ListedSite, listener: Listener, clock: Clock) -> SiteLink:
-    """Return the link to a site that its table asks for.
+    """Return the kind of link to a site that its table calls for.
 
     That is the site's own API if it has a ``url``, a node of the cluster if it has its own nodes (``cluster.labels``),
     and else its store, which this process can reach.

@@ -5,8 +5,7 @@ probabilities, its standing, requests, receipts, and checkpoints if weights may 
 
 The connection is verified TLS unless the site is on this machine: the token opens everything above, and features are
 personal data. Plain HTTP to another machine needs ``insecure = true`` in the site's table, for connections that
-something else encrypts; nobody gets it by default.
-Shape legend: N points, F features, S scores.
+something else encrypts; it is never the default. Shape legend: N points, F features, S scores.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from shards.learner_kinds.guarantees import is_guarantee
 from storage.errors import Corrupt, Invalid, ObjectMissing, Unavailable
 
 _ATTEMPTS: Final = 8
-"""How often a whole answer is asked for again when its pieces come from different ensembles, before giving up."""
+"""How often a whole answer is requested again, when its pieces come from different ensembles, before giving up."""
 
 _PIECE_BYTES: Final = 8 << 20
 """Size of the features in one request."""
@@ -164,7 +163,7 @@ class RemoteSite:
         return self._submitted(lambda client: client.erase_everyone(request_id), request_id, _PATIENCE_SECONDS)
 
     def measure(self) -> HoldoutMeasure:
-        """See ``SiteLink.measure``. Raises ``Unavailable`` when the site's server is too old to be asked."""
+        """See ``SiteLink.measure``. Raises ``Unavailable`` when the site's server is too old to answer this."""
         with self._client() as client:
             try:
                 found = client.measure()
@@ -178,7 +177,7 @@ class RemoteSite:
         return found
 
     def lookup(self, subjects: Iterable[str | int]) -> tuple[SubjectFound, ...]:
-        """See ``SiteLink.lookup``. Raises ``Unavailable`` when the site's server is too old to be asked."""
+        """See ``SiteLink.lookup``. Raises ``Unavailable`` when the site's server is too old to answer this."""
         with self._client(_SEARCH_SECONDS) as client:
             try:
                 return client.lookup(subjects)
@@ -254,7 +253,7 @@ class RemoteSite:
     def _submitted(
         self, submit: Callable[[Client], ErasureAnswer], request_id: str, patience_seconds: float
     ) -> ErasureAnswer:
-        """Return a request that the site has accepted, as it stands at the end or after ``patience_seconds``."""
+        """Return a request that the site has accepted, in its state at the end or after ``patience_seconds``."""
         with self._client(_SUBMISSION_SECONDS) as client:
             try:
                 answer = submit(client)

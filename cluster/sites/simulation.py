@@ -10,7 +10,7 @@ from cluster.config.specification import ClusterSettings
 from storage.location import is_on_s3
 
 FOLDER: Final = "simulated"
-"""Folder beside the specification with the federation's own store and one for each site."""
+"""Folder next to the specification with the federation's own store and one for each site."""
 
 
 def simulated(specification: SitesSpecification) -> SitesSpecification:

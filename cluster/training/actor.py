@@ -1,4 +1,4 @@
-"""The Ray actor around a worker, and what a worker needs to know: all that those who start workers load.
+"""The Ray actor around a worker, and a worker's setup: the only modules that processes which start workers load.
 
 The worker itself, with its learner, is loaded in the actor's process alone: to load torch takes seconds.
 """
@@ -76,7 +76,7 @@ def keep_silent() -> None:
 
 
 def _user_modules(model: ModelSettings, stage: StagedFolder) -> UserModules | None:
-    """Return the user's modules, where the learner runs code of the user's."""
+    """Return the user's modules if the learner runs the user's code."""
     if model.recorded_learner is not None:
         return None
     from shards.learners.torch.user_modules import UserModules  # noqa: PLC0415  it loads torch

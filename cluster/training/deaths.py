@@ -31,9 +31,9 @@ class WorkerEnd(Enum):
 
 
 def end_of_worker(error: RayError, node: str | None, lost: Collection[str]) -> WorkerEnd:
-    """Return how a worker was lost that failed with ``error``.
+    """Return how the worker that failed with ``error`` was lost.
 
-    ``node`` is where it was, None when it died before it could say so; ``lost`` are the nodes that the cluster lost.
+    ``node`` is where it was, None when it died before reporting it; ``lost`` are the nodes that the cluster lost.
     """
     if isinstance(error, ActorUnavailableError):
         return WorkerEnd.LOST  # if only the worker had died, its node would have reported it

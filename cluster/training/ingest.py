@@ -38,7 +38,7 @@ _FRAGMENTS_PER_TASK: Final = 4
 def ingestion_of(
     task: IngestTask, settings: ClusterSettings, workers: Workers, remark: Callable[[str], None]
 ) -> Ingestion:
-    """Return what reads the task's source: small data are read in this process, large data by tasks on the cluster.
+    """Return the reader of the task's source: small data are read in this process, large data by tasks on the cluster.
 
     The slices are the same either way. ``remark`` is called with messages for people. Raises ``Invalid`` when
     ``ingest_workers`` is set and some node does not see the files, ``Unavailable`` when no node has the labels; what is

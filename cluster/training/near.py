@@ -21,7 +21,7 @@ _MOST_VALUES: Final = 1 << 24
 
 _MOST_POINTS: Final = 100
 _MOST_SHARE: Final = 0.01
-"""Where more points than both leave, come or are corrected, a worker does it, so that this process goes on accepting
+"""If more points than both are removed, added or corrected, a worker does it, so that this process keeps accepting
 requests."""
 
 
@@ -53,7 +53,7 @@ class NearPool:
         return pool.measure(task)
 
     def train(self, tasks: Sequence[TrainTask]) -> Iterator[TrainingEvent]:
-        """Do the tasks, those of this process first; workers do what turns out to be more than this process does."""
+        """Do the tasks, those of this process first; workers do those that turn out to be too large for it."""
         far = list[TrainTask]()
         for task in tasks:
             left: TrainTask | None = task

@@ -1,4 +1,4 @@
-"""A worker pool that is this process: does tasks one after another, and counts what they take."""
+"""A worker pool in this process: does tasks one after another, and measures their cost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class OwnPool:
         return self._worker.configuration(width, stored)
 
     def train(self, tasks: Sequence[TrainTask]) -> Iterator[TrainingEvent]:
-        """Do the tasks, and count what they take. As in new workers, nothing is kept from earlier ones."""
+        """Do the tasks, and measure their cost. As in new workers, nothing is kept from earlier tasks."""
         self._worker.forget_learned()
         for task in tasks:
             events = self._worker.train(task)

@@ -42,7 +42,7 @@ MOST_STARTS: Final = 5
 """After this many attempts in a row in which a worker died at its start, the command gives up."""
 
 PATIENCE_SECONDS: Final = 20.0
-"""After so long without any event a message says what the command waits for."""
+"""After this long without any event, a message says what the command waits for."""
 
 MOST_WAITS: Final = 15
 """How many times ``PATIENCE_SECONDS`` to wait for workers that have processors and do not start, when others have."""
@@ -106,8 +106,8 @@ class RayPool:
     def prepare(self, width: int, tasks: int, stored: Configuration | None) -> None:
         """Start as many workers as ``tasks`` tasks need, have them get ready, and return at once.
 
-        They have read no data point (E12). ``configuration`` then asks them as it asks any, and replaces those that
-        died or do not match. Raises ``Invalid`` and ``Unavailable`` as ``configuration`` does.
+        They have read no data point (E12). ``configuration`` then queries them like any other workers, and replaces
+        those that died or do not match. Raises ``Invalid`` and ``Unavailable`` as ``configuration`` does.
         """
         if self._idle:
             return
@@ -173,7 +173,7 @@ class RayPool:
         return present
 
     def _room(self, tasks: int) -> int:
-        """Return the number of workers that there is room for; 0 if only avoided nodes have room."""
+        """Return how many workers have room on the cluster; 0 if only avoided nodes have room."""
         try:
             room = worker_count(self._settings, tasks, self._avoided)
         except Invalid as error:
@@ -408,7 +408,7 @@ class RayPool:
         if (unavailable := deaths.too_many(run.task)) is not None:
             raise unavailable from error
         waiting.appendleft((run.task, deaths))
-        self._remark(f"{end.value}: another one goes on with shard {run.task.shard} after slice {len(run.task.done)}")
+        self._remark(f"{end.value}: another one continues with shard {run.task.shard} after slice {len(run.task.done)}")
 
     def _refused(self, error: RayTaskError) -> BaseException:
         """Return the error that a worker raised; if it runs another release, stop all workers."""

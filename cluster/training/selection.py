@@ -17,7 +17,7 @@ _MOST_NAMED = 5
 def reproduces(stored: Configuration | None, present: Configuration) -> bool:
     """Return whether a worker of ``present`` may continue what was trained under ``stored``; None: every worker may.
 
-    What ``stored`` does not record is not compared.
+    Fields that ``stored`` does not record are not compared.
     """
     return stored is None or in_force(stored, present) == stored
 

@@ -41,7 +41,7 @@ def hushed(known: Sequence[Place], here: str, nodes: Sequence[Any], *, again: in
     """
     stopped = [place.process for place in known if place.node == here and is_stopped(place.process)]
     remarks = [
-        f"the worker in process {process} is stopped (SIGSTOP): 'kill -CONT {process}' lets it go on, after"
+        f"the worker in process {process} is stopped (SIGSTOP): 'kill -CONT {process}' lets it continue, after"
         f" 'kill -9 {process}' another one takes its place"
         for process in stopped
     ]

@@ -74,7 +74,7 @@ def backup(
         text = (
             f"backup {made.number} of {name} is in {made.place}, as of {made.at}: {made.objects} objects,"
             f" {made.bytes:,} bytes\n"
-            + (f"its keys are in {made.keys}: whoever has both can read everything\n" if made.keys else _NO_KEYS)
+            + (f"its keys are in {made.keys}: anyone who has both can read everything\n" if made.keys else _NO_KEYS)
             + "data erased from now on stays in it until the next backup"
         )
         return Outcome(data=json_value(made), text=text)

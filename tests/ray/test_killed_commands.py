@@ -136,7 +136,7 @@ def test_two_trainings_at_once(
     assert first.returncode == 0, err
     assert json.loads(out)["data"]["serving"] == 3
     # How the worker ended, and whether its last slice counts, depends on which news of it came first.
-    assert "another one goes on with shard 2 after slice" in err
+    assert "another one continues with shard 2 after slice" in err
     elsewhere: Path = tmp_path_factory.mktemp("elsewhere")
     data = str(home.folder / "train.parquet")
     monkeypatch.chdir(elsewhere)

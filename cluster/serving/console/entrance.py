@@ -16,7 +16,7 @@ from storage.errors import SisaError
 
 _TYPES: Final = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 _FOREVER: Final = "public, max-age=31536000, immutable"
-"""Static files alone may be kept by browsers: an address names one content, and holds nothing about anybody."""
+"""Browsers may cache static files only: each address has fixed content, without personal data."""
 
 
 class StaticFiles:
@@ -38,7 +38,7 @@ class StaticFiles:
 
 
 class Entrance:
-    """The pages that need nobody to be signed in, and the one that ends a sign-in."""
+    """The pages that need no sign-in, and the one that ends a sign-in."""
 
     def __init__(self, pages: Pages, files: StaticFiles) -> None:
         self._pages = pages
@@ -66,18 +66,18 @@ class Entrance:
         raise _nothing()
 
     async def start(self, request: Request) -> Response:
-        """Send somebody who is signed in to the first page of theirs, and others to sign in."""
+        """Send a signed-in user to their first page, and others to the sign-in form."""
         return self._pages.to(request, self._pages.first(await self._pages.signed_in(request, *PEOPLE)))
 
     async def ask(self, request: Request) -> Response:
-        """Show the form that takes a token; send somebody who is signed in on to the first page."""
+        """Show the form that takes a token; send a signed-in user to their first page."""
         try:
             return await self.start(request)
         except (Refused, SisaError):
             return self._pages.rendered(request, None, "sign_in.html.jinja", message="", remedy="")
 
     async def enter(self, request: Request) -> Response:
-        """Sign somebody in with the token of a form, and send the browser to the first page."""
+        """Sign a user in with the token in a form, and send the browser to their first page."""
         pages = self._pages
         check_origin(request.headers)
         token = (await pages.fields(request, pages.entries, "")).get("token", "").strip()

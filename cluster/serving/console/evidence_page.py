@@ -42,7 +42,7 @@ class Noticed:
 
 
 class EvidencePage:
-    """What the federation's claims rest on, as far as a server can say it without taking the writer's place."""
+    """The evidence for the federation's claims, as far as a server has it without taking the writer's place."""
 
     def __init__(
         self, pages: Pages, behind: Behind, checks: Callable[[], Iterator[Noticed]], *, has_sites: bool = False

@@ -33,13 +33,13 @@ _GENERATIONS: Final = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overview:
-    """What the page shows of a state; see the fields of ``FederationStatus`` for the rest."""
+    """The part of a state that the page shows; see the fields of ``FederationStatus`` for the rest."""
 
     status: FederationStatus
     """Without requests and the store's place."""
     cells: tuple[ShardCells, ...]
     partial: tuple[ShardCells, ...]
-    """The first shards that do not serve all that they hold."""
+    """The first shards that do not serve all of their slices."""
     partial_count: int
     shapes: dict[tuple[tuple[str, int], ...], int]
     """The numbers under which the grid draws equal shards once."""
@@ -52,7 +52,7 @@ class Overview:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Costs:
-    """What the retrains of all complete requests were expected to cost, and what they did."""
+    """The expected and the actual cost of the retrains of all complete requests."""
 
     complete: int
     expected: Cost
@@ -68,7 +68,7 @@ class Storage:
         self._found: StoreSize | None = None
 
     def step(self) -> StoreSize | None:
-        """Return the last complete count, and go on with the next if it is due; None: the first is not complete."""
+        """Return the last complete count, and continue the next one if it is due; None: the first is not complete."""
         if self._lock.acquire(blocking=False):
             try:
                 self._found = self._count.step()

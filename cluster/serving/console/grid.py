@@ -1,4 +1,4 @@
-"""The grid of shards and slices: what each constituent has learned, serves, and has to learn again. Pure."""
+"""The grid of shards and slices: what each constituent has learned, serves, and has to relearn. Pure."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from coordinator.state import FederationState
 from shards.specification import ShardId
 
 CellKind = Literal["serving", "ready", "working", "withdrawn", "untrained", "empty"]
-"""Of a portion of a shard. ``serving``: the checkpoint that answers has seen it. ``ready``: it is learned, and answers
-from the next generation on. ``working``: it is the next to be learned. ``withdrawn``: the checkpoints from here on had
-seen erased points, were taken out of service and have to be learned again. ``untrained``: it was not learned yet.
-``empty``: there are no points in what the
-checkpoint has seen, so that it does not answer."""
+"""The state of a portion of a shard. ``serving``: the checkpoint that answers has seen it. ``ready``: it is learned,
+and answers from the next generation on. ``working``: it is the next to be learned. ``withdrawn``: the checkpoints from
+here on had seen erased points, were taken out of service and have to be relearned. ``untrained``: it was not
+learned yet. ``empty``: there are no points in what the checkpoint has seen, so that it does not answer."""
 
 WORDS: Final[dict[CellKind, str]] = {
     "serving": "serving",
@@ -33,7 +32,7 @@ _TAKEN_OUT: Final = frozenset({RequestState.QUARANTINED, RequestState.RETRAINING
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardCells:
-    """One shard's portions, in runs of one kind: erasures and training act on all portions from one on."""
+    """One shard's portions, in runs of one state: erasures and training affect all portions from one on."""
 
     shard: ShardId
     points: int
@@ -98,7 +97,7 @@ def progress_of(state: FederationState, erasure: ErasureSettings, now: datetime)
 
 
 def _starts(state: FederationState) -> dict[ShardId, int]:
-    """Return for each shard from which portion on open erasures have taken its checkpoints out of service."""
+    """Return, for each shard, the first portion whose checkpoints open erasures have taken out of service."""
     found: dict[ShardId, int] = {}
     for request in state.requests:
         if request.state in _TAKEN_OUT:

@@ -52,7 +52,7 @@ class LetterPages:
         return await self._checked(request, signed_in, {})
 
     async def check_names(self, request: Request, signed_in: SignedIn) -> Response:
-        """Show as well whether the receipt is about the names entered; nothing of them is kept."""
+        """Also show whether the receipt is about the names entered, which are not kept."""
         return await self._checked(request, signed_in, dict(await self._pages.form(request, signed_in)))
 
     async def letter(self, request: Request, signed_in: SignedIn) -> Response:
@@ -60,7 +60,7 @@ class LetterPages:
         return await self._written(request, signed_in, PersonalPart(), as_file=False)
 
     async def personal_letter(self, request: Request, signed_in: SignedIn) -> Response:
-        """Return the letter with what the officer gives for it, which nothing keeps."""
+        """Return the letter with the officer's entries for it, which are not kept."""
         fields = await self._pages.form(request, signed_in)
         salutation, salt = fields.get("salutation", "").strip(), fields.get("salt", "").strip().lower()
         as_file = fields.get("as") == "file"

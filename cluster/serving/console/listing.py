@@ -71,7 +71,7 @@ class RequestListing:
         self._older: tuple[ListedRequest, ...] = ()
 
     def page(self, group: str, number: int, now: datetime) -> ListedPage:
-        """Return a page of a group; the last one if there are fewer, and all for a group that does not exist."""
+        """Return a page of a group: the last page if there are fewer; an unknown group means all requests."""
         group = group if group in GROUPS else "all"
         state = self._current()
         if state is None:
@@ -94,7 +94,7 @@ class RequestListing:
         )
 
     def _ended_before(self, state: FederationState) -> tuple[ListedRequest, ...]:
-        """Return what has left the state, the last ended first."""
+        """Return the requests that have left the state, most recently ended first."""
         with self._lock:
             for _ in range(2):
                 if self._of == state.ended.buckets:
@@ -115,7 +115,7 @@ class RequestListing:
 
 
 def _in_state(state: FederationState, now: datetime) -> list[ListedRequest]:
-    """Return what the state has: open requests by their due date, then ended ones, the last ended first."""
+    """Return the requests in the state: open ones by due date, then ended ones, most recently ended first."""
     open_ = [_listed(each, now) for each in state.requests if each.state.is_open]
     ended = (_listed(each) for each in state.requests if not each.state.is_open)
     back = map(_listed_readmission, state.readmissions)

@@ -71,7 +71,7 @@ class Page:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenPage:
-    """A route of the console that needs nobody to be signed in."""
+    """A route of the console that needs no sign-in."""
 
     path: str
     act: Callable[[Request], Answered]
@@ -162,7 +162,7 @@ class Pages:
     def rendered(
         self, request: Request, signed_in: SignedIn | None, template: str, status: int = 200, **facts: Any
     ) -> Response:
-        """Return the page that ``template`` makes of ``facts``."""
+        """Return the page: ``template`` rendered with ``facts``."""
         role = signed_in.token.role if signed_in else None
         base = self.address(request)
         text = self.part(
@@ -179,7 +179,7 @@ class Pages:
         return HTMLResponse(text, status_code=status, headers=HEADERS)
 
     def part(self, template: str, **facts: Any) -> str:
-        """Return what ``template`` makes of ``facts``, for a part of a page that is the same for all who see it."""
+        """Render ``template`` with ``facts``, for a part of a page that looks the same to everybody."""
         return self._templates.get_template(template).render(**facts)
 
     def to(self, request: Request, path: str) -> Response:
@@ -187,11 +187,14 @@ class Pages:
         return RedirectResponse(self.address(request, path), status_code=303, headers=HEADERS)
 
     def first(self, signed_in: SignedIn) -> str:
-        """Return the path of the first page that somebody may see."""
+        """Return the path of the first page that the user may see."""
         return next(entry.path for entry in self._menu if signed_in.token.role in entry.roles)
 
     def remember(self, request: Request, answer: Response, cookie: str) -> None:
-        """Put a sign-in's cookie on the answer; an empty one ends it. Its lifetime is the browser's own and its end."""
+        """Put a sign-in's cookie on the answer; an empty one ends it.
+
+        It lasts until the browser closes or the sign-in ends.
+        """
         answer.set_cookie(
             COOKIE,
             cookie,

@@ -1,4 +1,7 @@
-"""People: what is held of the names that an officer enters, and what is asked for them. No name is in an address."""
+"""People: what the federation holds about names that an officer enters, and requests for them.
+
+No name is in an address.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +34,11 @@ class LookedUp:
     name: str
     held: bool
     found: SubjectFound | None
-    """None: so many names were looked up that each was only searched for."""
+    """None: too many names were looked up to say this for each."""
 
 
 class PeoplePages:
-    """The pages on which people are named: their names are in the body of a form, and in the answer to it."""
+    """The pages that take people's names: names are only in the body of a form and in the answer to it."""
 
     def __init__(self, pages: Pages, service: Service) -> None:
         self._pages = pages
@@ -63,7 +66,7 @@ class PeoplePages:
     async def _looked_up(
         self, request: Request, signed_in: SignedIn, names: list[str], problem: Invalid | Conflict | None = None
     ) -> Response:
-        """Return the page about the names; with a ``problem`` of what was asked for them, to be corrected there."""
+        """Return the page about the names; with the ``problem`` of a request for them, to be corrected there."""
         found, search = await self._pages.call(lambda: self._searched(names))
         return self._pages.rendered(
             request,
@@ -82,7 +85,7 @@ class PeoplePages:
         )
 
     async def submit(self, request: Request, signed_in: SignedIn) -> Response:
-        """Submit an erasure request for the names; one that finds nobody ends with a signed statement of that."""
+        """Submit an erasure request for the names; if it finds nobody, it ends with a signed statement of that."""
         fields = await self._pages.form(request, signed_in)
         names = await self._named(request, signed_in, fields)
         erasures = self._service.erasures
@@ -146,7 +149,7 @@ class PeoplePages:
         return names
 
     def _searched(self, names: list[str]) -> tuple[list[LookedUp], Search]:
-        """Return what is held of each name, and of all together. Of very many names only the latter is searched."""
+        """Return what is held about each name, and about all together; for very many names, only about all together."""
         self._service.standing.trained()
         search = self._service.standing.reading.search(names, ())
         unknown = set(search.unknown_subjects)
@@ -162,7 +165,7 @@ class PeoplePages:
 def _reference(fields: Mapping[str, str]) -> str | None:
     """Return the id that the officer gave a request, or else the one that the form was made with.
 
-    With an id of the form's own, a form that is sent twice is one request. Raises ``Invalid``.
+    Since each form has an id, a form that is sent twice is one request. Raises ``Invalid``.
     """
     reference = fields.get("reference", "").strip() or fields.get("request_id", "")
     if reference and not _REFERENCE.fullmatch(reference):

@@ -1,4 +1,4 @@
-"""Requests: who asked to be erased, how that stands, and what an officer may do about it."""
+"""Requests: their list and state, and what an officer may do about them."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class RequestPages:
         return self._pages.rendered(request, signed_in, "request_state.html.jinja", **self._facts(request, found))
 
     def _changing(self, wanted: Callable[[Mapping[str, str]], Intervention]) -> Callable[[Request, SignedIn], Answered]:
-        """Return what has the coordinator change a request as a form of its page says, and shows it then."""
+        """Return the action that has the coordinator change a request as a form of its page says, and then shows it."""
 
         async def act(request: Request, signed_in: SignedIn) -> Response:
             request_id = request.path_params["request_id"]
@@ -130,7 +130,7 @@ class RequestPages:
 
 
 def _events(found: RequestStatus) -> list[tuple[str, str]]:
-    """Return what happened to a request and when, the earliest first; what happened at one moment keeps its order."""
+    """Return what happened to a request and when, earliest first; events of the same moment keep their order."""
     times = {"accepted": found.received_at, **found.times}
     events = [(times[name], text) for name, text in STEPS.items() if name in times]
     events += [

@@ -43,12 +43,12 @@ class Opened:
     token: str = field(repr=False)
     ends_at: datetime
     csrf: str = field(repr=False)
-    """Is repeated in every form, which another site's page cannot do."""
+    """Repeated in every form; another site's page does not know it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignedIn:
-    """Somebody who is signed in, with a token that the gate has just admitted."""
+    """A signed-in user, with a token that the gate has just admitted."""
 
     token: TokenRecord
     csrf: str = field(repr=False)
@@ -71,7 +71,10 @@ class SignIns:
         return base64.urlsafe_b64encode(encrypt(held.encode(), SIGN_IN_KEY, self._secret(), fresh_nonce())).decode()
 
     def open(self, cookie: str) -> Opened:
-        """Return what a cookie holds. Raises ``Refused`` with 401 unless it is one of ours, and not over."""
+        """Return the content of a cookie.
+
+        Raises ``Refused`` with 401 unless this system made it and it has not expired.
+        """
         if not cookie or len(cookie) > _MOST_COOKIE:
             raise signed_out("nobody is signed in")
         try:
@@ -92,7 +95,7 @@ class SignIns:
 
 
 def signed_out(message: str) -> Refused:
-    """Return the refusal of a request by somebody who is not signed in."""
+    """Return the refusal of a request without a sign-in."""
     return Refused(HttpProblem(status=401, kind="unauthorized", message=message, remedy="Sign in with a token."))
 
 

@@ -1,4 +1,4 @@
-"""The pages of a federation of several sites: each site as far as it allows, and requests, which a site carries out."""
+"""The pages of a federation of several sites: what each site lets others see, and the requests at the sites."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OPEN: Final = frozenset(state.value for state in RequestState if state.is_open)
 
 
 class SitesPages:
-    """The pages about sites and their requests. Each answer asks the sites, so that nothing shown is older."""
+    """The pages about sites and their requests. Every page is made from fresh answers of the sites."""
 
     def __init__(self, pages: Pages, service: SitesService) -> None:
         self._pages = pages
@@ -45,7 +45,7 @@ class SitesPages:
         )
 
     async def federation(self, request: Request, signed_in: SignedIn) -> Response:
-        """Show the sites, those that are away included."""
+        """Show the sites, including those that cannot be reached."""
         status = await self._status()
         return self._pages.rendered(request, signed_in, "sites.html.jinja", whole=status)
 
@@ -58,7 +58,7 @@ class SitesPages:
         fields = await self._pages.form(request, signed_in)
         names = checked_names(_lines(fields.get("subjects", "")), "subjects")
         if not names:
-            raise Invalid("nobody is named", "Go back, and enter a name a line.")
+            raise Invalid("nobody is named", "Go back, and enter one name per line.")
         wanted = Named(
             subjects=names,
             ids=[],
@@ -73,7 +73,7 @@ class SitesPages:
         return self._pages.rendered(request, signed_in, "site_request.html.jinja", **facts)
 
     async def request(self, request: Request, signed_in: SignedIn) -> Response:
-        """Show the site that has a request, and how it stands there."""
+        """Show the site that has a request, and the request's status there."""
         request_id = _request_id(request)
         at = request.query_params.get("site")
         site, status = await self._pages.call(lambda: self._service.find(request_id, at))
@@ -81,7 +81,7 @@ class SitesPages:
         return self._pages.rendered(request, signed_in, "site_request.html.jinja", **facts)
 
     async def receipt(self, request: Request, signed_in: SignedIn) -> Response:
-        """Return a request's receipt, by the site or by the federation, as a file."""
+        """Return a request's receipt, issued by the site or by the federation, as a file."""
         del signed_in
         request_id = _request_id(request)
         site, by = request.query_params.get("site"), request.query_params.get("by", "site")
@@ -100,14 +100,14 @@ class SitesPages:
 
 
 def site_checks(service: SitesService) -> Iterator[Noticed]:
-    """Yield what a federation's server finds out about its sites."""
+    """Yield a federation server's checks of its sites."""
     for site in service.status(is_public=False).sites:
         is_there = site.status is not None or site.membership == "purged"
         yield Noticed(
             check=f"site {site.site}",
             ok=is_there,
-            text=f"it is {_article(site.membership)}, and could be asked" if is_there else site.reason,
-            remedy="" if is_there else "Ask the site's operator: the others answer meanwhile.",
+            text=f"it is {_article(site.membership)}, and it answers" if is_there else site.reason,
+            remedy="" if is_there else "Ask the site's operator; the other sites keep answering.",
         )
 
 

@@ -1,7 +1,8 @@
-"""Live pages: server-sent events, bounded in all and for each token, and in a class of their own.
+"""Live pages: server-sent events, limited in total and for each token, in a class of their own.
 
-One poller for each replica looks at the state, at most once a second and only while somebody listens, and shows it once
-for all who listen. A listener that waits takes no thread. A stream ends when its token is over, or its client is gone.
+One poller for each replica reads the state, at most once a second and only while there are listeners, and renders it
+once for all of them. A listener that waits takes no thread. A stream ends when its token is over, or its client is
+gone.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from storage.errors import SisaError
 
 STREAMS: Final = Room(requests=64)
 TOKEN_STREAMS: Final = 8
-"""Live pages of one token at a time: more than one person has open, and too few to keep others out."""
+"""Live pages of one token at a time: more than one person needs, but too few to keep others out."""
 
 LOOK_SECONDS: Final = 1.0
 BEAT_SECONDS: Final = 5.0
-"""How often a stream says that it is alive, and checks its token."""
+"""How often a stream sends a sign of life and checks its token."""
 
 LIVE: Final = "Live: this page shows changes by itself."
 """What a stream says while all is well."""
@@ -54,7 +55,7 @@ class Streams:
         look_seconds: float = LOOK_SECONDS,
         beat_seconds: float = BEAT_SECONDS,
     ) -> None:
-        """``look`` returns what is to be shown now, None when it is at the position that it is given."""
+        """``look`` returns what to show now; None when nothing has changed since the position that it is given."""
         self.lane = Lane("live pages", STREAMS, settings)
         self._look = look
         self._look_seconds = look_seconds
@@ -75,7 +76,7 @@ class Streams:
     def answer(
         self, token_id: str, check: Callable[[], Awaitable[object]], headers: dict[str, str]
     ) -> StreamingResponse:
-        """Return a stream for a token; ``check`` raises ``Refused`` once the token is over.
+        """Return a stream for a token; ``check`` raises ``Refused`` once the token has expired or is revoked.
 
         Raises ``Refused`` with 429 when the token has too many streams.
         """

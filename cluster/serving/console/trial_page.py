@@ -1,4 +1,4 @@
-"""Try it: a form with the declared features, and the answer with what answered."""
+"""Try it: a form with the declared features, and the answer with the ensemble that gave it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Entered:
     """One field of the form."""
 
     name: str
-    """The field's own, which does not depend on the feature's."""
+    """The field's own name, which does not depend on the feature's."""
     feature: str
     kind: str
     """``number``, ``text``, ``long`` or ``choice``."""
@@ -52,7 +52,7 @@ class Entered:
     may_be_empty: bool = False
 
     def value(self, text: str) -> float | str | None:
-        """Return what the feature's cell is. Raises ``Invalid`` for a text where a number is needed."""
+        """Return the value of the feature's cell. Raises ``Invalid`` for a text where a number is needed."""
         if not text and (self.may_be_empty or self.kind == "number"):
             return None
         if self.kind != "number":
@@ -85,7 +85,7 @@ class TrialPage:
         return await self._shown(request, signed_in, {})
 
     async def answered(self, request: Request, signed_in: SignedIn) -> Response:
-        """Show the form as it was sent, with the answer or with what is wrong."""
+        """Show the submitted form, with the answer or with the problem."""
         given = await self._pages.form(request, signed_in)
         data = await self._pages.call(self._data)
         try:
@@ -121,7 +121,7 @@ class TrialPage:
 
 
 def entered(data: DataSettings) -> tuple[Entered, ...]:
-    """Return the fields of the form; none where the features are entered as one list."""
+    """Return the fields of the form; empty if the features are entered as one list."""
     if len(data.features) > MOST_FIELDS or (len(data.features) == 1 and not data.encode):
         return ()
     return tuple(_entered(f"f{place}", name, data.encoders.of(name)) for place, name in enumerate(data.features))
@@ -167,7 +167,7 @@ def _features(data: DataSettings, given: Mapping[str, str]) -> dict[str, Any] | 
 
 
 def _number(text: str) -> float | None:
-    """Return the finite number that somebody has written; None: it is not one."""
+    """Return the finite number in the text; None: it is not a finite number."""
     try:
         value = float(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Errors by name: what each status means, and an example of every kind of error that comes with it."""
+"""Errors by name: what each status means, and an example of every kind of error with it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ErrorStatus:
 
     @property
     def named(self) -> dict[str, Any]:
-        """The examples by kind, as an OpenAPI document has them."""
+        """The examples by kind, in the form of an OpenAPI document."""
         return {each.kind: {"summary": each.kind, "value": each.body} for each in self.examples}
 
 

@@ -59,8 +59,8 @@ def test_lost_nodes_are_no_crashes(played: Played) -> None:
     """A task may lose many nodes; a message reports each loss, and none counts as a death that the task caused."""
     made, remarks = played(MOST_LOSSES + 1, [DIED] * (MOST_DEATHS - 1) + [AWAY] * (MOST_LOSSES - 1) + [None])
     assert len(list(made.train([_task(0)]))) == 1
-    assert remarks[0] == "a worker died: another one goes on with shard 0 after slice 0"
-    assert remarks[-1] == "a worker was lost with its node: another one goes on with shard 0 after slice 0"
+    assert remarks[0] == "a worker died: another one continues with shard 0 after slice 0"
+    assert remarks[-1] == "a worker was lost with its node: another one continues with shard 0 after slice 0"
 
 
 @pytest.mark.parametrize(

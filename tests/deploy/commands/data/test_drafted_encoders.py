@@ -217,7 +217,7 @@ def test_a_file_without_ids_and_header(tmp_path: Path, monkeypatch: pytest.Monke
         (["--force", "--id", "x"], "--add-ids adds the id column"),
     ):
         assert text in run(*arguments, *more, "--json").error["message"]
-    assert "--header is of no use" in run("init", "raw.csv", "--header", "x", "--force", "--json").error["message"]
+    assert "--header has no effect" in run("init", "raw.csv", "--header", "x", "--force", "--json").error["message"]
     assert Path("people.csv").exists()
 
 
