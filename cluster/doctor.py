@@ -123,7 +123,7 @@ class _Examination:
         free = shutil.disk_usage(folder).free
         if free < LEAST_FREE_BYTES:
             raise SisaError(
-                f"only {free / 1e9:.2f} GB are free beside the specification",
+                f"only {free / 1e9:.2f} GB are free next to the specification",
                 "Make room before training.",
                 folder=str(folder),
             )

@@ -16,7 +16,7 @@ Sources: SISA sections III-V; tinker-cookbook and Ray Train v2 for decide(state,
     ports         what the engine needs from outside: workers, clock, names, listeners
     aggregation   constituents' answers combined
     sites         what is known about the sites of a federation
-    status the state of a federation in the form that people and scripts read
+    status        the state of a federation in the form that people and scripts read
     verification  retrains and compares; looks for residue
     decisions/    pure: the next state, plans, whether an intervention is allowed
     engine/       carries the decisions out, and makes every event durable

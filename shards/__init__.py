@@ -24,8 +24,8 @@ Sources: Bourtoule et al., Machine Unlearning, IEEE S&P 2021 (SISA), sections IV
     tombstones     keyed digests of erased subjects and data points
     models         the networks that come with the system
     data/          from files and tables to arrays
-    learner_kinds/ the learners there are, and their arguments
-    recipe/        what [training] may say: optimizers, learning rates
+    learner_kinds/ the available learners, and their arguments
+    recipe/        the values of [training]: optimizers, learning rates
     slices/        from arrays to slice files
     learners/      from slices to checkpoints
 """

@@ -30,11 +30,11 @@ _MOST_COLUMNS: Final = 1 << 20
 
 
 class _Declared:
-    """What all encoders have in common."""
+    """The common base of all encoders."""
 
     __slots__ = ()
     key: ClassVar[str]
-    """The option that tells this kind of encoder from the others."""
+    """The option that distinguishes this kind of encoder from the others."""
 
     def record(self) -> dict[str, Json]:
         """Return the options that are not at their defaults (E16)."""
@@ -65,7 +65,7 @@ class _Declared:
 
 
 class _Counted(_Declared):
-    """A place among counted ones: a feature for each of them, or one with its number."""
+    """A numbered place: a feature for each place, or one feature with its number."""
 
     __slots__ = ()
     as_: str
@@ -93,11 +93,12 @@ class NumberEncoder(_Declared):
     key: ClassVar[str] = ""
 
     missing: float | None = None
-    """The feature where there is no value, after shift and scale: 0.0 stands for ``shift``. Default: refuse."""
+    """The feature of a missing value, after shift and scale: 0.0 means ``shift``. Default: missing values are
+    refused."""
     shift: float = 0.0
     scale: float = 1.0
     flag_missing: bool = False
-    """Whether a second feature is 1 where there is no value, and 0 elsewhere."""
+    """Whether a second feature is 1 for a missing value, and 0 otherwise."""
     null: tuple[str, ...] = ("",)
     """Texts that stand for no value, such as ``NA``."""
 
@@ -134,8 +135,8 @@ class CategoryEncoder(_Counted):
     other: bool = False
     """Whether any other text is accepted; it counts as one more category, the one after those declared."""
     missing: bool = False
-    """Whether no value is accepted; it counts as one more category, the last one. With ``other`` alone it is one of the
-    others."""
+    """Whether a missing value is accepted; it counts as one more category, the last one. With ``other`` alone it counts
+    as another text."""
     as_: str = "columns"
     """``columns``: one feature per category, 1 or 0; ``index``: one feature, the category's position from 0, for
     models that look it up in an embedding."""
@@ -152,13 +153,13 @@ class CategoryEncoder(_Counted):
 
     @property
     def count(self) -> int:
-        """The number of categories, with those for other texts and for no value."""
+        """The number of categories, including those for other texts and for missing values."""
         return len(self.categories) + self.other + self.missing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HashEncoder(_Counted):
-    """Any text, as one of so many buckets by a public hash: needs no list of values, and knows none."""
+    """Any text, as one of a number of buckets by a public hash: needs no list of values, and contains none."""
 
     key: ClassVar[str] = "hash"
 
@@ -196,9 +197,9 @@ class DateEncoder(_Declared):
     cycle: tuple[str, ...] = ()
     """``day``, ``week`` (from Monday) or ``year``: two more features for each, sine and cosine of the place in it."""
     format: str | None = None
-    """How texts write it, as for strptime, such as ``%d.%m.%Y``; default: ISO 8601."""
+    """The format of dates in texts, as for strptime, such as ``%d.%m.%Y``; default: ISO 8601."""
     missing: float | None = None
-    """As for numbers; the features of cycles are 0 where there is no value."""
+    """As for numbers; the features of cycles are 0 for a missing value."""
     shift: float = 0.0
     scale: float = 1.0
     """The time is shifted and scaled as numbers are."""
@@ -255,7 +256,7 @@ class TruthEncoder(_Declared):
     false: tuple[str, ...]
     """Texts that stand for 0."""
     missing: float | None = None
-    """The feature where there is no value. Default: refuse."""
+    """The feature of a missing value. Default: missing values are refused."""
     flag_missing: bool = False
     """As for numbers."""
     null: tuple[str, ...] = ("",)
@@ -284,14 +285,14 @@ class TruthEncoder(_Declared):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WordsEncoder(_Declared):
-    """A text, as how often words fall into each of so many buckets by a public hash; 255 at most."""
+    """A text, as counts of its words in each of a number of buckets by a public hash; counts of 255 at most."""
 
     key: ClassVar[str] = "words"
 
     words: int
     """Number of buckets."""
     ngrams: int = 1
-    """Also count so many words in a row, up to this number."""
+    """Also count sequences of words, up to this length."""
     missing: bool = False
     """Whether no value is accepted; it counts as a text without words."""
     null: tuple[str, ...] = ()
@@ -310,12 +311,12 @@ class WordsEncoder(_Declared):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokensEncoder(_Declared):
-    """A text, as the numbers of its first words, for models with an embedding: 0 stands where there is none."""
+    """A text, as the numbers of its first words, for models with an embedding: 0 means no word."""
 
     key: ClassVar[str] = "tokens"
 
     tokens: int
-    """Number of words, and of features; what follows them is left out."""
+    """Number of words, and of features; further words are left out."""
     vocabulary: int = 32_768
     """Words are numbered from 1 to this by a public hash."""
     missing: bool = False
@@ -351,8 +352,8 @@ class ImageEncoder(_Declared):
     """Whether an image of another size is brought to this one, without regard to its proportions. Default: refuse."""
     shift: float = 0.0
     scale: float = 1.0
-    """Pixels are shifted and scaled as numbers are. ``[data] scale = 255.0`` beside images alone does the same, and
-    takes a quarter of the store."""
+    """Pixels are shifted and scaled as numbers are. ``[data] scale = 255.0`` does the same if all features are images,
+    and takes a quarter of the store."""
 
     def problems(self) -> Iterator[str]:
         """See ``_Declared.problems``."""

@@ -36,7 +36,7 @@ _KINDS: Final[tuple[type[Encoder], ...]] = (
 
 
 class InputShape(NamedTuple):
-    """The form of what a model receives for each data point."""
+    """The form of a model's input for each data point."""
 
     shape: tuple[int, ...]
     ids: int = 0
@@ -49,7 +49,7 @@ class InputShape(NamedTuple):
 
     @property
     def argument(self) -> int | tuple[int, ...]:
-        """What a model's factory gets as ``inputs``: the number of features, or the shape of an image."""
+        """The argument ``inputs`` of a model's factory: the number of features, or the shape of an image."""
         return self.shape[0] if len(self.shape) == 1 else self.shape
 
 
@@ -109,7 +109,7 @@ class Encoding:
         return InputShape((sum(self.widths(features)),), max(ids)) if ids and all(ids) else None
 
     def record(self) -> dict[str, Json]:
-        """Return what is declared, for the federation's record; options at their defaults are left out."""
+        """Return the declared options, for the federation's record; options at their defaults are left out."""
         return {name: encoder.record() for name, encoder in self.encoders.items()}
 
 
@@ -211,7 +211,7 @@ _OPTIONS: Final[Mapping[str, tuple[str, Callable[[object], Any]]]] = {
     "tuple[str, ...]": ("a list of texts or whole numbers", _texts),
     "tuple[int, ...]": ("a list of whole numbers", _wholes),
 }
-"""By the type of the option: what may stand there, and how it is read; None: it may not."""
+"""By the type of the option: its permitted values, and how they are read; None: not permitted."""
 
 
 def _ids(encoder: Encoder) -> int:

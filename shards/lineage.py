@@ -27,7 +27,7 @@ WORKERS_HASH_SEED: Final = "0"
 
 
 Device = Literal["cpu", "cuda"]
-"""What a network is computed on."""
+"""The device that a network is computed on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +81,7 @@ class Configuration:
 
     @property
     def promise(self) -> Guarantee:
-        """What is promised about erased data points."""
+        """The promise about erased data points."""
         return self.guarantee or EXACT
 
     def goes_directly(self, changes: int, left: int) -> bool:
@@ -132,7 +132,7 @@ def unrecorded(stored: Configuration, factory: str | None) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lineage:
-    """What the checkpoint after one slice was trained on."""
+    """The inputs of the checkpoint after one slice."""
 
     shard: ShardId
     slice: SliceIndex
@@ -183,7 +183,7 @@ def _encoded(configuration: Configuration) -> bytes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accounted:
-    """What a constituent with a certified guarantee has used of its budget. How much, depends on who was erased."""
+    """What a constituent with a certified guarantee has used of its budget; it depends on who was erased."""
 
     spent: float
     """Upper bound of its residual."""
@@ -197,7 +197,7 @@ class Accounted:
 
     @property
     def rounded(self) -> Accounted:
-        """The account as records have it: the journal and manifests are not encrypted, as checkpoints are."""
+        """The account in the form of records: unlike checkpoints, the journal and manifests are not encrypted."""
         return Accounted(spent=self.share * self.budget, budget=self.budget)
 
 
@@ -223,7 +223,7 @@ class CheckpointRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Base:
-    """A constituent that has seen other points than it should, from which learning directly may start.
+    """A constituent that has seen other points than its shard now has, and from which a direct change may start.
 
     It is never served. Its objects are on the purge list, and are read before they are purged.
     """
@@ -260,7 +260,7 @@ def expected_lineages(
 
 
 def _joined(slices: Sequence[SliceRecord]) -> SliceRecord:
-    """Return what is to be known of all slices as if they were one."""
+    """Return the record of all slices as if they were one."""
     return SliceRecord(
         parts=(),
         points=sum(record.points for record in slices),

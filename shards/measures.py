@@ -43,7 +43,7 @@ class Measures:
     undefined: Mapping[str, str] = field(default_factory=dict)
     """Why other metrics of the target have no value, by name."""
     per_class: Mapping[str, float | None] | None = None
-    """Share of each class's points, or of each label's values, that were recognised; None where there are none."""
+    """Share of each class's points, or of each label's values, that were recognised; None if it has none."""
     points_per_class: Mapping[str, int] | None = None
     breakdown: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """The measures of each class, label or column of numbers that are defined, by its name and theirs."""
@@ -51,7 +51,7 @@ class Measures:
     """How many data points of a class (first name) were predicted as a class (second name); zeros are left out."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the measures as JSON values, without what is empty."""
+        """Return the measures as JSON values, without empty ones."""
         return {name: value for name, value in asdict(self).items() if value not in ({}, None) or name == "metrics"}
 
     @classmethod

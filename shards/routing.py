@@ -39,7 +39,7 @@ _POINT: Final = b"sisa/point"
 _BETWEEN: Final = "\0"
 """Separates ids while they are encoded together."""
 _ENTRY_BYTES: Final = 224
-"""What a name of ASCII and its digest take in a dictionary, beyond its characters."""
+"""Memory of an ASCII name and its digest in a dictionary, beyond its characters."""
 
 NOBODY: Final = SubjectDigest(bytes(DIGEST_BYTES))
 """The digest stored for a data point without a further subject."""
@@ -112,7 +112,7 @@ class KnownSubjects:
     key: PartitionKey = field(repr=False)
     naming: Naming
     most_bytes: int
-    """What names and digests may take; beyond it, all of them are forgotten."""
+    """Memory limit for names and digests; above it, all of them are dropped."""
     _digests: dict[str, SubjectDigest] = field(default_factory=dict, repr=False)
     held_bytes: int = field(default=0, init=False)
     """What they take now."""

@@ -212,7 +212,7 @@ class DataSettings:
 
     @property
     def label_record(self) -> dict[str, Any]:
-        """The constants of labels, where there are some, as records have them."""
+        """The constants of labels, if there are any, in the form of records."""
         if (self.label_shift, self.label_scale) == (0.0, 1.0):
             return {}
         constants = (("label_shift", self.label_shift), ("label_scale", self.label_scale))
@@ -247,8 +247,8 @@ class DataSettings:
             problems.append(f"subject names {', '.join(map(repr, twice))} more than once")
         if self.id in self.subject and len(self.subject) > 1:
             problems.append(
-                f"subject names the id column, {self.id!r}, beside others: a person and a data point of the same name"
-                " would be one subject"
+                f"subject names the id column, {self.id!r}, and other columns: a person and a data point of the same"
+                " name would be one subject"
             )
         return problems
 
@@ -260,8 +260,8 @@ class DataSettings:
         are_images = all(isinstance(each, ImageEncoder) for each in encoding.encoders.values())
         if encoding and self.scale != 1.0 and not are_images:
             problems.append(
-                "scale beside encode would divide what is encoded, too: give number columns a scale of their own in"
-                " [data.encode]"
+                "scale together with encode would also divide the encoded features: give number columns a scale of"
+                " their own in [data.encode]"
             )
         return problems
 
@@ -299,7 +299,7 @@ class DataSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSettings:
-    """The table ``[model]``: what a constituent is."""
+    """The table ``[model]``: the kind of the constituents."""
 
     factory: str = _USUAL_FACTORY
     """Import path ``module:callable``; the callable returns a ``torch.nn.Module``. Of the learner torch alone."""
@@ -312,7 +312,7 @@ class ModelSettings:
     learner: str = TORCH
     """How a constituent learns: ``torch``, or a learner that comes with this system (``shards.learner_kinds``)."""
     guarantee: str = ASKED[0]
-    """What erasures have to promise: ``exact``; ``certified`` is for learners that promise no more than that."""
+    """The guarantee that erasures must have: ``exact``, or ``certified`` for learners that promise no more."""
 
     def __post_init__(self) -> None:
         of_torch = [name for name in ("factory", "files") if getattr(self, name) not in {_USUAL_FACTORY, ()}]
@@ -341,12 +341,12 @@ class ModelSettings:
 
     @property
     def admitted(self) -> Admissible:
-        """What features and labels the learner takes."""
+        """The features and labels that the learner accepts."""
         return LEARNERS[self.learner].admits(None if self.learner == TORCH else self.learner_arguments)
 
     @property
     def recorded_learner(self) -> str | None:
-        """The learner as records have it: None for torch, which the first releases did not name."""
+        """The learner in the form of records: None for torch, which the first releases did not name."""
         return None if self.learner == TORCH else self.learner
 
     @property
@@ -376,7 +376,7 @@ class TrainingSettings:
     learning_rate: float
     """Step size, as ``schedule`` scales it."""
     optimizer: str = "sgd"
-    """One of those in ``shards.recipe.optimizers``, as ``torch.optim`` has them."""
+    """One of those in ``shards.recipe.optimizers``, named as in ``torch.optim``."""
     seed: int = 0
     """Seed of all random streams; 0 .. 2**63 - 1."""
     momentum: float = 0.0
@@ -486,7 +486,7 @@ class TrainingSettings:
         return {setting: path for setting, path in named.items() if path is not None and ":" in path}
 
     def record(self, target: Target) -> dict[str, Any]:
-        """Return the settings as a record has them: those that 0.1 did not know only where they are set (E16)."""
+        """Return the settings in the form of records: those that 0.1 did not know only if they are set (E16)."""
         values = {name: value for name, value in asdict(self).items() if name != "engine"}  # which changes no result
         if self.loss == target.losses[0]:
             values["loss"] = None

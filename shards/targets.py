@@ -35,8 +35,8 @@ ColumnKind = Literal["text", "texts", "number", "index"]
 """An index is a number, too: a whole one."""
 
 Interval = Literal["", "predictive", "credible"]
-"""What an answer's interval is of: of the label of a data point; of the rate or probability that is predicted. Empty:
-answers have none."""
+"""What an answer's interval is about: the label of a data point, or the predicted rate or probability. Empty: answers
+have no intervals."""
 
 _ROUNDING: Final = 1e-3
 """Largest deviation of a sum of float32 probabilities from 1."""
@@ -71,7 +71,7 @@ class Target(ABC):
         """Return the scores (N, S) of one or more constituents together. All count the same (E6)."""
 
     def combine(self, scores: Sequence[npt.NDArray[np.floating[Any]]], counts: Sequence[int], rule: str) -> Any:
-        """Return the scores (N, S) of ensembles of so many constituents, as if all were one ensemble."""
+        """Return the scores (N, S) of ensembles with these numbers of constituents, as if all were one ensemble."""
         parts = [each.astype(np.float64) * count for each, count in zip(scores, counts, strict=True)]
         if rule == "majority_vote":
             parts = [np.rint(part) for part in parts]  # votes: whole again, so that a tie is one
@@ -91,12 +91,12 @@ class Target(ABC):
         return ()
 
     def facts(self) -> dict[str, Any]:
-        """Return what a JSON body says once for all of its answers."""
+        """Return the part of a JSON body that is the same for all of its answers."""
         return {}
 
     @abstractmethod
     def objects(self, scores_NS: npt.NDArray[np.floating[Any]]) -> Iterator[dict[str, Any]]:
-        """Yield each answer as JSON has it."""
+        """Yield each answer as a JSON value."""
 
     def fault(self, scores_NS: npt.NDArray[np.floating[Any]]) -> str | None:
         """Return what is wrong with scores that came from elsewhere; None: nothing."""
@@ -112,7 +112,7 @@ class Target(ABC):
 
     @abstractmethod
     def made_up(self, index_N: npt.NDArray[np.uint64]) -> Any:
-        """Return labels for made-up data points, as training has them."""
+        """Return labels for made-up data points, as in training."""
 
     @abstractmethod
     def measures(self, labels: Any, scores_NS: npt.NDArray[np.float64]) -> Measures:
@@ -468,7 +468,7 @@ TARGETS: Final[Mapping[str, type[Target]]] = {
 
 
 def outputs_of(kind: str, outputs: int) -> Target:
-    """Return a target of this kind with so many outputs, whose names do not matter."""
+    """Return a target of this kind with this many outputs, whose names do not matter."""
     return TARGETS[kind](tuple(map(str, range(outputs))))
 
 

@@ -21,7 +21,7 @@ SlateDB's boundary object for the floor under deleted numbers.
     transparency/  the receipts' log, its signatures, its keys
     backups/       consistent copies that prove themselves
     records        canonical JSON with a version and its own digest
-    each one function applied to many items, in turn or concurrently
+    each           one function applied to many items, in turn or concurrently
     digests        digests, and the bytes they are taken over
     encodings      bytes as text
     private_folder temporary folders for this user alone, removed even after a kill

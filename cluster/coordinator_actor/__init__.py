@@ -1,8 +1,8 @@
 """Coordinator actor: a federation's writer that keeps running after the command that launched it.
 
 actor        the Ray actor: decodes, calls, encodes
-resident the coordinator itself, without Ray
-launch starts, finds and stops the actor
+resident     the coordinator itself, without Ray
+launch       starts, finds and stops the actor
 ownership    which store it writes, and how other processes verify that
 record       where it was launched, recorded in the store
 observer     passes events to metrics and log lines

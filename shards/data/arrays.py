@@ -17,7 +17,7 @@ from shards.data.sources import Batch
 from storage.errors import Invalid
 
 _FRAMES: Final = ("__arrow_c_stream__", "to_arrow", "__dataframe__")
-"""What a frame of any library has one of."""
+"""Attributes of which a frame of any library has one."""
 
 MATRIX: Final = "x"
 """Column of the features when they are given as an array."""

@@ -317,7 +317,7 @@ def read_features(batch: Batch, columns: ChosenColumns, width: int | None) -> Fe
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Table:
-    """What is known about one file before its rows are read."""
+    """Facts about one file before its rows are read."""
 
     file: str
     typed: bool

@@ -59,7 +59,7 @@ _NOT_TEXT: Final = tuple(
         (rb"\s*<(!doctype\s+html|html)\b", "a web page", "Download the data again: a page was saved instead."),
     )
 )
-"""How files that are not text begin, what they are, and the remedy."""
+"""First bytes of files that are not text, their kind, and the remedy."""
 _EXCEL_LINE: Final = re.compile(r"\ufeff?sep=(.)\r?\n", re.IGNORECASE)
 _SEEN_LINES: Final = 100
 _COMMA_NUMBER: Final = re.compile(r"\s*[+-]?[0-9]+,[0-9]+([eE][+-]?[0-9]+)?\s*")

@@ -1,7 +1,7 @@
 """Copies of CSV files with a column of ids, for data whose data points have none.
 
-An id is a digest of the data point's line, and so the same in every copy: what was erased stays out after the next
-export, in any order of its lines. Equal lines are counted.
+An id is a digest of the data point's line, and so the same in every copy: erased data points stay out after the next
+export, in any order of lines. Equal lines are counted.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ def _entries(source: Source) -> Iterator[SourceFile]:
 
 
 def _table_entry(name: str, table: pa.Table) -> SourceFile:
-    """Return the entry of a table in memory: another digest for other names, types or values."""
+    """Return the entry of a table in memory; its digest depends on names, types and values."""
     whole = table.replace_schema_metadata(None).combine_chunks()
     digest, payload_bytes = hashlib.sha256(), 0
     batches = (each.serialize() for each in whole.to_batches(_DIGESTED_POINTS))

@@ -40,7 +40,7 @@ _SOURCE: Final = "request"
 _ENCODED: Final = "encoded:"
 """How the name of a column of encoded features begins, before the digest of how they are encoded."""
 _MOST_ENCODED_BYTES: Final = 256 << 20
-"""Of encoded features in one message: a short text may become thousands of them."""
+"""Limit of encoded features in one message: a short text may become thousands of them."""
 _RECORD_BATCH: Final = 3
 _HEADER_TYPE, _HEADER = 1, 2
 _LENGTH, _COMPRESSION = 0, 3
@@ -102,7 +102,7 @@ def table_of_encoded(features_NF: npt.NDArray[np.float32], data: DataSettings) -
 
 
 def scores_of_table(table: pa.Table, target: Target, points: int) -> npt.NDArray[np.float32]:
-    """Return the scores in an answer for ``points`` data points, shape (N, S), as the target has them.
+    """Return the scores in an answer for ``points`` data points, shape (N, S), in the target's form.
 
     Raises ``Corrupt`` when the answer does not fit: wrong columns, wrong number of rows, or impossible scores.
     """
@@ -122,8 +122,8 @@ def scores_of_table(table: pa.Table, target: Target, points: int) -> npt.NDArray
 def points_of_table(table: pa.Table, data: DataSettings, width: int) -> Iterator[FeatureBatch]:
     """Yield the data points of a message as they would be used in training; refuses what ``feature_batches`` refuses.
 
-    ``data.features`` are the names of columns, without patterns. Where there are encoders, columns hold values as users
-    have them, or there is the single column of ``table_of_encoded``.
+    ``data.features`` are the names of columns, without patterns. With encoders, columns hold unencoded values, or there
+    is the single column of ``table_of_encoded``.
     """
     if data.encode and (encoded := [name for name in table.column_names if name.startswith(_ENCODED)]):
         return _encoded_points(table.select(encoded[:1]), data, width)

@@ -40,7 +40,7 @@ class FeatureBatch:
     """Scaled, C-contiguous."""
 
     def id_texts(self) -> list[str] | None:
-        """Return the ids as an ingest reads them, empty where there is none; None: the column cannot hold ids."""
+        """Return the ids as an ingest reads them, empty if missing; None: the column cannot hold ids."""
         if self.ids is None or not (is_text(self.ids.type) or pa.types.is_integer(self.ids.type)):
             return None
         return ["" if value is None else str(value) for value in self.ids.to_pylist()]
@@ -52,11 +52,11 @@ class PredictionBatch:
 
     ids: pa.Array | None
     scores_NS: npt.NDArray[np.floating]
-    """The answers' numbers, as the target has them."""
+    """The answers' numbers, in the target's form."""
 
 
 def in_order_to_measure(batch: FeatureBatch, target: Target) -> FeatureBatch:
-    """Return what is asked about in order to measure answers to a labelled batch: see ``Target.asked``."""
+    """Return the inputs whose answers are measured for a labelled batch: see ``Target.asked``."""
     assert batch.labels_N is not None
     labels_N, features_NF = target.asked(batch.labels_N, batch.features_NF)
     return FeatureBatch(ids=None, labels_N=labels_N, features_NF=features_NF)

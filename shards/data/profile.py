@@ -67,7 +67,7 @@ class ColumnDescription:
     lengths: tuple[int, int] | None = None
     """For a ``list``: the shortest and the longest length."""
     mean: float | None = None
-    """Of the finite numbers of a column of single numbers, or of the numbers among texts; None where there are none."""
+    """Of the finite numbers in a column of single numbers, or of the numbers among texts; None if there are none."""
     deviation: float | None = None
     """Standard deviation of the same numbers."""
     odd_texts: tuple[str, ...] | None = None
@@ -222,7 +222,7 @@ class _Moments:
 
 @dataclass(slots=True)
 class _Texts:
-    """What the texts of a column look like."""
+    """The look of a column's texts."""
 
     count: int = 0
     numbers: int = 0
@@ -249,7 +249,7 @@ class _Texts:
 
 @dataclass(slots=True, kw_only=True)
 class _Tally:
-    """What has been read of one column; keeps up to ``MOST_DISTINCT`` + 1 distinct values."""
+    """A summary of the part of a column read so far; keeps up to ``MOST_DISTINCT`` + 1 distinct values."""
 
     name: str
     type: str
@@ -368,7 +368,7 @@ class _Tally:
 
 
 def stands_for_none(text: str) -> bool:
-    """Return whether a cell's text is one that tools write where there is no value."""
+    """Return whether a cell's text is one that tools write for a missing value."""
     return text.strip() in NULL_TEXTS
 
 

@@ -1,4 +1,4 @@
-"""Samples of a source: every so many data points of it, as a source in memory."""
+"""Samples of a source: data points at regular intervals, as a source in memory."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class Source:
     passed_over: tuple[str, ...] = ()
     """Files of the folder that are not read, although users might expect it: other formats, or hidden names."""
     version: int | None = None
-    """Of a Delta table: which one is read."""
+    """The version of a Delta table that is read."""
     encoding: Encoding = NO_ENCODING
     """Says which columns hold images, and perhaps their paths: then the image files belong to the source, too."""
 
@@ -360,7 +360,7 @@ def named_by(setting: str) -> Iterator[None]:
 
 
 def remedy_by(remedy: str, setting: str) -> str:
-    """Return the remedy for data that ``setting`` names, as ``named_by`` has it."""
+    """Return the remedy for data that ``setting`` names; see ``named_by``."""
     if setting:
         return remedy.replace(_TRAIN, setting)
     return remedy.replace(f"Set {_TRAIN} to", "Name").replace(f" of {_TRAIN}", "")

@@ -1,4 +1,4 @@
-"""What learners take: the range of scaled features, and of labels that are numbers, as they are learned."""
+"""Inputs that learners accept: the ranges of scaled features and of scaled numeric labels."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 MOST_ON_GRID: Final = 1 << 15
-"""Largest absolute value of ``shards.learners.fixed_point``."""
+"""Largest absolute value that ``shards.learners.fixed_point`` can represent."""
 MOST_CODE: Final = 1 << 24
-"""Up to here float32, in which features are stored, has all whole numbers."""
+"""Up to here, float32, in which features are stored, represents every whole number exactly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,22 +24,22 @@ class Range:
     is_whole: bool = False
     """Whether they have to be whole numbers."""
     remedy: str
-    """What to do about others."""
+    """What to do about values outside."""
 
     def outside(self, values: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-        """Return which values are not in the range; what is not a number is not in it."""
+        """Return which values are outside the range; NaN is outside."""
         found: npt.NDArray[np.bool_] = ~((values >= self.least) & (values <= self.most))
         return found | (values != np.rint(values)) if self.is_whole else found
 
     def __str__(self) -> str:
-        """Return the range as errors have it."""
+        """Return the range in the form used in errors."""
         whole = "the whole numbers " if self.is_whole else ""
         return f"{whole}{self.least:,.10g} .. {self.most:,.10g}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admissible:
-    """What a learner takes."""
+    """The features and labels that a learner accepts."""
 
     features: Range | None = None
     """None: every finite number."""
@@ -56,13 +56,13 @@ GRID_LABELS: Final = Range(
     least=-MOST_ON_GRID, most=MOST_ON_GRID, remedy="Bring labels into that range with [data] label_scale."
 )
 ON_GRID: Final = Admissible(features=GRID_FEATURES, labels=GRID_LABELS)
-"""What a learner of exact sums of features and labels takes."""
+"""For learners that keep exact sums of features and labels."""
 AMOUNTS: Final = Admissible(
-    features=Range(least=0, most=math.inf, remedy="Name columns of 0 and 1, or of amounts, as features.")
+    features=Range(least=0, most=math.inf, remedy="Use columns of 0 and 1, or of amounts, as features.")
 )
-"""What a learner of baskets takes."""
+"""For learners of baskets."""
 LABELS_ON_GRID: Final = Admissible(labels=GRID_LABELS)
-"""What a learner of exact sums of labels takes."""
+"""For learners that keep exact sums of labels."""
 
 CODES: Final = Range(
     least=-MOST_CODE,

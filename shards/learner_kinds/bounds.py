@@ -1,4 +1,4 @@
-"""The bounds of arguments, and what is said of those outside."""
+"""The bounds of arguments, and the messages about values outside them."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class CertifiedLinearArguments:
 
     @property
     def promise(self) -> Certified:
-        """What the learner promises with these arguments."""
+        """The learner's guarantee with these arguments."""
         return Certified(epsilon=self.epsilon, delta=self.delta)
 
     @property
@@ -44,7 +44,7 @@ class CertifiedLinearArguments:
 
     @property
     def admitted(self) -> Admissible:
-        """What features are taken, each by itself; that those of a data point are too long together, is found later."""
+        """The range of single features; whether a data point's features exceed the norm together is checked later."""
         if self.clip:
             return ANYTHING
         return Admissible(features=Range(least=-self.norm, most=self.norm, remedy=WITHIN_NORM))

@@ -45,7 +45,7 @@ class ForestArguments:
 
     @property
     def withheld(self) -> str | None:
-        """What of it may not leave a site; None: nothing of the part that serves."""
+        """What must not leave a site, even in the part that serves; None: nothing."""
         if self.thresholds != "box":
             return 'thresholds that are values of single data points (not with thresholds = "box")'
         return None if self.min_leaf >= FEWEST else f"leaves of fewer than {FEWEST} data points (see min_leaf)"

@@ -45,7 +45,7 @@ class Approximate:
     """Nothing is proved about a constituent: for experiments only."""
 
     reason: str
-    """What is missing, as a fragment."""
+    """What the guarantee lacks, as a fragment of a sentence."""
     kind: Literal["approximate"] = "approximate"
 
     def __str__(self) -> str:
@@ -61,7 +61,7 @@ _CERTIFIED: Final = re.compile(rf"certified\(epsilon={_NUMBER}, delta={_NUMBER}\
 _WORDED: Final = re.compile(r"[a-z_]{1,40}(\([a-z0-9_=., +-]{0,100}\))?")
 
 ASKED: Final = ("exact", "certified")
-"""What ``[model] guarantee`` may ask for."""
+"""The values of ``[model] guarantee``."""
 
 
 def guarantee_problem(learner: str, promised: Guarantee, asked: str) -> str | None:
@@ -98,7 +98,7 @@ def is_guarantee(text: str) -> bool:
 
 
 def weakest(promised: Iterable[str]) -> str:
-    """Return the guarantee, in words, that holds of all constituents if these do of some of them each.
+    """Return the guarantee, in words, that holds for all constituents if each of these holds for some of them.
 
     >>> weakest(["exact", "certified(epsilon=0.5, delta=0.0001)", "certified(epsilon=1.0, delta=1e-05)"])
     'certified(epsilon=1.0, delta=0.0001)'
@@ -115,7 +115,7 @@ def weakest(promised: Iterable[str]) -> str:
 
 
 def recorded_guarantee(promised: Guarantee) -> Certified | None:
-    """Return the guarantee as records have it: None for exact, since the first releases knew no other.
+    """Return the guarantee in the form of records: None for exact, since the first releases knew no other.
 
     >>> recorded_guarantee(EXACT)
     """

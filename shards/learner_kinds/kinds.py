@@ -1,4 +1,4 @@
-"""The learners that ``[model] learner`` may name: what each can predict, and the arguments that it takes."""
+"""The learners that ``[model] learner`` may name: the targets of each, and its arguments."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _ALL: Final = (Class.kind, Number.kind, MultiLabel.kind)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LearnerKind:
-    """A learner: what may be asked of it."""
+    """A kind of learner and its capabilities."""
 
     targets: tuple[str, ...]
     """The targets that it serves."""
@@ -61,7 +61,7 @@ class LearnerKind:
     whole: bool
     """Whether it learns all slices of a shard at once, with a single checkpoint; slices remain the unit of storage."""
     interval: Interval = ""
-    """What the intervals of its answers are of; empty: there are none."""
+    """The quantity that the intervals of its answers are about; empty: there are no intervals."""
     is_counting: bool = False
     """Whether labels, and the features that it looks at, have to be whole numbers, which are not scaled."""
     epochs: int | None = None
@@ -69,22 +69,22 @@ class LearnerKind:
     is_same_anywhere: bool = True
     """Whether every process computes the same constituents, on any machine: those of whole numbers."""
     is_sure: bool = True
-    """Of a learner that takes points out directly: whether it always can. Else a shard may be learned again, and an
-    erasure is priced as if it were."""
+    """Of a learner that takes points out directly: whether it always can. Otherwise a shard may be retrained, and the
+    cost of an erasure is forecast as if it were."""
     direct_share: float = 1.0
     """Of a learner that takes points out directly: how many may change, as a share of those that are left, until it is
-    cheaper to learn the shard again, as measured (``tests.bench.break_even``)."""
+    cheaper to retrain the shard, as measured (``tests.bench.break_even``)."""
     parts: str | None = None
     """The argument that says of how many parts of the same cost a constituent consists; None: of one."""
     version: int = 1
-    """Raised whenever our code of the learner arrives at other bytes."""
+    """Incremented whenever the learner's code computes other bytes."""
     admits: Callable[[Any], Admissible] = lambda _: ANYTHING
-    """Returns what features and labels it takes with these arguments (None for torch)."""
+    """Returns the features and labels that it accepts with these arguments (None for torch)."""
     promise: Callable[[Any], Guarantee] = lambda _: EXACT
-    """Returns what the learner promises with these arguments (None for torch)."""
+    """Returns the learner's guarantee with these arguments (None for torch)."""
     withheld: Callable[[Any], str | None] = lambda _: "counts, sums or values of single data points"
-    """Returns what a constituent holds that may not leave a site, even in the part of it that serves, as a fragment;
-    None: there is a part that may (``shards.learners.protocol.Serves``), or all of it, as of torch."""
+    """Returns, as a fragment, what must not leave a site although the part of a constituent that serves holds it. None:
+    there is a part that may leave (``shards.learners.protocol.Serves``), or all of it may, as for torch."""
 
 
 def _by_group(target: str, arguments: type[LearnerArguments], *, labels: Range | None = None) -> LearnerKind:

@@ -1,4 +1,4 @@
-"""What may leave a site of a constituent that is not a network."""
+"""The part of a constituent other than a network that may leave a site."""
 
 from __future__ import annotations
 

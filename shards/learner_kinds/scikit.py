@@ -17,7 +17,7 @@ ESTIMATORS: Final[Mapping[str, tuple[str, str]]] = {
     "SGDRegressor": ("linear_model", Number.kind),
     "MLPRegressor": ("neural_network", Number.kind),
 }
-"""Module in scikit-learn, and target, of each estimator that goes on from what it has learned (``partial_fit``)."""
+"""Module in scikit-learn, and target, of each estimator that learns incrementally (``partial_fit``)."""
 
 _OURS: Final[Mapping[str, str]] = {
     "random_state": "the seed is [training] seed",
@@ -84,7 +84,7 @@ def read_estimator(given: Mapping[str, Any]) -> tuple[ScikitArguments | None, li
     except ValueError as error:
         return None, [f"arguments: {str(error).rstrip('.')}"]
     if not hasattr(estimator, "partial_fit"):
-        return None, [f"arguments: {name} with solver = 'lbfgs' cannot go on from slice to slice: take adam or sgd"]
+        return None, [f"arguments: {name} with solver = 'lbfgs' cannot continue from slice to slice: take adam or sgd"]
     return arguments, []
 
 

@@ -27,7 +27,7 @@ class NaiveBayesArguments:
     """How many codes a categorical feature may have: declared, never learned."""
     select: int = field(default=0, metadata=LATER)
     """How many features answers look at: those that depend most on the class by chi-square, chosen from the counts
-    whenever these change. Of equal ones the first are taken. 0: all features. Not for the form gaussian."""
+    whenever these change. Of equally dependent ones the first are taken. 0: all features. Not for the form gaussian."""
 
     @property
     def admitted(self) -> Admissible:

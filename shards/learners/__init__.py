@@ -8,11 +8,11 @@ tensors      constituents that are NumPy arrays: digest and checkpoint
 blas         learners that compute with floating-point linear algebra: threads, profile, probe
 fixed_point  values on a grid, and sums of them that are exact in any order
 torch/       networks
-k_means/     clusters out of which points are taken directly
+k_means/     clusters from which points are removed directly
 boosting/    boosted trees of LightGBM
 certified/   linear models whose erasures are certified
 approximate/  learners that only approximate an erasure, for experiments
-forest/      decision trees out of which points are taken directly
+forest/      decision trees from which points are removed directly
 scikit/      estimators of scikit-learn
 summation/   naive Bayes and ridge: sums over points
 """

@@ -1,4 +1,4 @@
-"""Floating-point linear algebra by NumPy: what decides its bits besides the data (E7).
+"""Floating-point linear algebra by NumPy: the conditions, besides the data, that decide its bits (E7).
 
 NumPy passes products and equations to a BLAS library, whose results depend on its version, on the number of its
 threads, and on the code that it chooses for the processor.

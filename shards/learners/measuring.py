@@ -36,7 +36,7 @@ class MeasureTask:
     rule: str
     """How the constituents' outputs are combined."""
     configuration: Configuration
-    """What the constituents were trained under."""
+    """The conditions that the constituents were trained under."""
 
 
 def measure(task: MeasureTask, learner: Learner[Any], store: ObjectStore) -> Measures:

@@ -1,4 +1,4 @@
-"""The learner: how a constituent is trained and asked, regardless of what it is made of.
+"""The learner: how a constituent is trained and evaluated, regardless of what it is made of.
 
 Shape legend: N points, F features, C classes.
 """
@@ -38,7 +38,7 @@ class ReportsLoss(Protocol):
 class Unlearner(Protocol[State]):
     """A learner that can also take data points out of a constituent, and put others in, directly.
 
-    Law: the result has the bytes of ``learn`` from nothing on the points that are left. It is a faster way to them.
+    Law: the result has the bytes of ``learn`` from nothing on the remaining points; it is only faster.
     """
 
     def unlearn(
@@ -56,7 +56,7 @@ class AnswersTogether(Protocol[State]):
     """A learner whose constituents do not answer one by one."""
 
     def together(self, states: Sequence[State]) -> State:
-        """Return what answers for all constituents: a function of them alone, which is not stored."""
+        """Return the state that answers for all constituents: a function of them only, which is not stored."""
         ...
 
 
@@ -70,7 +70,7 @@ class OutputsAtOnce:
 
     outputs: Outputs
     quick_points: int
-    """Up to so many data points take about as long as it takes to wake a thread."""
+    """Evaluating up to this many data points takes about as long as waking a thread."""
 
     def __call__(self, features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """See ``Outputs``."""
@@ -79,10 +79,10 @@ class OutputsAtOnce:
 
 @runtime_checkable
 class AnswersAtOnce(Protocol[State_contra]):
-    """A learner that can ask several constituents in fewer steps than one after the other."""
+    """A learner that can evaluate several constituents in fewer steps than one after the other."""
 
     def at_once(self, states: Sequence[State_contra]) -> OutputsAtOnce | None:
-        """Return what asks all of them; None where that would save nothing. The states must not change afterwards."""
+        """Return an evaluator of all of them; None if that saves nothing. The states must not change afterwards."""
         ...
 
 
@@ -91,7 +91,7 @@ class AnswersWithLess(Protocol[State]):
     """A learner that needs only a part of a constituent to answer."""
 
     def for_answers(self, state: State) -> State:
-        """Return what answers as ``state`` does, in less memory. It cannot be stored or changed."""
+        """Return a state that answers as ``state`` does, in less memory. It cannot be stored or changed."""
         ...
 
 
@@ -100,26 +100,32 @@ class OpensForAnswers(Protocol[State_co]):
     """A learner that can read the part of a checkpoint that answers, without the rest, on several threads at once."""
 
     def prepare_to_open(self) -> None:
-        """Do once what opening needs, such as importing the model's code. Raises as ``Learner.initial`` does."""
+        """Do the preparations that opening needs once, such as importing the model's code.
+
+        Raises as ``Learner.initial`` does.
+        """
         ...
 
     def open_for_answers(self, payload: bytes, shard: ShardId) -> State_co:
-        """Return what answers as ``from_bytes`` of the payload; it cannot be stored or changed. Raises the same."""
+        """Return a state that answers as ``from_bytes`` of the payload does; it cannot be stored or changed.
+
+        Raises the same.
+        """
         ...
 
     def open_pieces(self, pieces: Iterable[memoryview]) -> State_co | None:
         """Return the same from pieces of the payload, each of which is valid until the next one is taken.
 
-        Returns None where the payload itself is needed. What is returned has to be thrown away if the pieces are wrong.
+        Returns None if the whole payload is needed. Discard the result if the pieces turn out to be wrong.
         """
         ...
 
 
 @runtime_checkable
 class Serves(Protocol[State]):
-    """A learner that can give away the part of a constituent that serves, without what it has of single data points.
+    """A learner that can give away the part of a constituent that serves, without its data about single data points.
 
-    Law: what ``from_serving`` returns answers, to the bit, as the constituent does.
+    Law: the result of ``from_serving`` answers, to the bit, as the constituent does.
     """
 
     def to_serving(self, state: State) -> Mapping[str, npt.NDArray[Any]]:
@@ -127,7 +133,7 @@ class Serves(Protocol[State]):
         ...
 
     def from_serving(self, arrays: Mapping[str, npt.NDArray[Any]]) -> State:
-        """Return what answers; it cannot be stored or changed. Raises ``Corrupt`` when the arrays do not fit."""
+        """Return a state that answers; it cannot be stored or changed. Raises ``Corrupt`` if the arrays do not fit."""
         ...
 
 
@@ -140,7 +146,7 @@ class Certifies(Protocol[State_contra]):
     """
 
     def accounted(self, state: State_contra) -> Accounted:
-        """Return what is used of the budget."""
+        """Return the account of the budget."""
         ...
 
     def residual(self, state: State_contra, points: ShardPoints) -> float:
@@ -203,6 +209,6 @@ def answering_from(learner: Learner[State], payload: bytes, shard: ShardId) -> S
 
 
 def outputs_of_all(learner: Learner[State], states: Sequence[State]) -> Outputs:
-    """Return what asks these constituents, all at once where the learner can."""
+    """Return an evaluator of these constituents, which asks all at once if the learner can."""
     found = learner.at_once(states) if isinstance(learner, AnswersAtOnce) else None
     return found or (lambda features_NF: np.stack([learner.probabilities(state, features_NF) for state in states]))

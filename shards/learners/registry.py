@@ -48,14 +48,15 @@ _CONTINUED: Final[Mapping[str, Callable[[Any, int, int, str, TrainingSettings, i
     "boosting": Boosting,
     "sklearn": Scikit,
 }
-"""Those that go on from slice to slice, made from their arguments, features, outputs, target, training and slices."""
+"""Learners that continue from slice to slice, made from their arguments, features, outputs, target, training and
+slices."""
 
 _PROFILES: Final[Mapping[str, Callable[[bool], NumericsProfile]]] = {
     "boosting": boosting_profile,
     "certified_linear": blas_profile,
     "sklearn": scikit_profile,
 }
-"""What decides the bits of those that do not compute with whole numbers."""
+"""The conditions that decide the bits of learners that do not compute with whole numbers."""
 
 _WHOLE_NUMBERS: Final = NumericsProfile(
     torch="", threads=1, device="any", dtype="int64", deterministic=True, packing="none"

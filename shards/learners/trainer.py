@@ -75,7 +75,7 @@ class SliceLearned:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResidualFound:
-    """How far a constituent is from the optimum of its data points, and what was accounted for it."""
+    """How far a constituent is from the optimum of its data points, and the residual that was accounted for it."""
 
     shard: ShardId
     residual: float
@@ -127,7 +127,7 @@ class ConstituentTrainer(Generic[State]):
         After each slice training continues from the checkpoint's bytes, not from memory. Resumed and uninterrupted runs
         are therefore the same computation, even if a model keeps values where no checkpoint holds them (E4).
 
-        If points are erased during training from a slice that is not reached yet, training goes on without them. If
+        If points are erased during training from a slice that is not reached yet, training continues without them. If
         they are erased from an earlier slice, the attempt ends and the next one starts at the last clean checkpoint
         (D7).
 
@@ -200,8 +200,8 @@ class ConstituentTrainer(Generic[State]):
     def _directly(self, task: TrainTask, base: Base, most: int | None) -> tuple[State, int] | None:
         """Return the constituent without the points that are gone and with new ones, and how many these are.
 
-        Returns None where these are more than ``most``, or so many that it is cheaper to learn again, where the learner
-        cannot do this, or the objects to start from are gone.
+        Returns None where these are more than ``most``, or so many that it is cheaper to retrain, if the learner cannot
+        do this, or if the objects to start from are gone.
         """
         name = task.lineages[0].configuration.learner
         if name is None or not isinstance(self._learner, Unlearner):

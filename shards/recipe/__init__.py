@@ -1,6 +1,6 @@
-"""What the table [training] may say.
+"""The values of the table [training].
 
-optimizers     the optimizers there are, and their arguments
+optimizers     the available optimizers, and their arguments
 engines        how the steps are carried out
 kernels        which kernels take the optimizer's step
 learning_rate  how the learning rate changes over the whole training

@@ -1,8 +1,7 @@
 """How the steps of training are carried out, which changes no bit of a constituent.
 
-``eager``: PyTorch takes each step. ``replay``: one step is recorded, and then repeated, which saves what PyTorch spends
-beside the arithmetic; on CPUs only. ``auto``: ``replay`` for models of ``torch.nn``'s modules alone where it pays, else
-``eager``.
+``eager``: PyTorch takes each step. ``replay``: one step is recorded, and then repeated, which saves PyTorch's overhead;
+on CPUs only. ``auto``: ``replay`` for models of ``torch.nn``'s modules alone where it pays, else ``eager``.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ AUTO: Final = "auto"
 EAGER: Final = "eager"
 REPLAY: Final = "replay"
 PAYS_FROM_STEPS: Final = 200
-"""Steps to do in a shard from which ``auto`` makes a trial, which costs as much as about 30 of them."""
+"""From this many steps in a shard on, ``auto`` makes a trial, which costs about as much as 30 steps."""
 _ENGINES: Final = (AUTO, EAGER, REPLAY)
 
 

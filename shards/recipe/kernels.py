@@ -17,7 +17,7 @@ HAVE_FUSED: Final = ("sgd", "adam", "adamw", "adagrad")
 
 
 def kernels_problems(kernels: str, optimizer: str) -> list[str]:
-    """Return what is wrong with the setting ``kernels``, beside a known ``optimizer``."""
+    """Return what is wrong with the setting ``kernels``, given a valid ``optimizer``."""
     if kernels not in _KERNELS:
         return [f"kernels must be one of {', '.join(_KERNELS)}, got {kernels!r}"]
     if kernels == FUSED and optimizer not in HAVE_FUSED:

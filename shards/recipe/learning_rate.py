@@ -17,7 +17,7 @@ _SETTINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "cosine": ("warmup", "end", "final"),
     "step": ("warmup", "at", "factor"),
 }
-"""The settings of each kind, beside ``kind``."""
+"""The settings of each kind, besides ``kind``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

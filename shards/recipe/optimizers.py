@@ -25,7 +25,7 @@ OPTIMIZERS: Final[Mapping[str, tuple[frozenset[str], Mapping[str, str]]]] = {
     "nadam": (_BETAS, {"momentum_decay": _NUMBER, "decoupled_weight_decay": _FLAG}),
     "radam": (_BETAS, {"decoupled_weight_decay": _FLAG}),
 }
-"""For each optimizer the settings of ``[training]`` that belong to it beside learning rate and weight decay, and the
+"""For each optimizer the settings of ``[training]`` that belong to it besides learning rate and weight decay, and the
 arguments that ``optimizer_arguments`` may give, named as in ``torch.optim``."""
 
 

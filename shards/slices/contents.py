@@ -20,7 +20,7 @@ from shards.targets import LabelArray
 from shards.tombstones import DigestSet, sortable
 
 NUMBER: Final = np.dtype("<f4")
-"""Of a label that is a number, and of a feature in the digest of a content."""
+"""The type of a numeric label, and of a feature, in the digest of a content."""
 _BYTES_AT_ONCE: Final = 1 << 20
 
 
@@ -50,7 +50,7 @@ class PartDigests:
 
     @classmethod
     def from_bytes(cls, payload: bytes, points: int) -> Self:
-        """Return what ``to_bytes`` wrote for so many data points."""
+        """Return the digests that ``to_bytes`` wrote for this many data points."""
         middle, end = points * DIGEST_BYTES, 2 * points * DIGEST_BYTES
         digests_N = np.frombuffer(payload[:end], dtype=f"S{DIGEST_BYTES}")
         return cls(digests_N[:points], digests_N[points:], payload[2 * middle :])

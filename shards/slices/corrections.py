@@ -1,9 +1,8 @@
 """Corrections: data points of a slice get other values, and digests of the old ones are kept.
 
 A source that still has the old values must not bring them back, so the digest of a data point's old content is kept. It
-is stored in the form of a slice whose features are this digest. So erased people are taken out of it as they are taken
-out of slices, with ``rewrite_slice``, and it is encrypted as they are.
-Shape legend: N points, F features, K further subjects.
+is stored in the form of a slice whose features are this digest. So erased people are removed from it as from slices,
+with ``rewrite_slice``, and it is encrypted like them. Shape legend: N points, F features, K further subjects.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class CorrectedRows:
     _old: list[PointBlock] = field(default_factory=list)
     """Digests of the contents that were replaced."""
     _changed: DigestSet = NOTHING
-    """Those that have other values than before; those that were erased since are among them."""
+    """Data points with other values than before, including those erased since."""
 
     @classmethod
     def of(cls, store: ObjectStore, record: SliceRecord, named: DigestSet) -> CorrectedRows:
@@ -124,7 +123,7 @@ class Kept:
     replaced: int
     """Data points of which the source has old values: they keep the corrected ones."""
     left_out: int
-    """Data points of which the source has old values and the slice no others."""
+    """Data points of which the source has old values, and the slice does not have newer ones."""
 
 
 def keep_corrected(

@@ -17,7 +17,7 @@ _FEATURE_BYTES: Final = 4
 def labelled_batches(
     store: ObjectStore, slices: Iterable[SliceRecord], scale: float | tuple[float, ...]
 ) -> Iterator[FeatureBatch]:
-    """Yield the data points of the slices with their labels, features as training has them, some at a time.
+    """Yield the data points of the slices in blocks, with their labels, and with features as in training.
 
     Raises ``Corrupt`` when a slice file is missing or damaged.
     """

@@ -105,7 +105,7 @@ class LeftOut:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestResult:
-    """What an ingest wrote to the store."""
+    """The result of an ingest, as written to the store."""
 
     slices: Mapping[SliceId, SliceRecord]
     """The slices that have data points; all others are empty."""
@@ -139,7 +139,7 @@ class IngestTask:
     held_out: float = 0.0
     """The share of subjects whose data points are held out; 1: those of all, because the source has nothing else."""
     admitted: Admissible = ANYTHING
-    """What features and labels the learner takes."""
+    """The features and labels that the learner accepts."""
     progress: Callable[[int], None] = lambda _: None
     """Called now and then with the number of data points read so far."""
 
@@ -184,7 +184,7 @@ class Intake:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gathered:
-    """What was written for some data points. Contains nothing about a single data point."""
+    """The parts written for some data points. Contains nothing about a single data point."""
 
     parts: Mapping[SliceId, tuple[PartRecord, ...]]
     points: int
@@ -274,7 +274,7 @@ def gather(
 
 
 def keeper_of(intake: Intake, store: ObjectStore, new_name: NewName) -> DigestKeeper:
-    """Return what keeps the digests of the parts that this process will write, within a share of its memory."""
+    """Return the keeper of the digests of parts that this process will write, within a share of its memory."""
     return DigestKeeper(store=store, new_name=new_name, most_bytes=intake.buffer_bytes // _KEPT_PER_BUFFER)
 
 

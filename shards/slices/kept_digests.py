@@ -132,7 +132,7 @@ def slice_source(
 def repeat_in_slices(store: ObjectStore, slices: Sequence[SliceSource], most_points: int) -> PointDigest | None:
     """Return the least digest of a data point that occurs twice in the slices, or None.
 
-    Holds about ``most_points`` digests in memory beside what is held, and reads all objects once for each such range.
+    Holds about ``most_points`` more digests in memory, and reads all objects once for each such range.
     """
     total = sum(part.points for each in slices for part in each.parts)
     return repeat_among(lambda: (points_N for each in slices for points_N in each.points(store)), total, most_points)

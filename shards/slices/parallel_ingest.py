@@ -46,7 +46,7 @@ _Shared = ParamSpec("_Shared")
 
 
 class TaskPool(Protocol):
-    """Applies a function to many things, concurrently, in other processes."""
+    """Applies a function to many items, concurrently, in other processes."""
 
     def __call__(
         self,
@@ -71,7 +71,7 @@ class TaskPool(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestContext:
-    """What all fragments need, except the partition key; is sent to other processes."""
+    """The context of all fragments, without the partition key; is sent to other processes."""
 
     store: ObjectStore
     columns: ChosenColumns
@@ -90,7 +90,7 @@ class IngestContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FragmentResult:
-    """What was written for one fragment, or for several."""
+    """The parts written for one fragment, or for several."""
 
     gathered: Gathered
     runs: tuple[DigestRun, ...]
@@ -156,7 +156,7 @@ def merge(results: Sequence[FragmentResult]) -> FragmentResult:
 
 
 def _together(each: Sequence[Mapping[SliceId, tuple[_Thing, ...]]]) -> dict[SliceId, tuple[_Thing, ...]]:
-    """Return for each slice all things that belong to it, in order."""
+    """Return, for each slice, all items that belong to it, in order."""
     found: dict[SliceId, list[_Thing]] = {}
     for one in each:
         for slice_id, own in one.items():

@@ -51,7 +51,8 @@ _BATCH_BYTES: Final = 8 << 20
 _BATCH_IDS: Final = 65_536
 _DECIMAL_COMMA: Final = r"^[+-]?[0-9]*,[0-9]+$"
 _TRUTHS: Final = r"^(1|true|True|TRUE|0|false|False|FALSE)$"
-"""What a CSV reader takes for a boolean. Around a number it ignores spaces and tabs, but no other white space."""
+"""The texts that a CSV reader takes for a boolean. Around a number it ignores spaces and tabs, but no other white
+space."""
 _HASHED_POINTS: Final = 32 << 20
 """Ids compared in one pass, 8 bytes each."""
 
@@ -117,7 +118,7 @@ _Check = Callable[[Batch], object]
 
 @dataclass(slots=True, kw_only=True)
 class _Survey:
-    """The faults found so far, and what later checks need."""
+    """The faults found so far, and the data that later checks need."""
 
     source: Source
     data: DataSettings

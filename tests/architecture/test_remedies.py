@@ -138,5 +138,7 @@ def test_remedies_are_found(sources: Sources) -> None:
     assert "Choose another key." in texts
     assert any("…" in text for text in texts)
     assert "Let it continue ('kill -CONT …'), or end it ('kill -9 …')." in texts, "what a function returns"
-    assert "Put what it fetches into a file beside sisa.toml, and name that in [model] files." in texts, "passed on"
+    assert (
+        "Put the data that it fetches into a file next to sisa.toml, and name that file in [model] files." in texts
+    ), "passed on"
     assert "Restore the store from a copy." in texts, "a constant of another name"

@@ -102,7 +102,7 @@ class Gate:
     """The gate of one federation."""
 
     def __init__(self, home: UserFolder, **changes: object) -> None:
-        """Put the model beside the specification and name it there. The gate is open."""
+        """Put the model next to the specification and name it there. The gate is open."""
         self._folder = home.folder
         source = f"FOLDER = {str(stand_in(home, MODULE))!r}\n{SOURCE}"  # the model itself runs in a copy of its folder
         (home.folder / f"{MODULE}.py").write_text(source, encoding="utf-8")

@@ -122,7 +122,7 @@ def test_two_trainings_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The second gets an error with the holder of the store, exit code 4; the first ends as if it were alone. Although
-    one of its workers dies, its stdout is one JSON object. A command finds a model beside the specification from any
+    one of its workers dies, its stdout is one JSON object. A command finds a model next to the specification from any
     folder.
     """
     home = give_dying_model(home_without_ray, undisturbed, deaths=1, **_on_the_tests_ray())

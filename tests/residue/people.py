@@ -15,7 +15,7 @@ PEOPLE: Final = 15
 POINTS: Final = 60
 CLASSES: Final = ("a", "b", "c")
 MODEL: Final = "net_that_remembers"
-"""Module of the model, beside the specification."""
+"""Module of the model, next to the specification."""
 
 _MODEL: Final = f"""
 import logging

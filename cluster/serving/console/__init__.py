@@ -17,7 +17,7 @@ the answers to them, never in an address, a title, a log, a cookie or a cache; n
     sites_pages       Requests and Federation, of several sites
     grid              the grid of shards and slices
     streams           live pages
-    people_pages look-ups, requests, readmissions and traces, by people's names
+    people_pages      look-ups, requests, readmissions and traces, by people's names
     letter_pages      one request's receipt, and the letter about it
     listing           the list of all requests, a page at a time
     answers           whether a request's data are gone, in an officer's words

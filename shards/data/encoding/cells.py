@@ -40,7 +40,7 @@ class BadColumn(Exception):  # becomes an ``Invalid`` with file and column
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What the meaning of cells depends on beside their encoder."""
+    """Context, besides the encoder, that the meaning of cells depends on."""
 
     decimal: str = "."
     """The decimal mark of numbers written as text."""
@@ -86,7 +86,7 @@ def first(mask: pa.Array | npt.NDArray[np.bool_]) -> int:
 
 
 def without_null_texts(array: pa.Array, null: tuple[str, ...]) -> pa.Array:
-    """Return the array with nulls in place of the texts that stand for no value."""
+    """Return the array with nulls in place of texts that mean "no value"."""
     if not null or not is_text(array.type):
         return array
     stands_for_none = pc.is_in(array, pa.array(null, array.type))
@@ -100,7 +100,7 @@ def refuse_missing(missing_N: npt.NDArray[np.bool_], remedy: str = MISSING_REMED
 
 
 def mask_of(array: pa.Array) -> npt.NDArray[np.bool_]:
-    """Return where there is no value."""
+    """Return a mask of the cells without a value."""
     if not array.null_count:
         return np.zeros(len(array), dtype=np.bool_)
     return np.asarray(numbers_of(array.is_null()), dtype=np.bool_)
@@ -112,10 +112,10 @@ class Names:
 
     texts: list[str]
     codes_N: npt.NDArray[np.int64]
-    """For each data point the position of its text; -1 where there is no value."""
+    """For each data point the position of its text; -1: no value."""
 
     def mapped(self, values: list[int], missing: int) -> npt.NDArray[np.int64]:
-        """Return for each data point the value of its text, and ``missing`` where there is none."""
+        """Return, for each data point, the value of its text, or ``missing`` if it has no text."""
         return np.array([*values, missing], dtype=np.int64)[self.codes_N]
 
 

@@ -1,4 +1,4 @@
-"""What ``init`` sees of the first images of a column: their sizes and whether they are grey. No pixel is decoded."""
+"""The form of a column's first images, for ``init``: their sizes and whether they are grey. No pixel is decoded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images: from their bytes, or from files beside the data, to pixels.
+"""Images: from their bytes, or from files next to the data, to pixels.
 
 Pillow decodes them; it is an optional dependency (``pip install 'sisa-ray[images]'``). Shape legend: N points,
 C channels, H rows, W columns.
@@ -22,7 +22,7 @@ from storage.errors import Invalid
 
 _MODES: Final = {1: "L", 3: "RGB", 4: "RGBA"}
 _MOST_PIXELS: Final = 1 << 24
-"""Of an image before it is resized: a small file may claim to be a huge image."""
+"""Limit for an image before it is resized: a small file may claim to be a huge image."""
 _DAMAGED: Final = "Write the image again as PNG or JPEG, or leave the data point out."
 
 

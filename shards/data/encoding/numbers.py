@@ -40,7 +40,7 @@ _UNDECLARED: Final = "Name it in true or false of [data.encode], or correct the 
 
 
 def encode_numbers(encoder: NumberEncoder, array: pa.Array, around: Surroundings, out_FN: EncodedRows) -> None:
-    """Write the numbers, shifted and scaled, and where they are missing."""
+    """Write the numbers, shifted and scaled, and which of them are missing."""
     values_N, missing_N = _numbers(without_null_texts(array, encoder.null), around)
     _write(encoder, values_N, missing_N, out_FN)
 
@@ -102,7 +102,7 @@ def _write(
 
 
 def _numbers(array: pa.Array, around: Surroundings) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Return the numbers, as float32 holds them, and where there is none; what stands there then means nothing.
+    """Return the numbers in float32, and a mask of the missing ones, whose values have no meaning.
 
     Rounded to float32 first: a number has one meaning, whether its file holds float32, float64 or text.
     """
@@ -137,7 +137,7 @@ def _parsed_numbers(array: pa.Array, decimal: str) -> pa.Array:
 
 
 def _moments(encoder: DateEncoder, array: pa.Array) -> pa.Array:
-    """Return the moments in microseconds since 1970, in UTC; null where there is none."""
+    """Return the times in microseconds since 1970, in UTC; null for a missing one."""
     types, instant = pa.types, pa.timestamp("us")
     if types.is_null(array.type):
         return array.cast(instant)

@@ -19,7 +19,7 @@ from shards.data.readers import FileReader, Wanted
 from storage.errors import Invalid
 
 _UNDERSTOOD: Final = frozenset({"timestampNtz", "vacuumProtocolCheck", "v2Checkpoint"})
-"""Features of a table that change nothing about which rows of its files are current, or what they mean."""
+"""Table features that do not affect which rows of the files are current, or their meaning."""
 _EXPORT: Final = "export the rows of this version to Parquet and name these files"
 
 

@@ -41,7 +41,7 @@ def path_within(folder: Path, name: str) -> Path | None:
 
 
 def image_cells(array: pa.Array) -> tuple[list[bytes | None], list[str | None]] | None:
-    """Return each image's bytes, or else its path, from a column of bytes, of paths, or of structures of both.
+    """Return each image's bytes, or its path if it has none, from a column of bytes, paths, or structures of both.
 
     None: the column cannot hold images.
     """

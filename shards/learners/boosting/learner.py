@@ -46,7 +46,7 @@ class BoostedTrees:
     """A constituent."""
 
     base_W: npt.NDArray[np.float64]
-    """What is answered without any tree, from the labels up to the slice of the first tree that has a split."""
+    """The answer without any tree, from the labels up to the slice of the first tree that has a split."""
     texts: tuple[tuple[str, ...], ...] = ()
     """A model for each label; for classes, a single one for all of them. One such group for each slice with points."""
     models: tuple[tuple[Any, ...], ...] = ()
@@ -139,7 +139,7 @@ class Boosting:
         return digest_arrays(self.arrays(state))
 
     def arrays(self, state: BoostedTrees) -> dict[str, npt.NDArray[Any]]:
-        """Return what a checkpoint holds."""
+        """Return the content of a checkpoint."""
         texts = {
             f"trees/{number:04d}/{label:04d}": np.frombuffer(text.encode(), dtype=np.uint8)
             for number, group in enumerate(state.texts)

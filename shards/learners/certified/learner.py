@@ -182,13 +182,13 @@ class CertifiedLinear:
         return {"coefficients": state.coefficients_DW}
 
     def from_serving(self, arrays: Tensors) -> CertifiedState:
-        """Return the coefficients as what answers."""
+        """Return the coefficients, which answer."""
         nothing = self.initial(ShardId(0))
         check_expected(arrays, {"coefficients": nothing.coefficients_DW})
         return replace(nothing, coefficients_DW=arrays["coefficients"], spent=math.inf)
 
     def arrays(self, state: CertifiedState) -> Mapping[str, npt.NDArray[Any]]:
-        """Return what a checkpoint holds."""
+        """Return the content of a checkpoint."""
         return {
             "coefficients": state.coefficients_DW,
             "noise": state.noise_DW,

@@ -1,4 +1,4 @@
-"""How trees change when their data points do: to what would grow from the points that are left.
+"""How trees change with their data points: into the trees that would grow from the remaining points.
 
 Only nodes with a changed point are visited, the nodes of a level together. The counts of their candidates are
 corrected. A node's rows are looked at where it keeps no candidates, a pivot left, an attribute no longer separates or
@@ -161,7 +161,7 @@ class ForestChange:
         return found
 
     def _column(self, rows: Rows, attribute: int) -> npt.NDArray[np.float32]:
-        """Return a feature of all rows, which is compared faster than where rows are beside each other."""
+        """Return a feature of all rows as a contiguous array, which is compared faster than a column of rows."""
         if attribute not in self._columns:
             self._columns[attribute] = np.ascontiguousarray(rows.features_NF[:, attribute])
         return self._columns[attribute]

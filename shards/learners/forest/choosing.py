@@ -22,7 +22,7 @@ from shards.learners.forest.rows import Boxes, Places, Rows
 from shards.ordering import mixed
 
 _TOGETHER: Final = 1 << 12
-"""Nodes are looked at together up to so many rows; a node with more is looked at alone."""
+"""Nodes with up to this many rows in total are processed together; a larger node is processed alone."""
 
 _EXACT: Final = 1 << 22
 """The sum of this many numbers on the grid is at most 2**53, which is exact in float64."""
@@ -57,7 +57,7 @@ class Chooser:
 
     arguments: ForestArguments
     material: bytes
-    """What all draws are keyed by: seed and shard."""
+    """The key of all draws: seed and shard."""
     inputs: int
     """F."""
     classes: int
@@ -89,7 +89,7 @@ class Chooser:
         return self.arguments.thresholds == "pivot"
 
     def whole_boxes(self, count: int) -> Boxes | None:
-        """Return the boxes of so many roots."""
+        """Return the boxes of this many roots."""
         if self.has_pivots:
             return None
         shape, low, high = (count, self.inputs), self.arguments.low, self.arguments.high

@@ -198,7 +198,7 @@ class Forest:
         return Grown(self._checked(decode_arrays(payload)), shard)
 
     def arrays(self, state: Grown) -> dict[str, npt.NDArray[Any]]:
-        """Return what a checkpoint holds."""
+        """Return the content of a checkpoint."""
         counts = np.bincount(state.nodes.trees_M, minlength=self._arguments.trees)
         return {name: getattr(state.nodes, name) for name in _STORED} | {"nodes": counts.astype(np.int64)}
 

@@ -111,7 +111,7 @@ class Nodes:
         while len(places):
             splits = places[self.attribute_M[places] >= 0]
             left = np.searchsorted(names_M, node_names(self.trees_M[splits], 2 * self.paths_M[splits]))
-            places = np.concatenate([left, left + 1])  # children are beside each other
+            places = np.concatenate([left, left + 1])  # siblings are adjacent
             found.append(places)
         return np.concatenate(found)
 
@@ -137,7 +137,7 @@ class Nodes:
             going = going[attribute_M[at] >= 0]
             at = place_N[going]
             values = features_NF[going, attribute_M[at]]
-            # A node's children are beside each other in the order of paths.
+            # A node's children are adjacent in the order of paths.
             place_N[going] = left_M[at] + ~(values <= threshold_M[at])
         found: npt.NDArray[Any] = self.stats_MS[own][place_N]
         return found

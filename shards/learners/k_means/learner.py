@@ -38,7 +38,7 @@ _ALL: Final = 2**64 - 1
 
 @dataclass(slots=True, eq=False)
 class Clusters:
-    """What the iterations of one shard found, or the clusters of several shards together."""
+    """The result of one shard's iterations, or the clusters of several shards together."""
 
     start_KF: Integers = field(repr=False)
     """The centroids before the first iteration: they depend on the pivots alone."""
@@ -181,7 +181,7 @@ class KMeans:
         return Clusters(found["start"], found["sums"], found["counts"], last_pivot, shard)
 
     def arrays(self, state: Clusters) -> dict[str, npt.NDArray[np.integer]]:
-        """Return what a checkpoint holds."""
+        """Return the content of a checkpoint."""
         return {
             "start": state.start_KF,
             "sums": state.sums_TKF,

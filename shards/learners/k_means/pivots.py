@@ -20,14 +20,14 @@ Draw = Callable[[int, int], int]
 """Returns a number below 2**64 for a run and a step."""
 
 RUNS: Final = 8
-"""The best of so many runs, each with draws of its own, is the result."""
+"""The number of runs, each with draws of its own, of which the best is the result."""
 _MOST_STEPS: Final = 100
 
 _Floats = npt.NDArray[np.float64]
 
 
 def clusters_of(points_NF: Integers, weights_N: Integers, clusters: int, draw: Draw) -> Integers:
-    """Return at most so many centroids (K, F): fewer where there are fewer different points."""
+    """Return at most this many centroids (K, F): fewer if there are fewer different points."""
     best: tuple[float, Integers] | None = None
     for run in range(RUNS if len(points_NF) else 0):
         found_KF = _moved(points_NF, weights_N, _spread(points_NF, weights_N, clusters, partial(draw, run)))

@@ -1,5 +1,5 @@
-"""Estimators of scikit-learn that go on from what they have learned.
+"""Estimators of scikit-learn that learn incrementally.
 
 learner    an epoch is one call of ``partial_fit``
-attributes what an estimator has learned, as arrays and JSON
+attributes the learned state of an estimator, as arrays and JSON
 """

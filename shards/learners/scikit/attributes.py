@@ -1,4 +1,4 @@
-"""What an estimator has learned: its attributes, as arrays and JSON, and back. No pickle anywhere.
+"""An estimator's learned state: its attributes, as arrays and JSON, and back. No pickle anywhere.
 
 Types are kept exactly, because arithmetic depends on them: a Python float leaves an array of float32 what it is, a
 NumPy float64 does not.
@@ -33,7 +33,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 
 def taken(estimator: Any, only: frozenset[str] | None = None) -> Arrays:
-    """Return what ``estimator`` has learned; with ``only``, these attributes alone.
+    """Return the learned attributes of ``estimator``; with ``only``, just these.
 
     Raises ``Invalid`` with the attribute that cannot be kept.
     """
@@ -49,7 +49,10 @@ def taken(estimator: Any, only: frozenset[str] | None = None) -> Arrays:
 
 
 def put(estimator: Any, arrays: Mapping[str, npt.NDArray[Any]], only: frozenset[str] | None = None) -> None:
-    """Give ``estimator`` what ``arrays`` hold. Raises ``ValueError`` or ``LookupError`` if ``taken`` makes no such."""
+    """Set the attributes of ``estimator`` from ``arrays``.
+
+    Raises ``ValueError`` or ``LookupError`` if ``taken`` makes no such.
+    """
     values = json.loads(arrays[ATTRIBUTES].tobytes())
     if only is not None and not values.keys() <= only:
         raise LookupError

@@ -107,7 +107,7 @@ class Scikit:
         return digest_arrays(self.arrays(state))
 
     def arrays(self, state: Estimators, only: frozenset[str] | None = None) -> dict[str, npt.NDArray[Any]]:
-        """Return what a checkpoint holds; with ``only``, of these attributes."""
+        """Return the content of a checkpoint; with ``only``, just these attributes."""
         held = {
             f"{number:04d}/{name}": array
             for number, estimator in enumerate(state.each)
@@ -116,11 +116,11 @@ class Scikit:
         return held or {ATTRIBUTES: np.zeros(0, dtype=np.uint8)}
 
     def to_serving(self, state: Estimators) -> Tensors:
-        """Return coefficients and what else answers need, without the state of training."""
+        """Return the coefficients and everything else that answers need, without the state of training."""
         return self.arrays(state, SERVING)
 
     def from_serving(self, arrays: Tensors) -> Estimators:
-        """Return the same as what answers."""
+        """Return the same as a state that answers."""
         try:
             state = self._read(arrays, ShardId(0), SERVING)
         except Corrupt as error:

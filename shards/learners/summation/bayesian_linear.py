@@ -22,7 +22,7 @@ from shards.learners.summation.ridge import with_ones
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Posterior:
-    """What the sums say of coefficients and noise; the features' means are subtracted from them."""
+    """The posterior of coefficients and noise, from the sums; the features' means are subtracted."""
 
     features_F: Floats
     """Means."""

@@ -1,6 +1,6 @@
 """Counts by cell. A cell is a row of whole numbers, such as the codes of a group; cells of zeros are not kept.
 
-So no cell says that somebody was there who is no longer. Cells are in ascending order, each of them once.
+So no cell shows that an erased person was once there. Cells are in ascending order, without repetition.
 Shape legend: N points, G cells, J columns of a cell, K counts.
 """
 
@@ -41,9 +41,9 @@ def sums_by_cell(cells_NJ: Integers, counts_NK: Integers) -> dict[str, Integers]
 
 
 def with_few(values: Mapping[str, Integers], cells_GJ: Integers, counts_GK: Integers) -> dict[str, Integers]:
-    """Return what ``sums_by_cell`` makes of both together, if ``cells_GJ`` are in ascending order and few.
+    """Return ``sums_by_cell`` of both together, if ``cells_GJ`` are in ascending order and few.
 
-    They are looked up among those that are there, which are not sorted again.
+    They are looked up among the existing cells, which are not sorted again.
     """
     known_GJ, sums_GK = values["cells"], values["counts"].copy()
     rows = np.dtype([(f"column{place}", np.int64) for place in range(cells_GJ.shape[1])])

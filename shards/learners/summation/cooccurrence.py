@@ -1,6 +1,6 @@
-"""Item to item: how often two items are in one basket, and what else is recommended to who has some (Cao & Yang 2015).
+"""Item to item: how often two items are in one basket, and which items to recommend for a basket (Cao & Yang 2015).
 
-A data point is a basket, and a feature above 0.5 says that its item is there. A cell of two items counts the baskets
+A data point is a basket, and a feature above 0.5 means that its item is in it. A cell of two items counts the baskets
 that have both; a cell of an item with itself those that have the item.
 Shape legend: N points, F items, G cells.
 """

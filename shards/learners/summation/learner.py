@@ -1,8 +1,7 @@
-"""What the summation learners have in common: a constituent is the sums over its data points, and nothing else.
+"""The common base of the summation learners: a constituent is the sums over its data points, and nothing else.
 
 The sums are whole numbers, so that the same data points give the same bytes on every machine. Coefficients and
-probabilities follow from them when they are asked for, and are not stored.
-Shape legend: N points, F features, C outputs.
+probabilities are computed from them on demand, and are not stored. Shape legend: N points, F features, C outputs.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ class Sums(Generic[Fitted]):
     values: Mapping[str, Integers]
     """Sums by name; of products, with two int64 for each (``fixed_point.product_sums``)."""
     fitted: Fitted | None = field(default=None, repr=False)
-    """What follows from the sums and is needed for answers; None: not computed yet."""
+    """The values computed from the sums for answers; None: not computed yet."""
 
 
 class SummationLearner(ABC, Generic[Fitted]):
@@ -58,7 +57,7 @@ class SummationLearner(ABC, Generic[Fitted]):
 
     @abstractmethod
     def fit(self, values: Mapping[str, Integers]) -> Fitted:
-        """Return what answers need, from the sums."""
+        """Compute the values that answers need from the sums."""
 
     @abstractmethod
     def outputs(self, fitted: Fitted, features_NF: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -104,7 +103,7 @@ class SummationLearner(ABC, Generic[Fitted]):
         return self.outputs(self.fitted(state), features_NF)
 
     def fitted(self, state: Sums[Fitted]) -> Fitted:
-        """Return what answers need, computed once."""
+        """Return the values that answers need, computed once."""
         if state.fitted is None:
             state.fitted = self.fit(state.values)
         return state.fitted
@@ -114,7 +113,7 @@ class SummationLearner(ABC, Generic[Fitted]):
         return digest_arrays(state.values)
 
     def arrays(self, state: Sums[Fitted]) -> Mapping[str, Integers]:
-        """Return what a checkpoint holds."""
+        """Return the content of a checkpoint."""
         return state.values
 
     def to_bytes(self, state: Sums[Fitted], lineage: Lineage) -> bytes:

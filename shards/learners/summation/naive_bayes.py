@@ -81,7 +81,7 @@ class NaiveBayes(SummationLearner[Fit]):
         return self.fitted(state)
 
     def from_serving(self, arrays: Tensors) -> Sums[Fit]:
-        """Return the same as what answers."""
+        """Return the same as a state that answers."""
         some = {**self.nothing(), "points": np.ones(self._outputs, dtype=np.int64)}
         check_expected(arrays, self.fit(some))
         if "chosen" in arrays and not ((arrays["chosen"] >= 0) & (arrays["chosen"] < self._inputs)).all():
@@ -93,8 +93,8 @@ def best_features(points_C: Integers, counts_CF: Integers, count: int, form: str
     """Return the places of the features that depend most on the class by chi-square, in ascending order.
 
     The table of a feature has a row for each class; for categorical features a column for each code, for bernoulli
-    for present and absent, and for multinomial one for the sum. Of equal features the first ones are taken. Cells are
-    added one after another, so that the choice is the same on every machine.
+    for present and absent, and for multinomial one for the sum. Of equally dependent features the first ones are taken.
+    Cells are added one after another, so that the choice is the same on every machine.
     """
     known_C = points_C.astype(np.float64)
     seen_CFV = counts_CF.astype(np.float64).reshape(*counts_CF.shape[:2], -1)

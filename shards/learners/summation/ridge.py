@@ -66,7 +66,7 @@ class Ridge(SummationLearner[Coefficients]):
         return {"coefficients": self.fitted(state)}
 
     def from_serving(self, arrays: Tensors) -> Sums[Coefficients]:
-        """Return the coefficients as what answers."""
+        """Return the coefficients, which answer."""
         check_expected(arrays, {"coefficients": np.zeros((self._inputs + 1, self._outputs))})
         return Sums({}, arrays["coefficients"])
 

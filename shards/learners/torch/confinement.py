@@ -98,7 +98,7 @@ class Confinement:
         if event in _NETWORK:
             self.refuse(
                 "the model opens a network connection",
-                "Put what it fetches into a file beside sisa.toml, and name that in [model] files.",
+                "Put the data that it fetches into a file next to sisa.toml, and name that file in [model] files.",
             )
         name = arguments[0]
         if name is None or isinstance(name, int) or (event == "open" and not _is_reading(arguments[2])):

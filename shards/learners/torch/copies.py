@@ -45,9 +45,9 @@ def filled(form: nn.Module, tensors: Mapping[str, torch.Tensor]) -> nn.Module | 
 
 
 def model_of_pieces(pieces: Iterable[memoryview]) -> dict[str, torch.Tensor] | None:
-    """Return the tensors of a checkpoint's model by name, each in memory of its own.
+    """Return the tensors of a checkpoint's model by name, each in its own memory.
 
-    A piece may be overwritten once the next one is asked for. Returns None where ``decode_model`` has to decide: the
+    A piece may be overwritten once the next one is requested. Returns None if ``decode_model`` has to decide: the
     pieces are not a checkpoint, or not one that can be opened without its model. Takes all pieces otherwise.
     """
     coming = iter(pieces)

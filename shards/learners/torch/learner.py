@@ -72,7 +72,7 @@ _ACTIVATIONS: Final[Mapping[str, Callable[[torch.Tensor], torch.Tensor]]] = {
     Number.kind: lambda outputs: outputs,
     MultiLabel.kind: torch.sigmoid,
 }
-"""What turns a model's outputs into answers, by target."""
+"""The function that turns a model's outputs into answers, by target."""
 
 
 @dataclass(slots=True)
@@ -101,7 +101,7 @@ class _Resident:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Epoch:
-    """What distinguishes one epoch from others."""
+    """The identity of an epoch."""
 
     order_N: torch.Tensor
     bounds: tuple[tuple[int, int], ...]
@@ -357,7 +357,7 @@ class TorchLearner:
         return record_step(state.recipe.step, state.model, batch.features, batch.labels, generator, clip)
 
     def _engine(self, state: TorchState, points: ShardPoints, shard: ShardId, slice_: SliceIndex) -> StepEngine:
-        """Return what carries out the steps of a slice; where no recording is kept, a trial may make one."""
+        """Return the engine for the steps of a slice; if no recording is kept, a trial may make one."""
         ahead = [self._whole_batches(points, SliceIndex(each)) for each in range(slice_, len(points.ends) + 1)]
         if self._device.type != "cpu" or self._engine_asked == EAGER or not ahead[0]:
             return StepEngine()

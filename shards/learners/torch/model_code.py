@@ -153,7 +153,7 @@ def import_callable(path: str, setting: str) -> Callable[..., Any]:
     except ModuleNotFoundError as error:
         raise Invalid(
             f"{setting} {path!r}: no module named {error.name!r}",
-            "Put the file beside the specification or install the package, and check the spelling.",
+            "Put the file next to the specification or install the package, and check the spelling.",
         ) from error
     except Exception as error:  # importing the user's module may raise anything
         raise Invalid(

@@ -28,14 +28,14 @@ _PRODUCTS: Final = ((16, 784, 128), (16, 128, 10), (7, 13, 5), (33, 129, 65), (1
 _CONVOLUTIONS: Final = ((8, 1, 28, 8, 3), (4, 8, 13, 16, 5), (1, 3, 17, 7, 3))
 """Points, input channels, pixels per side, output channels, kernel size."""
 _LENGTHS: Final = (7, 100, 1031)
-"""Lengths of rows to sum: shorter than a vector register, even, and odd and long."""
+"""Lengths of rows to sum: shorter than a vector register; even; odd and long."""
 _FUSED: Final[tuple[tuple[Callable[..., Optimizer], Mapping[str, Any]], ...]] = (
     (SGD, {"momentum": 0.9, "nesterov": True}),
     (Adam, {"amsgrad": True}),
     (AdamW, {}),
     (Adagrad, {"lr_decay": 0.1}),
 )
-"""The optimizers with a fused kernel, and arguments that let all of it compute."""
+"""The optimizers with a fused kernel, and arguments with which every part of the kernel computes."""
 
 
 def probe(device: Device, kernels: str = SEPARATE) -> Sha256:

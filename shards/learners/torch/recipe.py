@@ -81,7 +81,7 @@ def optimizer_of(model: nn.Module, training: TrainingSettings) -> Optimizer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recipe:
-    """What a step of training does, with the user's callables as this process has just imported them."""
+    """The parts of a training step, with the user's callables as this process has just imported them."""
 
     step: Step
     augment: Augment | None

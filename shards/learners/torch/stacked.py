@@ -1,8 +1,9 @@
 """Several constituents as one: small models of torch's own layers, their weights side by side in common tensors.
 
-Asked about few data points, a constituent spends its time in calls, not in arithmetic. Together they need one call a
-layer instead of one a constituent. Their rounding may differ from that of separate calls, as it does between batches.
-Shape legend: K constituents, N points, I inputs of a layer, O outputs of a layer, W outputs of the model.
+Asked about few data points, a constituent spends its time in calls, not in arithmetic. Together they need one call per
+layer instead of one per layer and constituent. Their rounding may differ from that of separate calls, as it does
+between batches. Shape legend: K constituents, N points, I inputs of a layer, O outputs of a layer, W outputs of the
+model.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _Layer = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StackedModels:
-    """What the constituents compute, layer by layer."""
+    """The constituents' computation, layer by layer."""
 
     layers: tuple[_Layer, ...]
     """Each maps (K, N, I) to (K, N, O), but for a linear layer that is the first: it maps (N, I), which are common."""

@@ -76,7 +76,7 @@ def declared_files(folder: Path, names: Sequence[str]) -> dict[str, Path]:
         files = sorted(file for file in place.rglob("*") if file.is_file()) if place.is_dir() else [place]
         if not files or not files[0].is_file():
             raise Invalid(
-                f"[model] files: there is no file {name!r} beside the specification",
+                f"[model] files: there is no file {name!r} next to the specification",
                 "Put the file, or a link to it, into the folder of sisa.toml: names are relative to it.",
                 folder=str(folder),
             )

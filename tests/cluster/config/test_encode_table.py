@@ -30,7 +30,7 @@ def encoded(old: str, new: str) -> str:
 MISTAKES = [
     (
         changed('["0", "1"]', '["0", "1"]\nscale = 2.0\nencode = { x = { shift = 1 } }'),
-        "line 10: [data] scale beside encode",
+        "line 10: [data] scale together with encode",
     ),
     (
         changed('["0", "1"]', '["0", "1"]\nencode = 3'),

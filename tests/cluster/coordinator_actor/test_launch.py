@@ -75,7 +75,7 @@ def test_a_copy_of_the_file_elsewhere(tmp_path: Path) -> None:
 
 
 def test_code_of_ones_own_belongs_to_its_folder(tmp_path: Path) -> None:
-    """A model beside the specification is found from its folder: a copy elsewhere may hold other code."""
+    """A model next to the specification is found from its folder: a copy elsewhere may hold other code."""
     own: dict[str, object] = {"store": str(tmp_path / "store"), "data__train": str(tmp_path / "train.parquet")}
     own["model__factory"] = "my_model:build"
     one = specified(tmp_path / "here", **own)

@@ -51,7 +51,7 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Played:
 def test_a_declared_file_that_is_gone_is_named(tmp_path: Path) -> None:
     """A coordinator lives long: the file may be gone when it starts workers again."""
     setup: Any = SimpleNamespace(files=("base.pt",), import_folder=tmp_path, companions=None)
-    with pytest.raises(Invalid, match=r"\[model\] files: there is no file 'base\.pt' beside the specification"):
+    with pytest.raises(Invalid, match=r"\[model\] files: there is no file 'base\.pt' next to the specification"):
         RayPool(setup, ClusterSettings(), print)._carried()
 
 

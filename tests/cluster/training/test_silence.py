@@ -23,8 +23,8 @@ def test_a_stopped_worker_is_reported() -> None:
         process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
         reported = (
-            f"the worker in process {process.pid} is stopped (SIGSTOP): 'kill -CONT {process.pid}' lets it continue, after"
-            f" 'kill -9 {process.pid}' another one takes its place"
+            f"the worker in process {process.pid} is stopped (SIGSTOP): 'kill -CONT {process.pid}' lets it continue,"
+            f" after 'kill -9 {process.pid}' another one takes its place"
         )
         assert [hushed(places, "here", NODES, again=again) for again in (1, 2, 3)] == [[reported]] * 3
         process.kill()

@@ -225,7 +225,7 @@ def test_a_store_s_own_files_are_never_data(data: str, trained: UserFolder) -> N
 
 
 def test_paths_of_data_are_the_shell_s(trained: UserFolder, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Data to predict are looked for where the command is started, not beside the specification."""
+    """Data to predict are looked for where the command is started, not next to the specification."""
     folder: Path = tmp_path_factory.mktemp("elsewhere")
     UserFolder(folder).write("here.parquet", small_points())
     with pytest.MonkeyPatch.context() as patch:

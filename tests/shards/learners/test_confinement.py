@@ -82,7 +82,7 @@ def test_catching_the_error_is_of_no_use(confinement: Confinement, tmp_path: Pat
 
 
 def test_the_remedy_names_the_file_as_it_is_to_be_declared(confinement: Confinement, tmp_path: Path) -> None:
-    """A file beside the specification is named as it should be declared; another file must first be put there."""
+    """A file next to the specification is named as it should be declared; another file must first be put there."""
     with pytest.raises(Invalid, match="reads .*/folder/more.pt, which is not declared") as caught, confinement.active():
         Path("more.pt").read_bytes()  # as if the model ran in the specification's folder
     assert caught.value.remedy == 'Name it in [model] files = ["more.pt"].'
@@ -105,7 +105,7 @@ CONNECTIONS: dict[str, Callable[[], object]] = {
 def test_nothing_is_fetched(confinement: Confinement, how: str) -> None:
     """A model must not depend on the network, whose content may change."""
     with (
-        pytest.raises(Invalid, match=r"the model opens a network connection\. Put what it fetches"),
+        pytest.raises(Invalid, match=r"the model opens a network connection\. Put the data that it fetches"),
         confinement.active(),
     ):
         CONNECTIONS[how]()

@@ -37,7 +37,7 @@ def test_files_and_folders_are_found(folder: Path) -> None:
 def test_what_is_not_there_is_named(folder: Path, name: str) -> None:
     """A missing file and a folder without files are refused by name."""
     (folder / "empty").mkdir()
-    with pytest.raises(Invalid, match=rf"files: there is no file '{name}' beside the specification"):
+    with pytest.raises(Invalid, match=rf"files: there is no file '{name}' next to the specification"):
         declared_files(folder, ["base.pt", name])
 
 

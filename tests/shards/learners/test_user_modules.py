@@ -79,7 +79,7 @@ def test_bytecode_never_replaces_a_newer_source(tmp_path: Path) -> None:
 
 
 def test_code_runs_in_the_staged_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Modules and packages beside the specification find declared files next to themselves, and no others."""
+    """Modules and packages next to the specification find declared files next to themselves, and no others."""
     folder = tmp_path / "folder"
     (folder / "odd_pack").mkdir(parents=True)
     read = "from pathlib import Path\nimport pkgutil\nFOUND = (Path(__file__).parent / 'base.txt').read_text()\n"

@@ -349,8 +349,8 @@ def test_a_buffer_holds_fewer_points_if_they_are_larger(tmp_path: Path) -> None:
         ((), "subject is an empty list, or has an empty name in it"),
         (("person", ""), "subject is an empty list, or has an empty name in it"),
         (("person", "recipient", "person"), "subject names 'person' more than once"),
-        (("person", "id"), "subject names the id column, 'id', beside others"),
-        (("id", "person"), "subject names the id column, 'id', beside others"),
+        (("person", "id"), "subject names the id column, 'id', and other columns"),
+        (("id", "person"), "subject names the id column, 'id', and other columns"),
     ],
 )
 def test_senseless_lists_are_refused(subject: tuple[str, ...], expected: str) -> None:

@@ -113,7 +113,7 @@ def test_one_site_is_a_federation_of_its_own(trained: SiteFolders) -> None:
 
 
 def test_simulating_touches_no_site(site_folders: SiteFolders) -> None:
-    """With --simulate everything is in folders beside the specification, and the constituents are the very same."""
+    """With --simulate everything is in folders next to the specification, and the constituents are the very same."""
     assert site_folders.json("train", "--simulate").code == 0
     assert not (site_folders.folder / "sites").exists()
     simulated = [each["digest"] for each in site_folders.json("status", "--simulate").data["constituents"]]

@@ -29,7 +29,7 @@ def test_a_cluster_that_would_end_with_the_command(site_folders: SiteFolders, mo
 
 @pytest.mark.ray
 def test_sites_are_served_on_ray_serve(joined_ray: None, site_folders: SiteFolders) -> None:
-    """A replica asks the sites over HTTP, with the tokens beside the specification, and combines their answers."""
+    """A replica asks the sites over HTTP, with the tokens next to the specification, and combines their answers."""
     (port,) = free_ports(1)
     with served(site_folders) as made:
         made.specify(settings=f'[sites]\ntimeout_seconds = 60.0\n[serve]\nport = {port}\nprefix = "/hospitals"\n')

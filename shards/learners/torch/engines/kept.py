@@ -29,7 +29,7 @@ class KeptRecording:
         self._form, self._recording = _form(model), recording
 
     def fitting(self, model: nn.Module) -> Recording | None:
-        """Return the recording, if it is one of models like this one."""
+        """Return the recording, if it was made for models like this one."""
         return self._recording if self._recording is not None and self._form == _form(model) else None
 
 

@@ -54,7 +54,7 @@ class Program:
         """
         self._calls: list[Callable[[], Any]] = []
         self._values: list[Any] = [None]
-        """What each step computes; first the generator."""
+        """The values that each step computes; first the generator."""
         self._generator = recording.generator
         self._addresses = recording.addresses
         self._written = {self._addresses[id(each)] for call in recording.calls if call.is_writing for each in call.got}
@@ -236,7 +236,7 @@ class Program:
 
 
 def _own_call(operator: Any) -> Callable[..., Any]:
-    """Return the operator without what surrounds it, which only passes arguments on."""
+    """Return the operator without its wrappers, which only pass arguments on."""
     own: Callable[..., Any] = operator._op  # noqa: SLF001  torch has no other way to it
     return own
 

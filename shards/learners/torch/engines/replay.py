@@ -29,7 +29,7 @@ _NAMED: Final = 3
 """Differences that an error names."""
 _PAYS_FROM_STEPS: Final = PAYS_FROM_STEPS
 _PAYS_UP_TO_ELEMENTS: Final = 2**22
-"""Numbers that a step computes up to which ``auto`` replays: above, what replaying saves is lost among them."""
+"""``auto`` replays steps that compute up to this many numbers: in larger ones, the saving is negligible."""
 
 _ALIGNED_BYTES: Final = 64
 """Where torch lets a new tensor begin."""
@@ -132,7 +132,7 @@ class StepEngine:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StepTrial(Generic[Twin]):
-    """What a trial needs of the learner."""
+    """The part of the learner that a trial needs."""
 
     twin: Callable[[], Twin]
     """Returns another constituent in the same state."""
@@ -234,9 +234,9 @@ def wants_trial(engine: str, model: nn.Module, steps: int, *, is_torchs: bool) -
 
 
 def recording_of(engine: str, trial: StepTrial[Twin]) -> Recording | None:
-    """Return the recording of a trial; None where ``auto`` goes on eagerly.
+    """Return the recording of a trial; None if ``auto`` continues eagerly.
 
-    Raises ``Invalid`` where ``replay`` is asked for and would change the result.
+    Raises ``Invalid`` if the setting is ``replay`` and that would change the result.
     """
     try:
         return replace(trial, most_elements=_PAYS_UP_TO_ELEMENTS if engine == AUTO else None).recording()

@@ -230,7 +230,7 @@ def _names(text: str, expected: tuple[str, ...]) -> None:
 
 
 def test_paths_are_relative_to_the_specification(home: UserFolder, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """``[data] train`` is looked for beside the specification, wherever the command is started."""
+    """``[data] train`` is looked for next to the specification, wherever the command is started."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(Path(tmp_path_factory.mktemp("elsewhere")))
         assert home.json("train").code == 0

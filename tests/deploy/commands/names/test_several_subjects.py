@@ -118,7 +118,7 @@ def test_a_list_of_one_is_the_same_federation(trained: UserFolder) -> None:
     [
         ([], "[data] subject is an empty list"),
         (["user_id", "user_id"], "[data] subject names 'user_id' more than once"),
-        (["user_id", "id"], "[data] subject names the id column, 'id', beside others"),
+        (["user_id", "id"], "[data] subject names the id column, 'id', and other columns"),
         ([1], "[data] subject must be text or a list of texts"),
     ],
 )

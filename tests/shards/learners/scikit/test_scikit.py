@@ -177,7 +177,7 @@ def test_the_profile_names_libraries_and_probe() -> None:
             "arguments.alphas is not a parameter of Perceptron; did you mean alpha?",
         ),
         ({"estimator": "SGDRegressor", "alpha": -1.0}, "The 'alpha' parameter of SGDRegressor must be a float"),
-        ({"estimator": "MLPClassifier", "solver": "lbfgs"}, "cannot go on from slice to slice: take adam or sgd"),
+        ({"estimator": "MLPClassifier", "solver": "lbfgs"}, "cannot continue from slice to slice: take adam or sgd"),
     ],
 )
 def test_parameters_are_checked_as_scikit_learn_does(arguments: dict[str, Any], problem: str) -> None:
