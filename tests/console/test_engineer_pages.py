@@ -84,7 +84,7 @@ def test_evidence_is_shown(erased: World) -> None:
     page = person(erased, "audit").get("/evidence").text
     words = _words(page)
     assert checkpoint.splitlines()[0] in page
-    assert "Everything that was looked at was in order" in words
+    assert "Everything that was checked was in order" in words
     assert "signs now" in words
     assert "has seen exactly what its slices hold" in words
     assert "not in order" not in words
