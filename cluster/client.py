@@ -139,7 +139,7 @@ class Client:
         self._token = token
         self._timeout_seconds = timeout_seconds
         self._contract = contract
-        self._said = ""  # without a lock: put whole, and all answers come from one server
+        self._said = ""  # without a lock: replaced as a whole, and all answers come from one server
         self._pause = pause
         self._lock = Lock()
         self._connection: HTTPConnection | None = None  # under ``_lock``, as is the exchange over it

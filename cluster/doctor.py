@@ -139,7 +139,7 @@ class _Examination:
         refuse_forgotten(self._federation.store, self._federation.reading.current)
         owed = sum(request.state.is_open for request in state.requests)
         if owed:
-            raise SisaError(f"{owed} erasure requests are not complete", "Run 'sisa train': it goes on with them.")
+            raise SisaError(f"{owed} erasure requests are not complete", "Run 'sisa train': it continues with them.")
         similar = similar_subjects(state)
         alike = (
             f"; {similar:,} subjects have names that differ from another's only in case or spacing" if similar else ""

@@ -74,7 +74,7 @@ class SiteSettings:
     token_file: str | None = None
     """File with a token of the role ``federate`` for ``url``, relative to the specification's folder.
 
-    Nobody but its owner may read it."""
+    Only its owner may read it."""
     ca_file: str | None = None
     """File with the certificates, PEM, of the authorities that vouch for ``url``, relative to the specification's
     folder; default: those that this machine trusts."""

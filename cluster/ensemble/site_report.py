@@ -44,7 +44,7 @@ class Telling:
         self._leaves_weights = site is not None and site.leaves == "weights"
         self._is_looked_into = site is not None and site.lookup
         self._reports_measures = site is not None and site.measures
-        # Without a lock: put whole, and two threads that read the buckets at once find the same.
+        # Without a lock: replaced as a whole, and two threads that read the buckets at once find the same.
         self._ended: tuple[EndedRequests, dict[int, Accepted]] = (NONE_ENDED, {})
 
     def standing(self, requests: int = 0) -> SiteStanding:

@@ -58,7 +58,8 @@ class Gate:
         self._per_minute = per_minute
         self._lookups_per_minute = lookups_per_minute
         self._lock = Lock()
-        """Guards all fields below; ``_records`` and ``_read_at`` are read without it, as each is put whole."""
+        """Guards all fields below; ``_records`` and ``_read_at`` are read without it, as each is replaced as a
+        whole."""
         self._records: tuple[TokenRecord, ...] = ()
         self._read_at: float | None = None
         self._buckets: dict[tuple[str, str], _Bucket] = {}

@@ -318,7 +318,7 @@ def idempotency_key(request: Request) -> str | None:
 class _Api(FastAPI):
     """Passes predictions around the framework, whose layers, routing and dependencies would take longer than the rest.
 
-    The framework describes them all the same, and answers everything else.
+    The framework still describes them, and answers everything else.
     """
 
     straight: ASGIApp

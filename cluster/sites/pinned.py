@@ -93,7 +93,7 @@ class SiteShell:
     def __init__(self, sent: Sent[Keyless]) -> None:
         self._sent_site = sent
         self._key: str | None = None
-        # Without a lock: each ticket has one caller, whose calls follow each other; the others are put whole.
+        # Without a lock: each ticket has one caller, whose calls follow each other; the others are replaced as a whole.
         self._named: dict[str, list[_Name]] = {}
         self._sent: tuple[tuple[int, str] | None, bytes] = None, b""
 

@@ -83,7 +83,7 @@ class WriterSetup:
     listener: Listener
     workers: LateWorkers
     state: StateReader
-    """The state as the store has it, for callers that are not the writer."""
+    """The state in the store, for callers that are not the writer."""
 
     def notices(self, federation: str, key: PartitionKey) -> WitnessNotices | None:
         """Return the witness's notices for the federation with this id; None: the specification names no witness."""
@@ -493,7 +493,7 @@ class Writer:
                 raise
             if given is None and self._setup.specification.data.train == IN_MEMORY:
                 return None, None
-            self._tell(f"{error.message}: going on with what was ingested before")
+            self._tell(f"{error.message}: continuing with the data ingested before")
             return None, None
         for each in (source, holdout):
             if each is not None and (passed_over := passed_over_text(each)):

@@ -286,7 +286,7 @@ def drafts_gone(**context: str) -> Unavailable:
 
 
 class LostValues(Corrupt):
-    """New values of a correction are missing or damaged; other requests are carried out all the same."""
+    """New values of a correction are missing or damaged; other requests are still carried out."""
 
 
 def lost(request: ErasureRequest) -> LostValues:

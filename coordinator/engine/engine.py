@@ -418,7 +418,7 @@ class Engine:
                 self._tell_failure(tuple(wanted), error)
                 raise
             self.record(*events)
-            for request in damaged:  # the others are carried out all the same
+            for request in damaged:  # the others are still carried out
                 self._tell_failure((request.request_id,), lost(request))
             return damaged
 

@@ -21,7 +21,7 @@ class StateReader:
     def __init__(self, store: ObjectStore) -> None:
         """Prepare; nothing is read yet."""
         self._store = store
-        self._known: Current | None = None  # put whole
+        self._known: Current | None = None  # replaced as a whole
 
     def __call__(self) -> FederationState | None:
         """Return the state; None when nothing was ever committed. Raises as ``ledger.read_ledger`` does."""

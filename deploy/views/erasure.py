@@ -225,7 +225,7 @@ def _left_open(request: RequestStatus, status: FederationStatus, error: Unavaila
 def erase_outcome(
     request: RequestStatus, status: FederationStatus | None, earlier: RequestStatus | None = None
 ) -> Outcome:
-    """Return how far an erasure request has got; ``earlier``: its state before this command, if there was one.
+    """Return the progress of an erasure request; ``earlier``: its state before this command, if there was one.
 
     ``status`` is the federation's; None if it is not known here.
     """

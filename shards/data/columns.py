@@ -211,7 +211,7 @@ def are_numbers(batch: Batch, column: str) -> bool:
 
 
 def labels_of(batch: Batch, data: DataSettings) -> LabelArray:
-    """Return the labels of a batch as the target has them: see ``read_labels`` and ``read_numeric_labels``.
+    """Return the labels of a batch in the target's form: see ``read_labels`` and ``read_numeric_labels``.
 
     Zeros where the target has no labels.
     """

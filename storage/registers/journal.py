@@ -202,7 +202,7 @@ class Journal:
         return self._floor.read()
 
     def _create(self, number: int, payload: bytes) -> bool:
-        """Return whether the store confirms that it created the entry; if not, the entry may exist all the same."""
+        """Return whether the store confirms that it created the entry; if not, the entry may exist nevertheless."""
         try:
             self.store.put_if_absent(self._numbers.key(number), payload)
         except (ObjectExists, OutcomeUnknown):

@@ -44,6 +44,18 @@ BANNED: Final = {
     r"\b(?:another|other) one's\b": "name it: another point's, another worker's",
     r"\b(?:not|no \w+) \w+ any more\b": "'no longer'",
     r"\b(?:lies?|lay) (?:in|at|on|under|beside|below|behind|outside|there|here)\b": "'is in', 'is stored under'",
+    r"\bas (?:the )?\w+ ha(?:s|ve) (?:it|them)\b": "'in the form of records', 'in JSON'",
+    r"\bhow (?:it|(?:a|an|the|its|all)(?: \w+){1,5}) (?:then )?stands?\b(?! for)": "'the status of', 'its state'",
+    r"\b(?:goes|go|went|going) on with\b": "'continues with'",
+    r"\b(?:the|its) present (?!tense\b|and\b|or\b|in\b)\w": "'the current'",
+    r"\b(?:names?|subjects?|one) a line\b": "'one per line'",
+    r"\bby rights?\b": "say what may still be there, and why",
+    r"\ball the same\b(?! \w)": "'nevertheless', 'still'",
+    r"\bput whole\b": "'replaced as a whole'",
+    r"\bthe last first\b": "'newest first'",
+    r"\bnobody but\b": "'only'",
+    r"\bmend(?:s|ed|ing)?\b": "'repair', 'correct', 'fix'",
+    r"\bhas got\b": "'has', 'has reached'",
 }
 """Regular expressions for what is not said, and what to say in its place."""
 

@@ -1,4 +1,4 @@
-"""The list of requests: what is due first stands first, and old requests are read once, and only when asked for."""
+"""The list of requests: those due first come first, and old requests are read once, and only when needed."""
 
 from __future__ import annotations
 
@@ -72,7 +72,9 @@ def with_old(store: Any, count: int = OLD, names: NewName = NAMES) -> Federation
 
 
 def test_what_is_due_first_stands_first() -> None:
-    """Overdue, then by due date, then what has ended, the last first; a pause keeps a request from becoming late."""
+    """Overdue requests first, then by due date, then ended ones, newest first; a paused request does not become
+    late.
+    """
     store = CountingStore()
     held = replace(asked("held", -2), pause=Pause(reason="court", held_at=day(-20)))
     state = replace(
@@ -99,7 +101,7 @@ def test_what_is_due_first_stands_first() -> None:
 
 
 def test_the_first_page_reads_nothing_old() -> None:
-    """What is open, and what ended last, is in the state; older pages read every bucket once, and then none."""
+    """What is open, and what ended last, is in the state; older pages read every bucket only once."""
     store = CountingStore()
     state = replace(with_old(store), requests=tuple(over(f"new-{number}", -1) for number in range(ON_A_PAGE)))
     listing = RequestListing(store, lambda: state)
@@ -114,7 +116,7 @@ def test_the_first_page_reads_nothing_old() -> None:
 
 
 def test_every_request_is_on_one_page() -> None:
-    """The pages of a group have each of its requests once; a page beyond the last is the last."""
+    """Every request of a group is on exactly one of its pages; a number beyond the last page gives the last page."""
     store = CountingStore()
     state = replace(with_old(store), requests=(asked("open"), paused(asked("held"))))
     listing = RequestListing(store, lambda: state)
@@ -128,7 +130,7 @@ def test_every_request_is_on_one_page() -> None:
 
 
 def test_buckets_that_were_replaced_meanwhile_are_read_again() -> None:
-    """If a writer replaces a bucket while it is to be read, the list is that of the newer state."""
+    """If a writer replaces a bucket before it is read, the list is made from the newer state."""
     store = CountingStore()
     before = with_old(store)
     for ref in before.ended.buckets:

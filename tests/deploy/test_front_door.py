@@ -31,7 +31,7 @@ def hear_nothing(_: Notice) -> None:
 
 
 def test_a_dictionary_is_as_good_as_a_file(home: UserFolder) -> None:
-    """The same settings make the same federation, which the command goes on with."""
+    """The same settings make the same federation, with which the command continues."""
     with sisa.launch(settings(home)) as federation:
         assert federation.specification == read_specification(home.config)
         digests = [each.digest for each in federation.train().constituents]

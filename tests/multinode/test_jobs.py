@@ -27,7 +27,7 @@ def test_a_job_that_dies(
     home: UserFolder, nodes: Nodes, gate: Gate, expected: Expected, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """A job submits a request from a working folder with a package ``deploy`` of its own, and is stopped in the
-    middle of the erasure, which is carried out all the same; the same job again finds its request done.
+    middle of the erasure, which is still carried out; the same job again finds its request done.
     """
     home.specify(**gate.settings, store=str(home.store))
     launch_coordinator(read_specification(home.config))

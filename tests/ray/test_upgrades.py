@@ -166,7 +166,9 @@ def test_stop_and_launch_end_it(story: Mapping[str, Any]) -> None:
 
 
 def test_the_way_back(story: Mapping[str, Any]) -> None:
-    """As long as the store is of a format that the older release reads, it goes on with it, and finds what was done."""
+    """As long as the store is of a format that the older release reads, it continues with that, and finds what was
+    done.
+    """
     assert story["stop for the way back"]["data"]["stopped"]
     assert story["launch on the way back"]["data"]["releases"] == {"command": OLD, "coordinator": OLD}
     reported = story["erase on the way back"]

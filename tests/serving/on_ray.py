@@ -38,7 +38,7 @@ class Served:
         return Client(self.url, self.tokens[role])
 
     def state(self) -> FederationState:
-        """Return the state as the store has it."""
+        """Return the state in the store."""
         state = read_state(self.home.objects)
         assert state is not None
         return state

@@ -23,7 +23,7 @@ NAMES = [f"x{feature:02d}" for feature in range(FEATURES)]
 
 
 def arrow(**changes: Any) -> bytes:
-    """Return one data point as Arrow has it, with columns changed (None: left out)."""
+    """Return one data point in Arrow form, with columns changed (None: left out)."""
     columns = {"id": [NAMED], **{name: pa.array([1], pa.uint8()) for name in NAMES}} | changes
     return stream_of(pa.table({name: values for name, values in columns.items() if values is not None}))
 
@@ -111,7 +111,7 @@ def test_bodies_that_cannot_be_answered(still_world: World, name: str) -> None:
 
 
 def renamed(**columns: Any) -> bytes:
-    """Return one data point as Arrow has it, with 'qqqq' in it replaced by bytes that are not UTF-8."""
+    """Return one data point in Arrow form, with 'qqqq' in it replaced by bytes that are not UTF-8."""
     payload = arrow(**columns)
     assert b"qqqq" in payload
     return payload.replace(b"qqqq", b"\xd4\xd4qq")

@@ -109,7 +109,7 @@ def test_half_a_store_is_reported(home: UserFolder, row: Row, damage: Damage) ->
 
 @pytest.mark.parametrize("damage", LOST)
 def test_a_lost_token_does_no_harm(home: UserFolder, damage: Damage) -> None:
-    """Nobody needs the number of a writer that has ended: without it the next one has a higher one all the same."""
+    """Nobody needs the number of a writer that has ended: without it the next one still has a higher one."""
     before = max(int(path.name) for path in home.store.glob("control/token/*"))
     damage(first(home, "control/token/*"))
     assert home.json(*ERASE).data["state"] == "complete"

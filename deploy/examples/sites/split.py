@@ -154,7 +154,7 @@ def main(
     def action() -> Outcome:
         made = write_example(folder, dataset, SITES[:sites], served=served)
         wrote = f"wrote {made.data.train_points:,} data points of {len(made.sites)} sites: {', '.join(made.sites)}"
-        then = f"go on in {folder}" if served else f"go on with: cd {folder} && sisa --simulate train"
+        then = f"go on in {folder}" if served else f"continue with: cd {folder} && sisa --simulate train"
         return Outcome(text=f"{wrote}\n{then}")
 
     raise typer.Exit(run(action, as_json=False))

@@ -1,4 +1,4 @@
-"""Encoding: from columns as users have them to features, as the table ``[data.encode]`` declares.
+"""Encoding: from users' columns to features, as the table ``[data.encode]`` declares.
 
 Pure functions over Arrow arrays. The same cell gives the same features in training, evaluation, prediction, over HTTP
 and at sites, in every format.

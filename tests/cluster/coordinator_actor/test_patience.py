@@ -87,8 +87,8 @@ def _anything(*_: object) -> SimpleNamespace:
 
 @pytest.mark.parametrize("trouble", [Fenced("overtaken", "wait"), OutcomeUnknown("cut off", "wait"), AWAY])
 def test_who_only_waits_waits_for_more(trouble: Exception, answers: list[object]) -> None:
-    """A caller that asks how a request stands waits for every error from which the coordinator recovers by itself; one
-    that submits a request gets the error at once, unless the coordinator was only away.
+    """A caller that asks for a request's status waits for every error from which the coordinator recovers by itself;
+    one that submits a request gets the error at once, unless the coordinator was only away.
     """
     handle = SimpleNamespace(request=_anything(), accept=_anything())
     writer: Any = RemoteWriter(handle, MemoryStore("patience"), lambda _: None)

@@ -47,7 +47,7 @@ def test_starting_workers_loads_no_torch(tmp_path: Path) -> None:
 
 
 def test_taking_points_out_directly_loads_no_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A learner of counts erases somebody in the command's own process."""
+    """A learner of counts erases a person in the command's own process."""
     monkeypatch.setattr(workers, "RayPool", LocalWorkers)
     monkeypatch.setattr(workers, "join_ray", lambda _: False)
     monkeypatch.chdir(tmp_path)

@@ -131,7 +131,7 @@ NEWS: tuple[Event, ...] = (
     ),
     NothingToErase(request_id="er-1", reason="nobody", unknown=2, similar=Similar(points=3, subjects=1), at=AT),
 )
-"""Events that say what format 2 could not."""
+"""Events with fields that format 2 does not have."""
 LATEST = (
     ErasureAccepted(request=request_of("er-1"), looked=3),
     SubjectsReadmitted(
@@ -143,7 +143,7 @@ LATEST = (
     ),
     EndedKept(request_ids=("er-1",), buckets=(ref(),)),
 )
-"""Events that say what format 3 could not."""
+"""Events with fields that format 3 does not have."""
 WITH_HOLDOUT: tuple[Event, ...] = (
     EVENTS[-2],
     Ingested(data=DATA, slices={}, holdout=tuple(SLICES.values())),
@@ -158,7 +158,7 @@ WITH_HOLDOUT: tuple[Event, ...] = (
         at=AT,
     ),
 )
-"""Events that say what format 5 could not."""
+"""Events with fields that format 5 does not have."""
 
 
 @pytest.mark.parametrize("event", WITH_HOLDOUT, ids=lambda event: type(event).__name__)
@@ -175,12 +175,12 @@ def test_every_event_is_tried() -> None:
 
 
 @pytest.mark.parametrize("event", NEWS, ids=lambda event: type(event).__name__)
-def test_what_older_software_would_misread_it_refuses(event: Event) -> None:
+def test_older_software_refuses_events_that_it_would_misread(event: Event) -> None:
     """An event with something that format 2 cannot hold is written in format 3."""
     assert encode_event(event)["format_version"] == 3
 
 
-def test_what_format_3_had_no_word_for_is_of_format_4() -> None:
+def test_events_that_format_3_cannot_hold_have_format_4() -> None:
     """The same holds for an event of requests that leave the state, and for one that looked up earlier ones."""
     assert {encode_event(each)["format_version"] for each in LATEST} == {4}
     first = replace(LATEST[0], looked=0)
@@ -188,14 +188,14 @@ def test_what_format_3_had_no_word_for_is_of_format_4() -> None:
     assert encode_event(first)["format_version"] == 2
 
 
-def test_a_request_is_of_format_5_once_something_has_happened_to_it() -> None:
+def test_a_request_has_format_5_once_it_is_paused() -> None:
     """An older release would not see that it is paused, or why. As it arrives, it has nothing new."""
     first = ErasureAccepted(request=request_of("er-1"))
     assert encode_event(first)["format_version"] == 2
     assert encode_event(ErasureAccepted(request=paused(request_of("er-1"))))["format_version"] == 5
 
 
-def test_corrections_are_of_format_5() -> None:
+def test_corrections_have_format_5() -> None:
     """A release that knows none would take a correction for an erasure, and let a source bring old values back."""
     correction = Correction(drafts=(PlacedRows(place=PLACES[0], record=SLICES[PLACES[0]]),), read_as=sha256(b"columns"))
     asked = ErasureAccepted(request=replace(request_of("c-1"), correction=correction))

@@ -137,7 +137,7 @@ def test_a_failing_measure_blocks_no_request(judge: Judge) -> None:
     federation, heard = judge.federation, list[object]()
     federation.listener = heard.append
     federation.restart()
-    judge.error = Invalid("the model fails", "Mend it.")
+    judge.error = Invalid("the model fails", "Repair it.")
     done = federation.erase(subjects=["s9"], request_id="er-1")
     assert done.state is RequestState.COMPLETE
     calls = len(judge.measured)

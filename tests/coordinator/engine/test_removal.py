@@ -149,7 +149,7 @@ def test_an_id_is_used_once(federation: SmallFederation[HashState]) -> None:
 
 
 def test_a_failure_is_written_down(federation: SmallFederation[HashState]) -> None:
-    """A request whose slice is damaged shows as failed, with the remedy, and is carried out once that is mended."""
+    """A request whose slice is damaged shows as failed, with the remedy, and is carried out once that is repaired."""
     federation.accept(subjects=["s1"], request_id="er-1")
     (place,) = find_points(federation.store, federation.state, [Demand(names=names_of(["s1"], []))])[0].removed
     key = federation.state.shards[place.shard].slices[place.slice - 1].parts[0].key

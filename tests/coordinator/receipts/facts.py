@@ -35,7 +35,7 @@ def trained(state: FederationState) -> FederationState:
 
 
 def quarantined(state: FederationState, request_id: str, place: SliceId, left: tuple[int, ...]) -> FederationState:
-    """The state once the request has left only the points ``left`` in one slice."""
+    """The state once the request has removed all points of one slice but those in ``left``."""
     old = state.shards[place.shard].slices[place.slice - 1].points
     event = PointsRemoved(
         request_id=request_id,

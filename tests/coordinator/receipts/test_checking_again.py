@@ -1,4 +1,4 @@
-"""Packs that were found sound are not read again, and what has changed since is found all the same."""
+"""Packs that were found sound are not read again, and what has changed since is found nevertheless."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def test_a_witness_out_of_reach_stops_nothing(
 
 
 def test_a_crash_at_the_witness_loses_no_receipt(memory: MemoryStore, other: MemoryStore) -> None:
-    """A process that dies while it writes to the witness leaves a log that the next one goes on with."""
+    """A process that dies while it writes to the witness leaves a log that the next one continues."""
     witness = FaultyStore(other, (Fault(when="before", operation="put_if_absent", error=Crash),))
     with pytest.raises(Crash, match="^$"):
         registrar(memory, witness).issue(evidence_of("a"))

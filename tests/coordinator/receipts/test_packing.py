@@ -254,7 +254,7 @@ def test_an_entry_without_receipt_gets_one_when_it_is_packed(memory: MemoryStore
 
 
 def test_what_keeps_receipts_from_being_packed_is_told(memory: MemoryStore) -> None:
-    """A damaged receipt is not packed; others are issued all the same, and it is said why the store grows."""
+    """A damaged receipt is not packed; others are still issued, and it is said why the store grows."""
     issue(memory, 0, 3)
     key = bundle_key("r1")
     whole = memory.get(key).payload

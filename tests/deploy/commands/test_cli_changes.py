@@ -166,12 +166,12 @@ def test_a_source_that_changed_after_an_erasure(trained: UserFolder) -> None:
 
 
 def test_a_source_that_is_gone(trained: UserFolder) -> None:
-    """Without the source a trained federation goes on with what it ingested, and says so; erasures need no source."""
+    """Without the source a trained federation continues with what it ingested, and says so; erasures need no source."""
     before = trained.json("status").digests
     (trained.folder / "train.parquet").unlink()
     said = trained.run("train")
     assert said.code == 0
-    assert "there is no such file or folder: train.parquet: going on with what was ingested before" in said.err
+    assert "there is no such file or folder: train.parquet: continuing with the data ingested before" in said.err
     assert trained.json("status").digests == before
     assert trained.json("erase", "--subject", MARKED).code == 0
     assert trained.json("verify").code == 0

@@ -201,7 +201,7 @@ def test_a_statement_that_is_still_owed_is_not_missing(erased: UserFolder) -> No
         writer.accept(nobody.request, nobody.names)
         writer.quarantine()
         writer.readmit(readmission_of(back, "back-1", "a new contract", setup.clock.now()), back)
-    said = erased.json("verify")  # exit code 3 all the same: the tombstones replaced are not purged yet
+    said = erased.json("verify")  # still exit code 3: the tombstones replaced are not purged yet
     assert said.data["receipts"] == {"checked": 1, "broken": []}
     assert "restore" not in said.error["remedy"]
     assert erased.json("train").code == 0

@@ -23,7 +23,7 @@ def other_results(patch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_answers_no_longer_and_is_trained_anew(erased: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Durably out of service the moment that verify says no; sisa train mends it, and verify holds again."""
+    """Durably out of service the moment that verify says no; sisa train repairs it, and verify holds again."""
     before = erased.json("status").data
     with monkeypatch.context() as patch:
         other_results(patch)

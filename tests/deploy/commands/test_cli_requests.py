@@ -378,11 +378,11 @@ def test_an_interrupt_of_what_is_paused_or_done(trained: UserFolder, monkeypatch
         patch.setattr(Engine, "settle", interrupt)
         done = trained.json("erase", "--subject", MARKED, "--request-id", "er-1")
     assert (done.code, done.data["state"]) == (1, "complete")
-    assert "the request is complete all the same" in done.error["message"]
+    assert "the request is nevertheless complete" in done.error["message"]
 
 
 def test_a_failed_request_says_why_and_is_mended(waiting: UserFolder) -> None:
-    """A request that cannot be carried out shows as failed, with the reason and since when; ``sisa train`` mends the
+    """A request that cannot be carried out shows as failed, with the reason and since when; ``sisa train`` repairs the
     damage and carries it out.
     """
     place = waiting.json("erase", "--subject", EARLY, "--dry-run").data["plan"]["shards"][0]

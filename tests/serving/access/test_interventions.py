@@ -26,7 +26,7 @@ def change(world: World, request_id: str, what: str, body: object, **headers: st
 
 
 def test_a_request_is_paused_moved_and_released(world: World) -> None:
-    """A released request is carried out; the answer to each step is how the request stands then."""
+    """A released request is carried out; the answer to each step is the request's new status."""
     accepted = world.erase(MARKED, key="er-1", hold="legal hold 16").json()
     moved = change(world, "er-1", "extend", {"days": 30, "reason": "for the court"})
     assert moved.status_code == 200

@@ -207,7 +207,7 @@ def test_a_key_used_a_moment_before_is_reported_alike(world: World, same: bool) 
 
 
 def test_an_officer_from_request_to_receipt(world: World) -> None:
-    """One token submits, reads how all requests stand, the receipts and the status; it predicts nothing."""
+    """One token submits, reads the status, all requests and the receipts; it predicts nothing."""
     headers = world.headers("officer", Idempotency_Key="er-1")
     assert world.client.post("/v1/erasures", json={"subjects": [MARKED]}, headers=headers).status_code == 202
     world.until_idle()

@@ -1,4 +1,4 @@
-"""Data points over HTTP as users have them: by name, with texts, dates and values that are missing."""
+"""Data points over HTTP, unencoded: by name, with texts, dates and values that are missing."""
 
 from __future__ import annotations
 

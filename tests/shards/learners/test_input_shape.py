@@ -89,7 +89,7 @@ def test_shipped_models_get_rows() -> None:
         learner_of("shards.models:mlp", words)
 
 
-def test_a_model_that_does_not_fit_hears_of_the_form() -> None:
+def test_the_error_for_a_model_that_does_not_fit_names_the_form() -> None:
     """The remedy names the form that the model must accept."""
     shape = shape_of(WORDS)
     assert shape is not None

@@ -42,7 +42,7 @@ class FakeLink:
     asked: int = 0
 
     def standing(self, requests: int = 0) -> SiteStanding:
-        """Return how the site stands."""
+        """Return the site's standing."""
         del requests
         return SiteStanding(
             identity=self.name,

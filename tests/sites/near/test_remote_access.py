@@ -25,7 +25,7 @@ from tests.sites.near.site_folders import SiteFolders
 
 @pytest.mark.parametrize("role", ["predict", "erase", "audit"])
 def test_other_roles_read_no_standing_and_no_checkpoint(world: Served, role: str) -> None:
-    """Only a federation reads how a site stands and its checkpoints, and only it erases everyone."""
+    """Only a federation reads a site's standing and its checkpoints, and only it erases everyone."""
     north = world.sites["north"]
     token = north.tokens.create(role, days=1).text
     with Client(f"http://127.0.0.1:{north.port}", token) as client:

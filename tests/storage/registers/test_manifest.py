@@ -247,7 +247,7 @@ def test_an_absent_store_is_reported(store: ObjectStore) -> None:
 
 def test_a_crash_at_any_step_loses_nothing(store: ObjectStore) -> None:
     """A writer that dies before or after any operation of token, commit or prune: what was committed stays readable,
-    and a new writer goes on with a higher token.
+    and a new writer continues with a higher token.
     """
     faulty = FaultyStore(store)
     for when in ("before", "after"):

@@ -39,7 +39,7 @@ def prepared(root: Path, operation: str) -> tuple[LocalStore, VersionTag]:
 @pytest.mark.parametrize("sweeps", [1, 5])
 @pytest.mark.parametrize("operation", PUBLISH)
 def test_a_write_outlives_sweeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str, sweeps: int) -> None:
-    """A living writer whose temporary file is removed under it, once or at every pass, writes all the same."""
+    """A living writer whose temporary file is removed under it, once or at every pass, still writes."""
     store, tag = prepared(tmp_path, operation)
 
     def sweep(times: int) -> None:

@@ -127,7 +127,7 @@ def test_bad_data_is_refused_before_anything_is_trained(case: str, home: UserFol
 
 @pytest.mark.parametrize("case", SPOILT)
 def test_bad_data_do_not_hurt_what_was_trained(case: str, trained: UserFolder) -> None:
-    """A trained federation refuses the new source and goes on with what it holds; mended, the data are taken."""
+    """A trained federation refuses the new source and continues with its data; once corrected, the data are taken."""
     spoil, texts = SPOILT[case]
     whole = (trained.folder / "train.parquet").read_bytes()
     before = trained.json("status")

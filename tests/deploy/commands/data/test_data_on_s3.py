@@ -71,7 +71,7 @@ def test_a_replaced_file_is_read_again(home: UserFolder, moto_endpoint: str) -> 
     again = home.json("train")
     assert (again.code, again.digests) == (0, said.digests)
     assert "there is no such file or folder" in again.err
-    assert "going on with what was ingested before" in again.err
+    assert "continuing with the data ingested before" in again.err
 
 
 def test_store_and_data_may_share_a_bucket(home: UserFolder, moto_endpoint: str) -> None:

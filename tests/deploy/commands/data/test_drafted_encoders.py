@@ -24,7 +24,7 @@ COUNT = 200
 
 
 def customers(**changes: Any) -> pa.Table:
-    """Return a table with a column for most encoders, as users have them."""
+    """Return a table with a typical column for most encoders."""
     numbers = range(COUNT)
     columns: dict[str, Any] = {
         "customer_no": pa.array([f"C{number:04d}" for number in numbers]),

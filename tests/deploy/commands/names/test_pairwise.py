@@ -1,4 +1,4 @@
-"""Similar names, statements, readmissions and tombstones by id, each with pauses, batches, new keys, a withdrawal."""
+"""Pairs of features: each kind of request about names, with pauses, batches, new keys and interruptions."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ Story = Callable[[UserFolder], None]
 
 
 def similar(home: UserFolder) -> None:
-    """All Mias go, whichever was named."""
+    """All spellings of Mia are erased, although only one was named."""
     home.json("erase", "--subject", "MIA", "--include-similar", "--request-id", "similar", *extra(home))
 
 
 def nothing(home: UserFolder) -> None:
-    """Nobody is found, and that is stated."""
+    """Nobody is found, and a signed statement says so."""
     home.json("erase", "--subject", "nobody", "--request-id", "nothing", *extra(home))
 
 
 def comes_back(home: UserFolder) -> None:
-    """Noah goes, and may come back."""
+    """Noah is erased and then readmitted."""
     home.json("erase", "--subject", "Noah", "--request-id", "gone", *extra(home))
     settle(home)
     back = home.json("readmit", "--subject", "Noah", "--reason", "a new contract", "--request-id", "back")
@@ -35,7 +35,7 @@ def comes_back(home: UserFolder) -> None:
 
 
 def changes_hands(home: UserFolder) -> None:
-    """Noah goes, and his data points are given to Zoe."""
+    """Noah is erased, and his data points get Zoe as their subject."""
     home.json("erase", "--subject", "Noah", "--request-id", "gone", *extra(home))
     settle(home)
     home.write("train.parquet", renamed(person_003="Mia", person_004="mia", person_005="Zoe", person_006="Zoe"))
@@ -47,16 +47,16 @@ STORIES: dict[str, tuple[Story, dict[str, str], int]] = {
     "comes back": (comes_back, {"gone": "complete"}, 116),
     "changes hands": (changes_hands, {"gone": "complete"}, 116),
 }
-"""Each with the ends of its requests, and the data points that are left."""
+"""By name: the story, the final states of its requests, and the number of data points left."""
 
 
 def extra(home: UserFolder) -> tuple[str, ...]:
-    """Return how the story's requests are submitted here."""
+    """Return the options with which the story's requests are submitted."""
     return ("--hold", "a lawsuit") if (home.folder / "held").exists() else ()
 
 
 def settle(home: UserFolder) -> None:
-    """Carry out all that waits."""
+    """Release what is paused, and carry out everything that waits."""
     for request in home.json("status").data["requests"]:
         if request["held"]:
             run("request", "release", request["request_id"], "--config", str(home.config))
@@ -97,8 +97,8 @@ def _die(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_who_comes_back_after_everybody_went(home: UserFolder) -> None:
-    """A federation that was withdrawn holds nobody; who is readmitted may bring new data points, and nobody else."""
+def test_only_the_readmitted_come_back_after_everybody_was_erased(home: UserFolder) -> None:
+    """After everybody is erased, only new data points of a readmitted subject are accepted."""
     federation(home, small_points())
     with cluster.connect(home.config) as connected:
         assert connected.erase_everyone("withdrawal").points == 120

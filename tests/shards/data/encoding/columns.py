@@ -1,4 +1,4 @@
-"""Columns of every kind of encoder, as users have them, and their features."""
+"""Unencoded columns for every kind of encoder, and their features."""
 
 from __future__ import annotations
 
