@@ -12,6 +12,6 @@ backups  ``sisa backup``, ``sisa restore``, ``sisa move``
 serve    ``sisa serve``, ``sisa token``
 site     commands for one site of several
 keys     ``sisa keys``
-own_wordsremoves the arguments from the process's command line
+own_words  removes the arguments from the process's command line
 check    ``sisa-check``, which needs cryptography alone
 """
