@@ -1,7 +1,9 @@
 """Two records in the store: where a coordinator was launched, and which releases it and the server run.
 
-They do not show whether these processes are still running. Reading them does not need Ray. control/coordinator
-where it was launched control/releases        the release of each, as ``cluster.release.own_release`` reports it
+They do not show whether these processes are still running. Reading them does not need Ray.
+
+control/coordinator     where it was launched
+control/releases        the release of each, as ``cluster.release.own_release`` reports it
 """
 
 from __future__ import annotations
