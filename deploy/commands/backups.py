@@ -194,7 +194,7 @@ def _erased(erased: Erased, since: str) -> list[str]:
     if not erased.is_known:
         return [
             f"NO RECORD HERE SAYS WHAT WAS ERASED SINCE {since}: no witness is set that could say it",
-            "before using it for answers, submit every request that was accepted since then again, under its old id",
+            "before using it for answers, submit again every request that was accepted since then, under its old id",
         ]
     lines = [f"erased since the backup, and now withdrawn again: {', '.join(erased.again) or 'nothing'}"]
     if erased.forgotten:
