@@ -150,7 +150,7 @@ def _warm_up() -> None:
     for module in _LATE:
         import_module(module)
     torch.set_num_threads(1)
-    class_measures(("a", "b"), np.arange(4) % 2, np.full((4, 2), 0.5))  # its first use looks for plugins
+    class_measures(("a", "b"), np.array([0, 1], np.int32), np.full((2, 2), 0.5))  # its first use looks for plugins
     packs.TILE_ENTRIES = 2  # type: ignore[misc]  # so that the second receipt of a story is packed with the first
     gc.freeze()  # a forked child that collects garbage would copy all memory for nothing
 
