@@ -15,7 +15,7 @@ from cluster.runtime.learners import learner_of
 from coordinator.engine.tasks import train_task
 from coordinator.requests import RequestState
 from coordinator.state import servable
-from shards.learners.torch.learner import TorchState
+from shards.learners.torch.learner import TorchLearner, TorchState
 from shards.learners.trainer import SliceLearned
 from shards.routing import SliceId, point_digest
 from shards.schedule import minimum_epochs
@@ -250,6 +250,20 @@ def test_checkpoints_have_the_same_bytes_every_time() -> None:
     payload = checkpoints(first)[0][-1]
     lineage = first.state.lineages(ShardId(0))[record.slice - 1]
     assert learner.to_bytes(learner.from_bytes(payload, ShardId(0)), lineage) == payload
+
+
+def test_training_reads_back_only_what_it_goes_on_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is each checkpoint but the last of a task (E4)."""
+    from_bytes, opened = TorchLearner.from_bytes, []
+
+    def noting(learner: TorchLearner, payload: bytes, shard: ShardId) -> TorchState:
+        opened.append(payload)
+        return from_bytes(learner, payload, shard)
+
+    monkeypatch.setattr(TorchLearner, "from_bytes", noting)
+    federation = trained(specification(shards=1), points_for("mlp"))
+    assert opened == checkpoints(federation)[0][:-1]
+    assert len(opened) == 2
 
 
 def test_alignment_in_memory_changes_nothing() -> None:
