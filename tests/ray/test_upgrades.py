@@ -7,8 +7,8 @@ nothing that was accepted is lost.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,7 @@ from typing import Any, Final
 import pytest
 
 from cluster.coordinator_actor.record import read_record
-from cluster.runtime.head import _is_head, is_reachable, start_head, stop_head
+from cluster.runtime.head import _is_head, is_reachable
 from tests.doubles.user_folder import MARKED, CommandResult, UserFolder
 from tests.ray.commands import ROOT
 from tests.ray.several_commands import several_commands
@@ -63,18 +63,6 @@ class OwnHead:
     is_left: bool
 
 
-@contextmanager
-def _lasting_head(package: Path) -> Iterator[str]:
-    """Give the address of a Ray head, whose processes find the package there."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", f"{package}:{ROOT}")
-        head = start_head({})
-    try:
-        yield head.address
-    finally:
-        stop_head(head.process, head.address)
-
-
 def _stop_what_is_left(machine: Machine) -> None:
     if read_record(machine.home.objects) is not None:
         machine.run({"stop after a failure": ["stop"]})
@@ -104,8 +92,6 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
         old.run({"train by an old command": ["train"]})
         machine.run({"launch by a new command": ["launch"], "stop": ["stop"]})
         own_head = OwnHead(*seen, is_left=is_reachable(head.address) or _is_head(head.head))
-        # A head takes long to start, so that both coordinators that follow are on one.
-        home.specify(**SETTINGS, cluster__address=at_end.enter_context(_lasting_head(machine.package)))
         machine.run(
             {
                 "launch again": ["launch"],
