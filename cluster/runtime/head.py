@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -15,12 +16,14 @@ from time import monotonic, sleep
 from typing import Final
 
 from storage.errors import Unavailable
+from storage.stores.lock import held
 
 _LOOPBACK: Final = "127.0.0.1"
 _PORTS: Final = range(6380, 8000)
 """Below the ports that Ray gives to workers."""
 
 _START_SECONDS: Final = 60.0
+_PATIENCE_SECONDS: Final = 3 * _START_SECONDS
 _STOP_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.1
 _CONNECT_SECONDS: Final = 2.0
@@ -38,8 +41,18 @@ class Head:
 def start_head(labels: Mapping[str, str]) -> Head:
     """Start a Ray head with these labels on a free port, with token authentication and without a dashboard.
 
-    Raises ``Unavailable`` when it does not come up.
+    Heads of one user start one after another: a port that is free stays so until the head listens there, and a head
+    that answers is the one that was started. Raises ``Unavailable`` when it does not come up, or others take too long.
     """
+    lock = Path(tempfile.gettempdir()) / f"sisa-head-{os.getuid()}.lock"
+    try:
+        with held(lock, _PATIENCE_SECONDS):
+            return _started(labels)
+    except BlockingIOError as error:
+        raise Unavailable("another Ray head is being started on this machine", "Try again in a minute.") from error
+
+
+def _started(labels: Mapping[str, str]) -> Head:
     port = _free_port()
     process = subprocess.Popen(  # noqa: S603  our own interpreter, fixed words
         [
