@@ -6,8 +6,8 @@ PIP_FLAGS ?=
 
 BIN := .venv/bin
 STAMP := .venv/.installed
-# Tests run two at a time, each process with S3 servers of its own. Beside them run those on one Ray, and those on a
-# cluster of several nodes, each one after the other: they mostly wait for processes to start, and leave processors idle.
+# Tests run two at a time, each process with S3 servers of its own. Next to them run those on one Ray, and then those on
+# clusters of several nodes, one after the other and before all else: more at once take more of the processors in all.
 PARALLEL := not ray and not multinode
 # Each process begins with one half of the list, so that what the tests of a file share is mostly made once.
 TWO := -n 2 --dist worksteal
@@ -22,7 +22,7 @@ SOAK_SEEDS ?= 1000000
 ROOMS := storage shards coordinator cluster deploy tests
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test parallel ray multinode lint mypy pyright contracts check coverage soak bench hashes clean
+.PHONY: help venv demo test parallel clusters ray multinode lint mypy pyright contracts check coverage soak bench hashes clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -40,11 +40,14 @@ demo: venv ## tell the whole story on real data: train, predict, erase, prove
 	$(BIN)/sisa demo
 
 test: venv ## run all tests
-	@echo "Three parts run at once; each prints its results when it ends."
-	$(MAKE) --no-print-directory -j 3 --output-sync=target ray multinode parallel
+	@echo "Two parts run at once; each prints its results when it ends."
+	$(MAKE) --no-print-directory -j 2 --output-sync=target clusters parallel
 
 parallel: venv ## run the tests without Ray, behind whatever else runs
-	nice -n 5 $(BIN)/python -m pytest -q $(TWO) $(SLOWEST) -m "$(PARALLEL)"
+	nice -n 10 $(BIN)/python -m pytest -q $(TWO) $(SLOWEST) -m "$(PARALLEL)"
+
+clusters: venv ## run the tests on one Ray, and then those on several nodes
+	@failed=; for part in ray multinode; do $(MAKE) --no-print-directory $$part || failed=yes; done; test -z "$$failed"
 
 ray: venv ## run the tests on one Ray
 	$(BIN)/python -m pytest -q $(SLOWEST) -m ray $(call FILES_WITH,ray)

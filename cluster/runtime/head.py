@@ -58,7 +58,8 @@ def _started(labels: Mapping[str, str]) -> Head:
         [
             *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block"),
             *("--port", str(port), "--node-ip-address", _LOOPBACK),
-            *("--include-dashboard=false", "--disable-usage-stats"),
+            # Commands do not read what workers print, which the log monitor would send them.
+            *("--include-dashboard=false", "--include-log-monitor=false", "--disable-usage-stats"),
             *("--labels", ",".join(f"{name}={value}" for name, value in labels.items())),
         ],
         # Our workers start with an environment of their own, which no process that Ray starts beforehand has.

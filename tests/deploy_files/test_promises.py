@@ -68,7 +68,7 @@ PROMISES: Final = {
     ),
     # ------------------------------------------------------------------------------------------------ lost worker
     "Another worker continues after the last slice that was learned": (
-        "ray/test_federation.py::test_a_worker_that_dies_is_replaced",
+        "ray/test_federation.py::test_workers_that_die_are_replaced",
         "multinode/test_lost_nodes.py::test_nodes_lost_in_training_and_in_retraining",
     ),
     "three deaths in a row on one slice end the attempt": (

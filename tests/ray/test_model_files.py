@@ -68,7 +68,7 @@ def test_files_that_are_not_declared_are_refused_one_by_one(frozen: UserFolder) 
             federation.train()
         assert no.value.remedy == f'Name it in [model] files = ["{reported}"].'
     _specify(frozen, "shape", "bass.pt")
-    with cluster.connect(frozen.config) as federation, pytest.raises(Invalid, match=r"no file 'bass\.pt' beside"):
+    with cluster.connect(frozen.config) as federation, pytest.raises(Invalid, match=r"no file 'bass\.pt' next to"):
         federation.train()
     assert not (frozen.store / "shards").exists()
     assert not (frozen.store / "rehearsals").exists()

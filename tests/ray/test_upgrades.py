@@ -122,7 +122,7 @@ def test_launch_starts_a_ray_and_stop_ends_it(story: Mapping[str, Any]) -> None:
     head: OwnHead = story["own head"]
     assert head.was_reachable
     assert b"RAY_AUTH_MODE=token" in head.environment
-    assert b"--include-dashboard=false" in head.command_line
+    assert {b"--include-dashboard=false", b"--include-log-monitor=false"} <= {*head.command_line}
     assert not head.is_left
 
 

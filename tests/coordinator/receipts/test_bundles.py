@@ -245,7 +245,7 @@ def test_keys_of_the_wrong_purpose_count_for_nothing() -> None:
 def test_values_of_another_kind_are_refused() -> None:
     """A number in place of a text is refused."""
     for log in ({"proof": [12]}, {"proof": [True]}, {"checkpoint": 3}, {"index": "4"}, {"index": True}, {"index": 4.0}):
-        with pytest.raises(Corrupt, match="this is not a receipt of ours|one hexadecimal form"):
+        with pytest.raises(Corrupt, match="this is not a receipt of ours|only valid hexadecimal form"):
             bundle_from_bytes(canonical_json({**FIELDS, "log": {**FIELDS["log"], **log}}))
     with pytest.raises(Corrupt, match=r"this is not a receipt of ours, or it was altered \[part=keys\]"):
         bundle_from_bytes(canonical_json({**FIELDS, "keys": [3]}))
