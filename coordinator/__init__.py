@@ -10,11 +10,11 @@ Sources: SISA sections III-V; tinker-cookbook and Ray Train v2 for decide(state,
     requests      erasure requests and their states
     effects       measures on hold-out points, before and after erasures
     delays        what delays a request or moves its due date
-    interventions what may be done to a request besides carrying it out
+    interventions how an operator may change a request that is under way
     state         what a federation is at one moment
-    settings      the tables about aggregation, erasure, receipts
+    settings      the specification's tables [aggregation], [erasure] and [receipts]
     ports         what the engine needs from outside: workers, clock, names, listeners
-    aggregation   constituents' answers combined
+    aggregation   combines constituents' answers
     sites         what is known about the sites of a federation
     status        the state of a federation in the form that people and scripts read
     verification  retrains and compares; looks for residue

@@ -1,4 +1,4 @@
-"""Bytes as text, in exactly one spelling: a second spelling of the same bytes would be an unnoticed change."""
+"""Bytes as text, in exactly one form: otherwise a text could be altered and still decode to the same bytes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def from_base64(text: str) -> bytes:
     try:
         payload = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
-        raise _unreadable("base64") from None  # the cause holds the text
+        raise _unreadable("base64") from None  # the cause would quote the text
     if to_base64(payload) != text:
         raise _unreadable("base64")
     return payload

@@ -1,8 +1,8 @@
-"""Statements about requests without an erasure: nothing was found, or subjects may come back. Pure.
+"""Statements about what was not an erasure: nothing was found, subjects may come back, a constituent was wrong. Pure.
 
 They are signed and logged like receipts. A name that is not in the federation must not get into the append-only log,
-not even as a digest that the partition key could test. So the statement that nothing was found holds a commitment to
-the names, but no digest of them.
+not even as a digest that the holder of the partition key could compare with a name. So the statement that nothing was
+found contains a commitment to the names, but no digest of them.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class NothingFound:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Readmitted:
-    """That subjects who were erased may come back."""
+    """The statement that subjects who were erased may come back."""
 
     federation: str
     readmission: Readmission
@@ -167,14 +167,17 @@ class Readmitted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refuted:
-    """That a constituent was not what training on its data points gives."""
+    """The statement that a constituent was not the result of training on its data points."""
 
     federation: str
     refutation: Refutation
     requests: tuple[str, ...]
-    """Erasures whose receipts are about this shard: what they say of its constituent is to be read with this."""
+    """Ids of erasures whose receipts cover this shard, and so the refuted constituent."""
     is_exact: bool = True
-    """Whether it was compared with a constituent trained again; else its residual was, with what was accounted."""
+    """Whether the check was a comparison with a retrained constituent.
+
+    Otherwise its distance from the optimum was compared with the amount accounted for it.
+    """
 
     @property
     def request_id(self) -> str:
@@ -224,7 +227,7 @@ class Refuted:
 def statement_owed(
     state: FederationState, request_id: str, store: StoreEvidence, every: Callable[[], Iterable[ErasureRequest]]
 ) -> NothingFound | Readmitted | Refuted | None:
-    """Return the statement to make about a request that erased nothing; None: it is a request that erases.
+    """Return the statement to make about a request that erased nothing; None for a request that erases data points.
 
     ``every`` returns all requests ever accepted, in order of acceptance.
     """

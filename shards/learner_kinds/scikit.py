@@ -1,4 +1,4 @@
-"""The arguments of scikit-learn's estimators: which one, and its own parameters, checked as it checks them itself."""
+"""The arguments of learner ``sklearn``: which estimator, and its parameters, checked as scikit-learn checks them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ESTIMATORS: Final[Mapping[str, tuple[str, str]]] = {
     "SGDRegressor": ("linear_model", Number.kind),
     "MLPRegressor": ("neural_network", Number.kind),
 }
-"""Module in scikit-learn, and target, of each estimator that learns incrementally (``partial_fit``)."""
+"""The estimators that learn incrementally (``partial_fit``): their module in scikit-learn, and their target."""
 
 _OURS: Final[Mapping[str, str]] = {
     "random_state": "the seed is [training] seed",
@@ -31,7 +31,7 @@ _OURS: Final[Mapping[str, str]] = {
     "max_fun": "it belongs to the solver lbfgs, which cannot go on from slice to slice",
     "class_weight": "data points have no weights",
 }
-"""Parameters that are not the user's, and why."""
+"""Parameters that users cannot set, and why."""
 _NONE: Final = "none"
 
 
@@ -45,7 +45,7 @@ class ScikitArguments:
     """Parameters of its constructor; ``none`` stands for None, which TOML does not have."""
 
     def made(self, seed: int = 0) -> Any:
-        """Return the estimator, which has learned nothing; ``seed`` is that of its first weights."""
+        """Return an untrained estimator; ``seed`` determines its initial weights."""
         from sklearn import linear_model, neural_network  # noqa: PLC0415  it takes a second
 
         modules = {"linear_model": linear_model, "neural_network": neural_network}
@@ -54,7 +54,7 @@ class ScikitArguments:
         return kind(**parameters, random_state=seed, shuffle=False)
 
     def record(self) -> dict[str, Any]:
-        """Return the arguments as a record has them: without parameters that have the estimator's own default."""
+        """Return the arguments for a record: without parameters that equal the estimator's own default."""
         usual = ScikitArguments(estimator=self.estimator).made().get_params()
         own = {name: value for name, value in self.parameters.items() if value != usual[name]}
         return {"estimator": self.estimator, **own}
@@ -89,7 +89,7 @@ def read_estimator(given: Mapping[str, Any]) -> tuple[ScikitArguments | None, li
 
 
 def check_estimator(arguments: object, target: str) -> None:
-    """Raise ``Invalid`` when they name an estimator that does not predict ``target``."""
+    """Raise ``Invalid`` when ``arguments`` name an estimator that does not predict ``target``."""
     if not isinstance(arguments, ScikitArguments) or (own := ESTIMATORS[arguments.estimator][1]) == target:
         return
     raise Invalid(

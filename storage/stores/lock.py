@@ -22,16 +22,17 @@ _DESCRIPTORS: set[int] = set()
 
 @contextmanager
 def held(path: Path, patience_seconds: float = 0.0) -> Iterator[int]:
-    """Hold the lock on the file at ``path`` within the block; give its descriptor.
+    """Hold the lock on the file at ``path`` within the block; yield the file's descriptor.
 
-    Waits for the holder for a limited time: the system call itself would wait for ever for a stopped process.
+    If another process holds the lock, waits up to ``patience_seconds``. The blocking system call has no time limit: it
+    would wait forever for a stopped process.
 
     ``flock`` belongs to the open file, so threads of one process exclude each other too. The file stays when the
     lock is freed: removing it would let two holders lock two different files with the same name.
 
-    A forked child closes its copy first of all. If the parent is killed just before that, its lock is freed only when
-    the child gets to run. (Record locks of ``fcntl`` do not have this gap, but are lost as soon as any code in the
-    process closes any descriptor of the file, which is worse.)
+    The first thing a forked child does is close its copy of the descriptor. If the parent is killed just before that,
+    its lock is freed only when the child gets to run. (Record locks of ``fcntl`` do not have this gap, but are lost as
+    soon as any code in the process closes any descriptor of the file, which is worse.)
 
     Raises:
         BlockingIOError: the lock stays taken until the time limit.
@@ -60,7 +61,10 @@ def _lock(descriptor: int, patience_seconds: float) -> None:
 
 
 def holder_of(path: Path) -> int | None:
-    """Return the process that has the lock on ``path``; None: no process here, or the system does not say."""
+    """Return the id of the process that holds the lock on ``path``.
+
+    None if no process on this machine holds it, or the operating system does not list its locks.
+    """
     file = path.stat()
     mark = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
     with suppress(OSError):

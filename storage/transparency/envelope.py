@@ -1,6 +1,7 @@
 """DSSE envelopes: a payload, its type, and one Ed25519 signature over both (https://github.com/secure-systems-lab/dsse).
 
-An envelope has one spelling only, canonical JSON, and is handled as these bytes: they are what a log's leaf hashes.
+An envelope is always canonical JSON, so its bytes are unique. It is passed around as bytes, because a leaf of the log
+is the hash of exactly these bytes.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ def sign_envelope(payload: bytes, payload_type: str, key: SigningKey) -> bytes:
 def open_envelope(envelope: bytes, payload_type: str, keys: Iterable[PublicKey]) -> OpenedEnvelope:
     """Return the payload of type ``payload_type`` that one of ``keys`` has signed.
 
-    Raises ``Corrupt`` when the bytes are not an envelope with one signature, or it is made by none of ``keys``.
+    Raises ``Corrupt`` when the bytes are not an envelope with exactly one signature, the payload has another type, or
+    the signature was not made with any of ``keys``.
     """
     parsed = _parsed(envelope)
     if parsed.payload_type != payload_type:

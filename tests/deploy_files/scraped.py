@@ -1,7 +1,7 @@
-"""What the product exported when it was asked: ``scrape.txt``, from a federation with a coordinator and one replica.
+"""A recorded scrape of the metrics, ``scrape.txt``, from a federation with a coordinator and one replica.
 
-Names of hosts and processes were made shorter; the rest is as ``GET /metrics`` on a Ray node answered it.
-``tests/serving/test_on_ray_serve.py`` holds that it still answers so.
+Names of hosts and processes were shortened; the rest is what ``GET /metrics`` returned on a Ray node.
+``tests/serving/test_on_ray_serve.py`` checks that a node still exports the same metrics.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def series(text: str) -> list[Series]:
 
 
 def label_names(text: str) -> dict[str, set[frozenset[str]]]:
-    """Return of each metric the sets of labels that its series have."""
+    """Return the distinct sets of label names among each metric's series."""
     found: dict[str, set[frozenset[str]]] = {}
     for each in series(text):
         found.setdefault(each.name, set()).add(frozenset(each.labels))
@@ -37,5 +37,5 @@ def label_names(text: str) -> dict[str, set[frozenset[str]]]:
 
 
 def labels_of(text: str) -> dict[str, frozenset[str]]:
-    """Return of each metric all labels that its series have."""
+    """Return all label names that occur on each metric's series."""
     return {name: frozenset().union(*sets) for name, sets in label_names(text).items()}

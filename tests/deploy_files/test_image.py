@@ -1,4 +1,4 @@
-"""The container image: fixed where it can be, run by nobody special, holding nothing but what is meant to be in it."""
+"""The container image: its versions are pinned, it runs as an unprivileged user, and it contains nothing unintended."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IGNORED = ROOT / "deploy" / "container" / "Dockerfile.dockerignore"
 VARIANTS = ("cpu", "cuda")
 REQUIREMENTS = ("build.txt", "serve.txt", "torch-cpu.txt", "torch-cuda.txt")
 _IMAGE = {"python_version": "3.11", "python_full_version": "3.11.14"}
-"""What makes the image's Python differ from the one that runs the tests."""
+"""Environment markers whose values in the image differ from those of the Python that runs the tests."""
 _ROOMS = ("storage", "shards", "coordinator", "cluster", "deploy")
 
 _packaging: Any = import_module("packaging.requirements")
@@ -32,7 +32,7 @@ class Instruction(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """What one ``FROM`` begins."""
+    """One build stage: a ``FROM`` and the instructions after it."""
 
     name: str
     base: str
@@ -61,7 +61,7 @@ STAGES = _stages(DOCKERFILE.read_text(encoding="utf-8"))
 
 
 def _whole(variant: str) -> list[Instruction]:
-    """Return all instructions of a variant, those of the stages it is built on first."""
+    """Return all instructions of a variant, starting with those of the stages that it is built on."""
     stage = STAGES[variant]
     return [*(_whole(stage.base) if stage.base in STAGES else ()), *stage.instructions]
 
@@ -73,7 +73,7 @@ def _pinned() -> dict[str, str]:
 
 
 def _hashed(name: str) -> dict[str, tuple[str, list[str]]]:
-    """Return of each requirement in a file of hashes its version and hashes."""
+    """Return the version and the hashes of each requirement in a requirements file."""
     text = (DOCKERFILE.parent / "requirements" / name).read_text(encoding="utf-8").replace("\\\n", "")
     lines = [line.split() for line in text.splitlines() if line and not line.startswith("#")]
     assert all("==" in words[0] for words in lines)
@@ -82,7 +82,7 @@ def _hashed(name: str) -> dict[str, tuple[str, list[str]]]:
 
 
 def _need(name: str, extras: frozenset[str], needed: set[str]) -> None:
-    """Add the distribution, and all that it needs with these extras on the image's system, to ``needed``."""
+    """Add the distribution and everything it needs, with these extras and on the image's system, to ``needed``."""
     todo = [(_normal(name), extras)]
     seen: set[tuple[str, frozenset[str]]] = set()
     while todo:
@@ -103,7 +103,7 @@ def _normal(name: str) -> str:
 
 
 def test_the_base_is_fixed_by_its_digest() -> None:
-    """Every image that is not one of our stages is named by tag and SHA-256, and there is only one base."""
+    """There is only one base image, named by tag and by SHA-256, and its Python is the oldest that we support."""
     bases = {stage.base for stage in STAGES.values()} - STAGES.keys()
     (base,) = bases
     found = re.fullmatch(r"python:(\d+)\.(\d+)\.\d+-slim-bookworm@sha256:[0-9a-f]{64}", base)
@@ -114,7 +114,7 @@ def test_the_base_is_fixed_by_its_digest() -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_nothing_runs_as_root(variant: str) -> None:
-    """The last user of each variant is a number above 10000, the one that the manifests name, with a home."""
+    """Each variant ends up running as user 10001, the number in the manifests; the image creates that user."""
     users = [rest for word, rest in _whole(variant) if word == "USER"]
     assert users[-1] == "10001:10001"
     assert STAGES[variant].instructions[-2].word == "USER"
@@ -125,7 +125,7 @@ def test_nothing_runs_as_root(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_nothing_unknown_is_run_or_added(variant: str) -> None:
-    """No script from the network is run, nothing is added from an address, and no secret is built in."""
+    """No script is piped from the network into a shell, nothing is added from a URL, and no secret is built in."""
     for word, rest in _whole(variant):
         assert word in {"FROM", "RUN", "ENV", "COPY", "WORKDIR", "USER", "CMD", "HEALTHCHECK"}
         assert not re.search(r"(curl|wget)\s.*\|", rest)
@@ -138,7 +138,7 @@ def test_nothing_unknown_is_run_or_added(variant: str) -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_nothing_is_installed_without_its_hash(variant: str) -> None:
-    """Each pip install takes a file of hashes, or the wheel of our own code without anything else."""
+    """Each ``pip install`` requires hashes, or installs the wheel of our own code without its dependencies."""
     runs = [rest for stage in (variant, "wheel") for word, rest in _whole(stage) if word == "RUN" and "pip " in rest]
     commands = [command for run in runs for command in run.split("&&") if re.search(r"pip (install|wheel)", command)]
     assert len(commands) > 4
@@ -155,7 +155,7 @@ def test_nothing_is_installed_without_its_hash(variant: str) -> None:
 
 @pytest.mark.parametrize("name", REQUIREMENTS)
 def test_hashes_are_those_of_the_versions_that_were_tested(name: str) -> None:
-    """Every requirement has a version of constraints.txt, or is one of torch's CUDA libraries, and SHA-256 hashes."""
+    """Every requirement has SHA-256 hashes, and the version in constraints.txt unless it is a CUDA library of torch."""
     pinned = _pinned()
     listed = _hashed(name)
     assert listed
@@ -168,7 +168,7 @@ def test_hashes_are_those_of_the_versions_that_were_tested(name: str) -> None:
 
 
 def test_all_that_the_package_needs_has_hashes() -> None:
-    """What the package needs with its extra, and what that needs in turn, is in the files, and nothing else is."""
+    """The files list exactly what the package needs with its extra, including indirect dependencies."""
     needed: set[str] = set()
     _need("sisa-ray", frozenset({"serve"}), needed)
     listed = {*_hashed("serve.txt"), *_hashed("torch-cpu.txt")}
@@ -177,14 +177,14 @@ def test_all_that_the_package_needs_has_hashes() -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_change_of_our_code_changes_the_last_layer_alone(variant: str) -> None:
-    """Our code comes in by one instruction, after everything else that makes a layer; it comes as a wheel."""
+    """The last instruction that makes a layer installs our code, as a wheel; no earlier one copies any of it."""
     layers = [rest for word, rest in _whole(variant) if word in {"RUN", "COPY"}]
     assert "--mount=type=bind,from=wheel" in layers[-1]
     assert not any(room in rest.split() for rest in layers[:-1] for room in (*_ROOMS, "sisa.py", "pyproject.toml"))
 
 
 def test_an_ill_container_is_seen() -> None:
-    """Both variants ask the Ray node whether it is alive, at the port of its agent, and not for ever."""
+    """The health check of both variants asks the Ray node's agent, at its port and with a time-out."""
     services: Any = import_module("ray._private.ray_constants")
     (check,) = [rest for word, rest in STAGES["base"].instructions if word == "HEALTHCHECK"]
     assert f"127.0.0.1:{services.DEFAULT_DASHBOARD_AGENT_LISTEN_PORT}/api/local_raylet_healthz" in check
@@ -194,14 +194,14 @@ def test_an_ill_container_is_seen() -> None:
 
 
 def test_the_extra_is_there() -> None:
-    """What the image installs beside the package is an extra of it."""
+    """The extra that the image installs exists: it brings Ray with its own extras."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     assert any(requirement.startswith("ray[") for requirement in extras["serve"])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_debian_leaves_nothing_behind(variant: str) -> None:
-    """Packages come without recommendations, and their lists go with the layer that fetched them."""
+    """Packages are installed without recommended ones, and the layer that fetches package lists also deletes them."""
     for word, rest in _whole(variant):
         if word == "RUN" and "apt-get install" in rest:
             assert "--no-install-recommends" in rest
@@ -225,7 +225,7 @@ def test_ray_asks_for_a_token_and_reports_to_nobody() -> None:
 
 
 def test_what_is_copied_is_there_and_nothing_else_can_be() -> None:
-    """Each thing copied exists and is let into the build's context, which begins empty: no store, no data, no .git."""
+    """The build context has exactly the files that are copied, and they exist: no stores, no data, no .git."""
     patterns = [
         line for line in IGNORED.read_text(encoding="utf-8").splitlines() if line.strip() and not line.startswith("#")
     ]

@@ -1,4 +1,4 @@
-"""Zombies: writers that are put to sleep by SIGSTOP, while another one takes over, and wake up again."""
+"""Zombies: writers that SIGSTOP suspends, and that continue after another writer has taken over."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.kills.fork_server import answer_of
 from tests.kills.table import FAIL_POINTS, FailPoint, differences
 
 NEXT: Final = "erase er-4"
-"""What the one who takes over does besides: an erasure of which the zombie knows nothing."""
+"""An additional command of the writer that takes over: an erasure that the zombie does not know."""
 
 _ASLEEP: Final[Mapping[str, tuple[tuple[str, Moment], ...]]] = {
     "train": (
@@ -55,7 +55,7 @@ _POINTS: Final = {(point.case_name, point.name): point for point in FAIL_POINTS}
 SLEEPERS: Final = tuple(
     (_POINTS[case_name, name], moment) for case_name, places in _ASLEEP.items() for name, moment in places
 )
-"""Where they fall asleep. The process that takes over completes the work, and truncates the journal more than once."""
+"""Where they are stopped. The process that takes over completes the work, and truncates the journal more than once."""
 
 PAIRS: Final = tuple(
     (_POINTS["erase", first], _POINTS["erase", second])
@@ -68,21 +68,21 @@ PAIRS: Final = tuple(
         ("receipt: statement signed", "receipt: bundle"),
     )
 )
-"""Where one falls asleep, and the one who takes over: both before the step."""
+"""Pairs of steps: the first writer is stopped before the one, the writer that takes over before the other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZombieOutcome:
-    """What became of a zombie and of the federation."""
+    """How a zombie ended, and the federation before and after."""
 
     said: Mapping[str, Any]
-    """By the command that woke up: exit code and error."""
+    """Exit code and error of the zombie's command."""
     before: Mapping[str, Any]
-    """What a reader saw before it woke."""
+    """What a reader saw before the zombie woke."""
     after: Mapping[str, Any]
-    """What a reader saw when it had ended."""
+    """What a reader saw when the zombie had ended."""
     outcome: Mapping[str, Any]
-    """After yet another command."""
+    """The federation's outcome after one more command."""
 
 
 def run_zombie(
@@ -90,8 +90,9 @@ def run_zombie(
 ) -> ZombieOutcome:
     """Put the command to sleep, let another process take over and finish everything, and wake the command up.
 
-    In a bucket the sleeper's lease expires for a process whose clock jumps. In a folder the operating system keeps the
-    lock, so the lock file is deleted, as when a folder is restored or moved under a sleeper.
+    In a bucket, the clock of the process that takes over is moved ahead by ``jump_seconds``, so that the sleeper's
+    lease has expired. In a folder, the operating system keeps the sleeper's lock, so the lock file is deleted, as
+    happens when the folder is restored from a copy or moved.
     """
     zombie = CommandRun(folder=str(folder), command=f"sisa {command}", strike=strike, name="zombie")
     process, end = runner.fork_server.begin(zombie)
@@ -111,12 +112,12 @@ def run_zombie(
 
 
 def take_lock_away(folder: Path) -> None:
-    """Let the right to write in the folder's store be free, though a sleeper holds it."""
+    """Delete the lock file of the folder's store, so that another writer can start while a sleeper holds the lock."""
     (folder / "federation" / ".locks" / "writer.lock").unlink(missing_ok=True)
 
 
 def complaints(zombie_outcome: ZombieOutcome, expected: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what the zombie did that it must not do; ``expected`` is the outcome without any."""
+    """Yield what the zombie did that it must not do; ``expected`` is the outcome without a zombie."""
     error = zombie_outcome.said.get("error", {"kind": "none", "message": ""})
     if (zombie_outcome.said["code"], error["kind"]) != (ExitCode.CONFLICT, "fenced"):
         yield f"the zombie ended with code {zombie_outcome.said['code']}, {error['kind']}: {error['message']}"
@@ -129,7 +130,7 @@ def complaints(zombie_outcome: ZombieOutcome, expected: Mapping[str, Any]) -> It
 
 
 def try_sleeper(runner: CaseRunner, point: FailPoint, moment: Moment) -> None:
-    """Let the command fall asleep at the fail point. Raises ``AssertionError`` with all that is wrong then."""
+    """Stop the command at the fail point and wake it later. Raises ``AssertionError`` with everything found wrong."""
     command = COMMAND_CASES[point.case_name].command
     zombie_outcome = run_zombie(runner, runner.copy(point.case_name), command, point.strike(moment, "stop"))
     wrong = list(complaints(zombie_outcome, runner.afterwards(point.case_name, NEXT)))
@@ -137,11 +138,12 @@ def try_sleeper(runner: CaseRunner, point: FailPoint, moment: Moment) -> None:
 
 
 def wake_both(runner: CaseRunner, case_name: str, first: Strike, second: Strike) -> tuple[str, str]:
-    """Let a writer sleep, let another one with the same command take over and sleep, and wake them in that order.
+    """Stop a writer, let another one with the same command take over and stop it too, and wake them in that order.
 
-    A writer that was superseded ends fenced; the other one is not disturbed. Returns how each ended: ``fenced``; or
-    ``done``, if it had nothing left to commit, or had not begun; or ``busy``, if it woke up before it had asked for the
-    writer lock, and does not get it. Raises ``AssertionError`` when anything is wrong.
+    A writer that was superseded ends fenced, and the other one completes. Returns how each ended: ``fenced``; or
+    ``done``, which a superseded writer also reports if it had nothing left to commit or had not begun; or ``busy``, if
+    it was stopped before it asked for the writer lock and then does not get it. Raises ``AssertionError`` when anything
+    is wrong.
     """
     command, folder = COMMAND_CASES[case_name].command, runner.copy(case_name)
     runs = [

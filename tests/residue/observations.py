@@ -1,4 +1,4 @@
-"""A federation of marked people before and after the erasure, with every byte that there was to be seen."""
+"""Every byte that could be observed of a federation of marked people, before and after an erasure."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ class StoreContents:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Observation:
-    """What there was to be seen."""
+    """Everything that could be observed."""
 
     markers: Markers
     user: Mapping[str, bytes]
-    """The user's own files: where the markers come from."""
+    """The user's own files, which contain the markers."""
     before: StoreContents
     after: StoreContents
     crossed: Mapping[str, bytes]
-    """What went to workers and came back, as Ray would carry it."""
+    """Messages to workers and back, pickled as Ray would send them."""
 
 
 @dataclass(slots=True)
 class RecordedWorkers(LocalWorkers):
-    """Workers in this process; all that would cross to other processes is taken down."""
+    """Workers in this process that record all messages that would cross to other processes."""
 
     taken_down: dict[str, bytes] = field(default_factory=dict)
 
@@ -61,7 +61,7 @@ class RecordedWorkers(LocalWorkers):
 
 
 def tell(home: UserFolder, markers: Markers, *, subject: str) -> Observation:
-    """Train, erase by a file of names, and return all that was seen; ``subject`` names the person's marker."""
+    """Train, erase by a file of names, and return all that was observed; ``subject`` names the person's marker."""
     crossed: dict[str, bytes] = {}
     names = name_file(home, markers, subject=subject)
     user = {path: payload for path, payload in files_under(home.folder).items() if not path.endswith(".py")}
@@ -76,23 +76,23 @@ def tell(home: UserFolder, markers: Markers, *, subject: str) -> Observation:
 
 
 def name_file(home: UserFolder, markers: Markers, *, subject: str) -> Path:
-    """Write the file of names for an erasure: the person, and someone whom nobody knows."""
+    """Write the file of names for an erasure: the person, and someone who is not in the federation."""
     path = home.folder / "names.txt"
     path.write_text(f"{markers[subject].value}\n{markers['request'].value}\n", encoding="utf-8")
     return path
 
 
 def seen_in(home: UserFolder) -> StoreContents:
-    """Return what the store shows to those who hold its keys, and to those who hold the disk."""
+    """Return the store's contents as seen with only the disk, and as seen with the keys too."""
     return StoreContents(raw=files_under(home.store), opened=opened(home.objects))
 
 
 def opened(store: ObjectStore) -> dict[str, bytes]:
-    """Return every object that opens, decrypted and decompressed."""
+    """Return every object that can be decrypted, decrypted and decompressed."""
     found = {}
     for info in store.list(""):
         try:
             found[str(info.key)] = laid_open(store.get(info.key).payload)
-        except Corrupt:  # what does not open tells nothing
+        except Corrupt:  # what cannot be decrypted reveals nothing
             continue
     return found

@@ -1,7 +1,7 @@
-"""The traps of libraries that carry erased values along: each is real, and what we write does not fall into it.
+"""Libraries may carry erased values along: one test shows that each trap is real, another that we avoid it.
 
-That a part is its points and nothing more, and that a rewritten slice holds no erased point, is in
-``tests/shards/slices/test_files.py``.
+``tests/shards/slices/test_files.py`` tests that a part contains only its own points, and that a rewritten slice
+contains no erased ones.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ POINTS = 100
 
 @pytest.fixture
 def text() -> Marker:
-    """A text of the one who is erased."""
+    """A text about the erased person."""
     return draw_markers()["memo"]
 
 
 @pytest.fixture
 def pixels() -> Marker:
-    """The features of the one who is erased."""
+    """The features of the erased person."""
     return draw_markers()["features"]
 
 
@@ -85,7 +85,7 @@ def _written(block: PointBlock) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("write", [_as_ipc, _as_parquet], ids=["ipc", "parquet"])
 def test_a_filtered_dictionary_keeps_what_was_filtered_out(write: Any, text: Marker) -> None:
-    """Arrow writes the whole dictionary of a column whose erased entry is in no row any more."""
+    """Arrow writes a column's whole dictionary, including the erased entry that no row uses any longer."""
     table = pa.table({"name": pa.array(["x"] * POINTS + [text.value]).dictionary_encode()})
     survivors = table.filter(pc.not_equal(table["name"], text.value))
     assert survivors.num_rows == POINTS
@@ -116,7 +116,7 @@ def test_a_view_of_points_carries_nothing(pixels: Marker) -> None:
 
 
 def test_statistics_hold_values(text: Marker) -> None:
-    """By default a Parquet file's end holds the least and the greatest value of a column as they are."""
+    """By default a Parquet file's footer contains the smallest and the largest value of a column in plain form."""
     table = pa.table({"name": ["a", text.value, "z"]})
     plain = _as_parquet(table.slice(1, 1), compression="zstd", use_dictionary=False)
     end = plain[-int.from_bytes(plain[-8:-4], "little") - 8 :]
@@ -124,7 +124,7 @@ def test_statistics_hold_values(text: Marker) -> None:
 
 
 def test_a_part_has_no_statistics(pixels: Marker) -> None:
-    """A slice file's end has no statistics, no index of pages and no filter: nothing of any value."""
+    """A slice file's footer has no statistics, page index or filter, so it reveals nothing about any value."""
     payload = encode_part(_block(pixels.value))
     metadata = pq.read_metadata(pa.BufferReader(payload))
     columns = [metadata.row_group(0).column(number) for number in range(metadata.num_columns)]
@@ -144,7 +144,7 @@ class _Views(nn.Module):
         self.register_buffer("buffer", whole[2:4])
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Return something to learn from."""
+        """Return outputs that depend on the parameter, so that it gets a gradient."""
         return features * self.parameter.sum()
 
 
@@ -167,12 +167,12 @@ _OPTIMIZERS: dict[str, Callable[[Iterator[nn.Parameter]], Optimizer]] = {
     "momentum_buffer": partial(SGD, lr=0.1, momentum=0.9),
     "exp_avg": Adam,
 }
-"""By an entry of their state."""
+"""Optimizers, each by the name of a tensor in its state."""
 
 
 @pytest.mark.parametrize("entry", _OPTIMIZERS)
 def test_a_checkpoint_is_its_tensors_and_nothing_more(entry: str, pixels: Marker) -> None:
-    """A checkpoint of views, the optimizer's among them, holds nothing else of what they are views of."""
+    """A checkpoint of views, including the optimizer's, contains only the views and not the rest of their tensors."""
     whole, larger = _whole(pixels), _whole(pixels)
     model = _Views(whole)
     optimizer = _OPTIMIZERS[entry](model.parameters())

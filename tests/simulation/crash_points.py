@@ -1,8 +1,8 @@
 """The steps of one erasure, each with the operation that makes it durable, and crash points at these operations.
 
-An erasure has 18 named steps. In our design some of them are one operation: one entry of the journal removes points,
-raises the erasure floor and states the purge list; another one commits the retrained ensemble and switches readers to
-it. The table lists them under each of their names.
+An erasure has 18 named steps. In our design, some operations carry out several of them: one journal entry removes
+points, raises the erasure floor and states the purge list; another commits the retrained ensemble and switches readers
+to it. The table lists such an operation under each of its steps.
 """
 
 from __future__ import annotations

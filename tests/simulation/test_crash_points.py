@@ -1,6 +1,4 @@
-"""Every named step of an erasure, with a crash before it, after it and in the middle of it, on both kinds of store
-(D1, D5, E10, E12).
-"""
+"""A crash before, during and after every named step of an erasure, on both kinds of store (D1, D5, E10, E12)."""
 
 from __future__ import annotations
 
@@ -53,7 +51,7 @@ ERASED = keys_of(POINTS) - keys_of(LEFT)
 
 
 def _federation(store: CrashPointStore) -> SmallFederation[HashState]:
-    """Return a new process's federation on the store."""
+    """Return the federation on the store as a new process opens it."""
     return SmallFederation(
         specification=_SPECIFICATION,
         store=SealedStore(store),
@@ -72,14 +70,14 @@ def _digests(state: FederationState) -> Digests:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trained:
-    """A trained federation on one kind of store, to be copied, and the operations of its undisturbed erasure."""
+    """A trained federation on one kind of store, which tests copy, and what its erasure does without a crash."""
 
     another: Callable[[], StoreUnderTest]
     asked: tuple[tuple[str, str, bytes], ...]
-    """Operations of the undisturbed erasure."""
+    """Store operations of the erasure without a crash."""
 
     def number(self, step: ErasureStep) -> int:
-        """Return the number of the operation that is the step, among those that match it."""
+        """Return which of the operations that match the step is the step itself, counted from 0."""
         matching = [crash_point for crash_point, each in enumerate(self.asked) if step.matches(*each)]
         assert matching, f"the erasure has no such operation: {step}"
         return matching.index(matching[step.occurrence])
@@ -147,7 +145,7 @@ def _check_end(store: CrashPointStore, state: FederationState, fresh: Digests) -
 
 
 def _erase_with_a_death(trained: Trained, step: ErasureStep, when: When) -> tuple[CrashPointStore, bool]:
-    """Erase and die at the crash point; return the next process's store and whether the request was acknowledged."""
+    """Erase and crash at the crash point; return the next process's store and whether the request was acknowledged."""
     target = trained.another()
     crash_point = CrashPoint(step=step, when=when, number=trained.number(step))
     federation = _federation(CrashPointStore(target, crash_point))
@@ -163,7 +161,7 @@ def _erase_with_a_death(trained: Trained, step: ErasureStep, when: When) -> tupl
 
 
 def _check_cell(trained: Trained, step: ErasureStep, when: When, fresh: Digests) -> None:
-    """Die, check what the next process finds, let it finish, check the final state."""
+    """Crash, check what the next process finds, let it finish, check the final state."""
     store, acknowledged = _erase_with_a_death(trained, step, when)
     found = _check_quarantine(store)
     assert not acknowledged or found.request(_ID) is not None
@@ -178,7 +176,7 @@ CELLS = [(step, when) for step in STEPS for when in get_args(When)]
 
 
 def _cells(shift: int) -> list[Any]:
-    """Return every other cell, so that a folder and a bucket have each cell between them; all of them in a soak."""
+    """Return every other cell; folder and bucket get different halves. In a soak, return all of them."""
     return [
         pytest.param(step, when, id=f"{step.name}-{when}", marks=[] if when == "unacknowledged" else pytest.mark.slow)
         for step, when in spread(CELLS, 2, shift)
@@ -190,7 +188,8 @@ def _cells(shift: int) -> list[Any]:
 def test_a_death_at_any_step_in_a_folder_changes_nothing(
     step: ErasureStep, when: When, on_a_folder: Trained, fresh: Digests
 ) -> None:
-    """The next process finds nothing tainted to serve and ends with the same bytes, with a receipt and without residue.
+    """The next process finds nothing tainted to serve, and ends with the same bytes, a receipt and no residue.
+
     An acknowledged request does not have to be repeated.
     """
     _check_cell(on_a_folder, step, when, fresh)

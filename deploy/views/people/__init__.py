@@ -1,5 +1,5 @@
-"""Views for those who answer people: what a privacy officer writes and looks up.
+"""Views for privacy officers, who answer people's requests: the letters they write, the records they look up.
 
-letters  the letter to the person who asked
+letters  the letter to the person who made a request
 traces   where a person's data are
 """

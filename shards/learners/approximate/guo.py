@@ -27,7 +27,7 @@ _SHARD = ShardId(0)
 
 
 class CertifiedAlone:
-    """Logistic regression with noise in its objective; several classes are one against the rest."""
+    """Logistic regression with noise in its objective; more than two classes are learned one against the rest."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class CertifiedAlone:
                 return found
 
     def unlearn(self, state: CertifiedState, gone: ShardPoints, left: Callable[[], ShardPoints]) -> CertifiedState:
-        """See ``ApproximateLearner``: a Newton step, or with the budget used up a full retrain with new noise."""
+        """See ``ApproximateLearner``: a Newton step, or a full retrain with new noise once the budget is used up."""
         check_numbers(gone)
         if not len(gone.labels_N):
             return state
@@ -71,7 +71,7 @@ class CertifiedAlone:
         return self._learner.probabilities(state, features_NF)
 
     def arrays(self, state: CertifiedState) -> Mapping[str, npt.NDArray[Any]]:
-        """See ``ApproximateLearner``. The data points that are left are needed as well."""
+        """See ``ApproximateLearner``. ``unlearn`` needs the remaining data points besides these arrays."""
         return self._learner.arrays(state)
 
 

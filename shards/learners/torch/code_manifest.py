@@ -1,4 +1,4 @@
-"""The code manifest (E14): everything a model is made of, as its rehearsal found it. Part of the lineage.
+"""The code manifest (E14): a record of everything a model is made of, taken during its rehearsal. Part of the lineage.
 
 It lists the user's modules that were loaded while the model was built, trained and used for predictions, with the
 digests of their sources; the installed packages that these import, with their versions; and the declared files, with
@@ -36,10 +36,10 @@ class CodeManifest:
     def of(
         cls, factory: str, modules: Iterable[str], files: Mapping[str, Sha256], imported: Iterable[str] = ()
     ) -> Self:
-        """Return the manifest of these modules, as this process has read them or finds them now.
+        """Return the manifest of these modules; a source that this process has already read is not read again.
 
-        The packages are those named in the modules' import statements, and those in ``imported``. A module that does
-        not exist is left out.
+        The packages are those that the modules import, and those in ``imported``. A module that does not exist is left
+        out.
         """
         sources = {name: file for name in modules if (file := locate(name)) is not None and file.is_file()}
         tops = {*imported, _top(factory.partition(":")[0])}

@@ -24,7 +24,7 @@ class DataBucket:
     asked: list[tuple[str, int]] = field(default_factory=list)
     """The operations so far, each with the number of bytes in the answer."""
     broken: int = 0
-    """Number of the next bodies that break off."""
+    """How many of the next bodies break off."""
 
     @property
     def files(self) -> BucketFiles:

@@ -1,4 +1,4 @@
-"""What the command says of itself: version, help, completion, and what a bare name means."""
+"""What the command says about itself: version, help, completion, and the error for a name without an option."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_version_is_reported() -> None:
 
 
 def test_the_shell_completes_commands_and_options() -> None:
-    """Completion offers commands, those of groups, and options."""
+    """Completion offers commands, the commands of groups, and options."""
     assert completed("st") == ["status", "stop"]
     assert "release" in completed("request", "")
     assert "--request-id" in completed("erase", "--re")
@@ -49,7 +49,7 @@ def test_the_shell_completes_commands_and_options() -> None:
 
 @pytest.mark.parametrize("command", [*COMMANDS, "request hold", "token create", "site erase"])
 def test_help_says_what_options_take(command: str) -> None:
-    """No flag looks as if it took a value, and what values are is said in words."""
+    """No flag looks as if it took a value, and no value is described by a placeholder in angle brackets."""
     said = run(*command.split(), "--help")
     assert said.code == 0
     assert "<" not in said.out.partition("Options:")[2].replace("<=", "")
@@ -57,12 +57,12 @@ def test_help_says_what_options_take(command: str) -> None:
 
 
 def test_help_keeps_the_names_of_tables() -> None:
-    """A table of the specification in brackets is text."""
+    """The name of a table in brackets is printed, and not taken for markup."""
     assert '[erasure] batch = "until_due"' in run("erase", "--help").out
 
 
 def test_a_bare_name_is_explained(home: UserFolder) -> None:
-    """``sisa erase alice`` says how to erase a person and how a data point, without repeating the name."""
+    """``sisa erase alice`` says how to erase a person and how to erase a data point, without repeating the name."""
     said = home.run("erase", "alice")
     assert said.code == 2
     assert "sisa erase --subject NAME" in said.err
@@ -71,6 +71,6 @@ def test_a_bare_name_is_explained(home: UserFolder) -> None:
 
 
 def test_all_groups_are_plain() -> None:
-    """Groups of commands show their help as the commands do."""
+    """Groups of commands print help without markup, as the commands do."""
     groups = [each.typer_instance for each in app.registered_groups]
     assert all(isinstance(each, typer.Typer) and each.rich_markup_mode is None for each in groups)

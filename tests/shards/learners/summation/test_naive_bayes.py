@@ -1,4 +1,4 @@
-"""Naive Bayes answers as scikit-learn's does, and forgets."""
+"""Naive Bayes predicts what scikit-learn's does, and forgets data points exactly."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def _learner(form: str) -> NaiveBayes:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_answers_are_those_of_scikit_learn(form: str) -> None:
-    """Probabilities of new points are equal but for rounding."""
+    """The probabilities of new points are equal up to rounding."""
     features_NF, labels_N = _data(form)
     learner = _learner(form)
     state = learned(learner, points_of(features_NF[:200], labels_N[:200]))
-    # It compares a present feature with 0.5 as we do, after the cast to float64.
+    # After the cast to float64, scikit-learn compares a feature with 0.5 as we do.
     expected = FORMS[form][1].fit(features_NF[:200].astype(np.float64), labels_N[:200])
     found = learner.probabilities(state, features_NF[200:])
     assert found == pytest.approx(expected.predict_proba(features_NF[200:].astype(np.float64)), rel=1e-6, abs=1e-9)
@@ -52,7 +52,7 @@ def test_answers_are_those_of_scikit_learn(form: str) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_points_are_subtracted_exactly(form: str) -> None:
-    """After points left and others came, the constituent is the one that never saw the former."""
+    """After some points were removed and others added, the constituent equals one that never saw the removed ones."""
     features_NF, labels_N = _data(form)
     every, learner = points_of(features_NF, labels_N), _learner(form)
     was, now = np.arange(300) % 3 > 0, np.arange(300) % 4 > 0
@@ -63,7 +63,7 @@ def test_points_are_subtracted_exactly(form: str) -> None:
 
 
 def test_a_class_without_points_is_never_predicted() -> None:
-    """Its probability is 0, and that of the others is not disturbed."""
+    """Its probability is 0, and the probabilities of the other classes still add up to 1."""
     features_NF, labels_N = _data("gaussian")
     state = learned(_learner("gaussian"), chosen(points_of(features_NF, labels_N), labels_N < 2))
     found = _learner("gaussian").probabilities(state, features_NF)
@@ -72,7 +72,7 @@ def test_a_class_without_points_is_never_predicted() -> None:
 
 
 def test_a_code_that_no_point_had_is_no_error() -> None:
-    """Neither a declared one nor one beyond: it says little about the class."""
+    """A value that was not in training, in or outside the declared range, still gets finite probabilities."""
     features_NF, labels_N = _data("categorical")
     state = learned(_learner("categorical"), points_of(features_NF, labels_N))
     strange = np.array([[CODES, 0, 0, 0, 0], [-1, 0, 0, 0, 0], [0.5, 0, 0, 0, 0]], dtype=np.float32)
@@ -83,7 +83,7 @@ def test_a_code_that_no_point_had_is_no_error() -> None:
     ("form", "value", "problem"), [("multinomial", -1, "below 0"), ("categorical", 7, r"0 \.\. 3")]
 )
 def test_features_that_the_form_does_not_take_are_refused(form: str, value: float, problem: str) -> None:
-    """With the remedy, and without the value."""
+    """The error names the allowed values, and not the value itself."""
     features_NF, labels_N = _data(form)
     features_NF[17, 2] = value
     with pytest.raises(Invalid, match=problem):
@@ -113,7 +113,7 @@ def _selecting(form: str, select: int) -> NaiveBayes:
 
 
 def test_features_are_chosen_by_chi_square() -> None:
-    """As SciPy computes it from the tables of contingency, and scikit-learn from sums."""
+    """The order is that of SciPy's statistic for contingency tables, or of scikit-learn's for sums."""
     tables = [
         np.stack([np.bincount(TABLES_NF[each == LABELS_N, f], minlength=3) for each in range(3)]) for f in range(7)
     ]
@@ -133,7 +133,7 @@ def test_features_are_chosen_by_chi_square() -> None:
 
 
 def test_of_equal_features_the_first_are_chosen() -> None:
-    """By their places, and a class or a code that nobody has changes nothing."""
+    """Ties are broken by position, and a class or a code without data points changes nothing."""
     counts_CFV = np.array([[[3, 1, 0]] * 4, [[1, 3, 0]] * 4, [[0, 0, 0]] * 4])
     assert best_features(np.array([4, 4, 0]), counts_CFV, 2, "categorical").tolist() == [0, 1]
     assert best_features(np.zeros(3, dtype=np.int64), counts_CFV * 0, 2, "categorical").tolist() == [0, 1]
@@ -141,7 +141,7 @@ def test_of_equal_features_the_first_are_chosen() -> None:
 
 @pytest.mark.parametrize("form", ["bernoulli", "multinomial", "categorical"])
 def test_answers_look_at_the_chosen_features_alone(form: str) -> None:
-    """They are those of a learner that has no others; the constituent has the counts of all."""
+    """Answers equal those of a learner with only the chosen features; the constituent keeps the counts of all."""
     learner, every = _selecting(form, 2), points_of(TABLES_NF, LABELS_N)
     state = learned(learner, every)
     found = learner.probabilities(state, every.features_NF)
@@ -159,7 +159,7 @@ def test_answers_look_at_the_chosen_features_alone(form: str) -> None:
 
 
 def test_another_choice_follows_an_erasure() -> None:
-    """Without the points that made a feature depend on the class, another feature is chosen, as in a fresh run."""
+    """When the points that made a feature depend on the class are erased, another is chosen, as in a fresh run."""
     labels_N = np.repeat([0, 1], 20)
     features_NF = np.zeros((40, 2))
     features_NF[:18, 0] = 1
