@@ -51,7 +51,7 @@ class Finding:
     message: str
     remedy: str = ""
     faults: tuple[DataFault, ...] = ()
-    """Of the data."""
+    """The faults found in the data."""
 
 
 def examine(federation: Federation, *, rows_in: Path | None = None, copies_in: Path | None = None) -> Iterator[Finding]:

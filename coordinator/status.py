@@ -139,7 +139,7 @@ class FederationStatus:
     """The whole federation."""
 
     name: str
-    """Of the federation."""
+    """The federation's name."""
     store: str
     """Where its objects are; empty: withheld."""
     shards: int

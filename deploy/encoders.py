@@ -29,7 +29,7 @@ _REPEATED: Final = 20
 _FLAT: Final = 0.05
 _SMALL_ENOUGH: Final = 10.0
 _LARGEST: Final = 3.4e38
-"""Of float32."""
+"""Just below the largest float32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -218,7 +218,7 @@ class CheckpointRecord:
     seconds: float
     """Time that training this slice took; for information only."""
     accounted: Accounted | None = None
-    """Of learners whose guarantee is certified: ``Accounted.rounded``."""
+    """For learners with a certified guarantee: ``Accounted.rounded``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -456,7 +456,7 @@ PRESENT: Final = 0.5
 """An item is in a basket if its feature is above this."""
 
 _DTYPES: Final[Mapping[ColumnKind, Any]] = {"number": np.float32, "index": np.int32}
-"""Of the columns that are scores."""
+"""Element types of score columns, by kind."""
 
 _GIVEN: Final = 0.5
 """Least probability, or share of votes, of a label that is given."""

@@ -40,7 +40,7 @@ _SHA256: Final[Mapping[str, Mapping[str, str]]] = {
         "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     },
 }
-"""Of the files' contents, unpacked."""
+"""SHA-256 digests of the files' uncompressed contents."""
 _PUBLISHED: Final = frozenset(digest for files in _SHA256.values() for digest in files.values())
 
 FASHION_MNIST: Final = "fashion-mnist"

@@ -124,7 +124,7 @@ class Experiment:
     summary: str
     """One line."""
     columns: tuple[str, ...]
-    """Of every row, in order."""
+    """The columns of every row, in order."""
     settings: Callable[[bool], Settings]
     """Returns the settings; True: of the quick run, in minutes."""
     cells: Callable[[Settings], Sequence[Cell]]

@@ -31,9 +31,9 @@ class CellDone:
 
     name: str
     share: float
-    """Of the weights of all cells that are computed."""
+    """Share of the grid that is computed, by weight."""
     left_share: float
-    """Of the weights of those to be computed in this run that are left."""
+    """Share of this run's own cells that is still to be computed, by weight."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -265,7 +265,7 @@ class _Rows:
     people: list[PointBlock] = field(default_factory=list)
     contents: list[npt.NDArray[np.bytes_]] = field(default_factory=list)
     places: list[tuple[str, int]] = field(default_factory=list)
-    """Of each batch: its file and its first row."""
+    """File and first row of each batch."""
     count: int = 0
 
     def add(self, batch: Batch, block: PointBlock) -> None:

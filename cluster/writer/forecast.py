@@ -44,7 +44,7 @@ from storage.objects import ObjectStore
 
 _TRIAL_STEPS: Final = 300
 _TRIAL_EPOCHS: Final = 10
-"""Of learners without batches, for which data points and epochs add up to the trial."""
+"""Most epochs in the trial of a learner without batches, whose trial is measured in data points and epochs."""
 _TRIED_PARTS: Final = 2
 _TRIAL_BYTES: Final = 64 * 2**20
 FEATURE_BYTES: Final = {"uint8": 1, "float32": 4}

@@ -40,7 +40,7 @@ class Spent:
     """What a piece of work took."""
 
     seconds: float
-    """Of this process's processor time: reading, training, writing checkpoints, everything."""
+    """All processor time of this process: reading, training, writing checkpoints and everything else."""
     worker_seconds: float
     """The part of it that a worker takes: reading slices, training, writing checkpoints. The rest is the coordinator's:
     journal, manifests, rewriting of slice files, purge."""

@@ -96,7 +96,7 @@ class TriedLayout:
     """Hold-out points."""
     is_larger_better: bool = True
     training_seconds: float = 0.0
-    """Of the processor, for training alone."""
+    """Processor time of training alone."""
     empty_shards: int = 0
     """Shards without a data point."""
 

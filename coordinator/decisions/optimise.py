@@ -110,7 +110,7 @@ class Stock:
     subjects: int | None
     """None: not known."""
     slice_bytes: float
-    """Of all data points in slice files."""
+    """Total size of all data points in slice files."""
     epochs: int
     """e'."""
     is_whole: bool = False
@@ -124,18 +124,18 @@ class Candidate:
     layout: Layout
     training_seconds: float
     erasure_seconds: float
-    """Of one request that is served alone."""
+    """Time for one request that is served alone."""
     requests_per_batch: float
     batch_seconds: float
     month_seconds: float
-    """Of all requests of a month."""
+    """Time for all requests of a month."""
     checkpoint_bytes: float
     stored_bytes: float
     """Checkpoints and slice files."""
     total_seconds: float
     """Training, and all months."""
     price: float | None
-    """Of training, all erasures and the storage of all months; None without prices."""
+    """Price of training, all erasures and the storage of all months; None without prices."""
 
     @property
     def cost(self) -> float:

@@ -115,7 +115,7 @@ class Pace:
     """Seconds of a worker for each amount."""
     coordinator: Mapping[str, float]
     checkpoint_bytes: float
-    """Of a checkpoint; of those that grow with each epoch, before the first one."""
+    """Size of a checkpoint; if checkpoints grow with each epoch, the size before the first epoch."""
     epoch_bytes: float = 0.0
     """By how much each epoch before a checkpoint makes it larger."""
     batch_size: int = 1

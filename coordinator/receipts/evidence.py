@@ -130,7 +130,7 @@ class ShardEvidence:
     constituent: Sha256 | None
     """Digest of the new constituent."""
     budget_used: float | None = None
-    """Of a learner whose guarantee is certified: see ``coordinator.status.ConstituentStatus.budget_used``."""
+    """For a learner with a certified guarantee: see ``coordinator.status.ConstituentStatus.budget_used``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,7 +67,7 @@ class ColumnDescription:
     lengths: tuple[int, int] | None = None
     """For a ``list``: the shortest and the longest length."""
     mean: float | None = None
-    """Of the finite numbers in a column of single numbers, or of the numbers among texts; None if there are none."""
+    """Mean of the finite numbers in a column of single numbers, or of the numbers among texts; None without any."""
     deviation: float | None = None
     """Standard deviation of the same numbers."""
     odd_texts: tuple[str, ...] | None = None

@@ -90,9 +90,9 @@ class Position:
     """The position after an entry."""
 
     number: int
-    """Of that entry; 0 for the position before the first."""
+    """Number of that entry; 0 for the position before the first."""
     digest: Sha256
-    """Of that entry's stored bytes; before the first entry, of no bytes."""
+    """Digest of that entry's stored bytes; before the first entry, the digest of zero bytes."""
 
 
 START = Position(number=0, digest=sha256(b""))

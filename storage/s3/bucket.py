@@ -36,7 +36,7 @@ class PutReply:
 
     outcome: PutOutcome
     tag: VersionTag | None = None
-    """Of the new object; None unless it landed."""
+    """Tag of the new object; None unless the put landed."""
     cause: str = ""
     """The server's code, or the name of the client's error."""
 
@@ -48,7 +48,7 @@ class Mark:
     nonce: str
     """Drawn for this put only, so that its writer recognises its own success."""
     sha256: str
-    """Of the payload; every read checks it."""
+    """Digest of the payload; every read checks it."""
     replaced: VersionTag | None
     """The tag that was to be replaced; None for a creation. Shows which put the current content came from."""
 

@@ -66,7 +66,7 @@ class LeaseRecord:
 
     holder: str
     nonce: str
-    """Of the holder: distinguishes two commands with the same text."""
+    """The holder's nonce, which distinguishes two commands with the same text."""
     lease_seconds: float
     renewals: int = 0
     """Gives every renewal a different content, and so a different tag."""

@@ -22,7 +22,7 @@ class Row(NamedTuple):
     """A line of the table."""
 
     key: str
-    """With ``<>`` for what varies."""
+    """The key, with ``<>`` in place of variable parts."""
     module: str
 
 

@@ -47,7 +47,7 @@ SERVED: Final = 5
 ASKS: Final = 60
 WARM_UP: Final = 3
 AWAY_SECONDS: Final = 0.05
-"""Of a site that is far: how much later its answer to anything comes."""
+"""Extra time that every answer of a distant site takes."""
 
 COMMON: Final = """
 name = "bench"
@@ -223,7 +223,7 @@ def _trained(folder: Path) -> TwentySites:
 
 
 def _side_by_side(acts: Mapping[str, Callable[[], object]]) -> dict[str, list[float]]:
-    """Return of each act its times in milliseconds; what disturbs this machine disturbs all of them."""
+    """Return the times of each act in milliseconds; disturbances of this machine affect all acts alike."""
     times: dict[str, list[float]] = {name: [] for name in acts}
     for number in range(ASKS + WARM_UP):
         for name, act in acts.items():

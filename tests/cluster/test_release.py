@@ -87,7 +87,7 @@ def test_the_release_is_that_of_the_code_at_work(tmp_path: Path, monkeypatch: py
 
 
 def test_versions_are_read_from_the_text() -> None:
-    """Also from a text with parts that this release does not know."""
+    """The text may have parts that this release does not know."""
     assert speaks("1.0.0rc1+sites12.api3.more4", "api") == 3
     assert speaks("1.0.0rc1+sites12.api3.more4", "sites") == 12
     assert speaks("one before 0.2", "api") is None

@@ -88,7 +88,7 @@ def test_a_form_that_is_sent_twice_is_one_request(officer: Person, world: World)
 
 
 def test_nothing_is_held(officer: Person, world: World) -> None:
-    """Of somebody unknown the officer gets a signed statement, which a salt shows to be about the name."""
+    """For an unknown person the officer gets a signed statement, and a salt that shows that it is about the name."""
     found = officer.post("/requests/look-up", names=NOBODY)
     assert "Nothing is held under this name." in text(found)
     assert "/console/requests/statement" in found.text

@@ -76,7 +76,7 @@ def replace_unless_gone(store: ObjectStore, key: ObjectKey, tag: VersionTag, sta
 
 
 def test_one_of_eight_creators_wins(store: ObjectStore, traits: Traits) -> None:
-    """Of 8 threads that create one key, one wins and its content stays: on each of many keys."""
+    """When 8 threads create one key, one wins and its content stays; repeated with many keys."""
     for number in range(traits.rounds):
         key = object_key(f"race/{number}")
         winners = race(partial(create, store, key), ObjectExists)
@@ -86,7 +86,7 @@ def test_one_of_eight_creators_wins(store: ObjectStore, traits: Traits) -> None:
 
 
 def test_one_of_eight_replacers_wins(store: ObjectStore, traits: Traits) -> None:
-    """Of 8 threads that replace one object under one tag, one wins and its content stays: many times."""
+    """When 8 threads replace one object under one tag, one wins and its content stays; repeated many times."""
     tag = store.put_if_absent(KEY, b"before")
     for _ in range(traits.rounds):
         winners = race(partial(replace, store, tag), ObjectChanged)
@@ -190,7 +190,7 @@ def test_rights_of_different_names_are_independent(store: ObjectStore) -> None:
 
 
 def test_one_of_eight_threads_gets_the_right(store: ObjectStore, traits: Traits) -> None:
-    """Of 8 threads that ask for a right which its winner keeps, one gets it: many times."""
+    """When 8 threads ask for a right that its winner keeps, one gets it; repeated many times."""
     for number in range(traits.rounds):
         with ExitStack() as rights:
             winners = race(partial(acquire, store, rights, f"right-{number}"), WriterBusy)

@@ -59,7 +59,7 @@ def predicate(home: UserFolder, request_id: str) -> dict[str, Any]:
 
 
 def test_what_is_overdue_stays_so(late: UserFolder, set_clock: SetClock) -> None:
-    """Neither the status of all nor of the one request is judged by a clock that stands behind the record."""
+    """Neither the federation's status nor the request's is judged by a clock that is behind the record."""
     assert [each["overdue"] for each in late.json("status").data["requests"]] == [True, False]
     set_clock(10)
     status = late.json("status").data

@@ -107,7 +107,7 @@ def plain(trained: UserFolder) -> UserFolder:
     ids=lambda words: "-".join(words[:2]),
 )
 def test_a_copy_at_another_place_is_not_written(trained: UserFolder, plain: UserFolder, words: tuple[str, ...]) -> None:
-    """Neither a coordinator's record nor keys elsewhere are needed to tell: it has the id and another place."""
+    """The id with another place suffices to recognise a copy: no coordinator's record or keys elsewhere are needed."""
     before = plain.raw()
     said = run(*words, "--config", str(plain.config), "--json")
     assert (said.code, said.error["kind"]) == (4, "conflict"), said

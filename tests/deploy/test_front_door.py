@@ -47,7 +47,7 @@ def test_a_dictionary_may_hold_what_python_has(home: UserFolder) -> None:
 
 
 def test_settings_may_be_values_of_numpy(home: UserFolder) -> None:
-    """As a parameter search has them; a range is a list. What has no order is refused."""
+    """A parameter search passes such values. A range counts as a list; a value without an order is refused."""
     given = settings(home)
     given["training"] |= {"epochs": np.int64(given["training"]["epochs"]), "learning_rate": np.float64(0.25)}
     given["data"]["classes"] = np.array(["a", "b", "c"])

@@ -114,7 +114,7 @@ class Case:
     alerts: Mapping[str, Mapping[str, str]]
     """By name, with labels beside the severity."""
     values: Mapping[str, Values] = field(default_factory=dict)
-    """Of metrics of the federation ``one``."""
+    """Values of the metrics of federation ``one``."""
     ends: frozenset[str] = frozenset()
     """Metrics of the federation ``one`` that nobody tells any more."""
     both: bool = False

@@ -28,7 +28,7 @@ COMMANDS |= {
     "docs/guarantees.md": 2,
     "deploy/examples/sites/README.md": 8,
 }
-"""Of each page with commands, a number that it has at least: a pattern that finds none would prove nothing."""
+"""Least number of commands on each page that has some: a pattern that finds none would prove nothing."""
 SISA: Any = typer.main.get_command(app)
 _JOB = typer.Typer()
 _JOB.command()(erase)

@@ -82,7 +82,7 @@ def test_a_job_never_does_the_work_itself(home: UserFolder) -> None:
 
 @pytest.mark.usefixtures("resident")
 def test_an_id_that_cannot_be_shown_is_refused(home: UserFolder) -> None:
-    """What stands in receipts for ever is checked before anything is submitted."""
+    """Texts that stay in receipts forever are checked before anything is submitted."""
     with pytest.raises(Invalid, match="request id"):
         submitted(read_specification(home.config), [MARKED], [], "\x1b[2J")
 

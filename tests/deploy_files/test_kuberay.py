@@ -19,7 +19,7 @@ SPECIFICATIONS = sorted(KUBERAY.rglob("sisa.toml"))
 _BY_KUBERAY = {"ray.io/node-type": "worker"}
 """What KubeRay adds to the labels of a worker's pod (KubeRay 1.7, ray-operator/controllers/ray/utils/constant.go)."""
 VARIABLES = {"AWS_SHARED_CREDENTIALS_FILE", "AWS_EC2_METADATA_DISABLED", "RAY_gcs_rpc_server_reconnect_timeout_s"}
-"""Of containers; no credential among them."""
+"""Environment variables of the containers; there is no credential among them."""
 CLUSTERS = (("RayCluster", "sisa"), ("RayService", "sisa-serve"))
 
 

@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize, prune
 
 WIDTH = 6
-"""Of hidden layers."""
+"""Width of hidden layers."""
 
 
 Forward = Callable[["Net", torch.Tensor], torch.Tensor]

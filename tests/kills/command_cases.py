@@ -49,7 +49,7 @@ class Reference:
     folder: Path
     """The federation before the command."""
     steps: tuple[Kind, ...]
-    """Of the command."""
+    """The command's steps."""
     looks: int
     """How often the command looked at the store."""
     outcome: Mapping[str, Any]

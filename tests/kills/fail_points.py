@@ -17,7 +17,7 @@ from typing import Any, Literal, NewType, TypeVar
 from storage.objects import ObjectInfo, ObjectKey, ObjectStore, StoredObject, VersionTag
 
 Moment = Literal["before", "within", "after"]
-"""Of the step: nothing of it is there; its temporary file is; all of it is."""
+"""When the process is struck: before the step, when only its temporary file exists, or after the step."""
 
 Blow = Literal["kill", "stop"]
 """SIGKILL, or SIGSTOP and later SIGCONT."""

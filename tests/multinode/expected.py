@@ -24,9 +24,9 @@ class Expected:
 
     trained: list[Any]
     erased: list[Any]
-    """Of who never saw the data point ``ERASED``."""
+    """The constituents of a federation that never saw the data point ``ERASED``."""
     erased_also: list[Any]
-    """Of who never saw ``ALSO`` either."""
+    """The constituents of a federation that never saw ``ALSO`` either."""
     home: UserFolder
     """The folder in which ``trained`` was trained."""
 

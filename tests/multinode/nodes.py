@@ -25,7 +25,7 @@ NOT_HEAD: Final = {"not-head": 1}
 """What they have and the head has not."""
 
 STORE_BYTES: Final = 80_000_000
-"""Of each node's object store; Ray takes no less than 75 MB."""
+"""Size of each node's object store; Ray requires at least 75 MB."""
 
 SETTINGS: Final = {
     "health_check_initial_delay_ms": 500,
@@ -49,7 +49,7 @@ class Nodes:
 
     @property
     def address(self) -> str:
-        """Of the cluster."""
+        """Address of the cluster."""
         address: str = self._cluster.address
         return address
 

@@ -63,7 +63,7 @@ class Undisturbed:
 
     home: UserFolder
     digests: list[Any]
-    """Of its constituents."""
+    """Digests of its constituents."""
 
     @classmethod
     def train(cls, folder: Path) -> Undisturbed:

@@ -30,11 +30,11 @@ class Comparison:
     ours: float
     plain: float
     trivial: float
-    """Of always the most frequent class, or always the mean."""
+    """Measure of a model that always predicts the most frequent class, or always the mean."""
     erased: int
     """Data points of the person who was erased."""
     share: float
-    """Of what training everything cost, in data points times epochs."""
+    """The erasure's cost as a share of the full training's, in data points times epochs."""
     exact: bool
     found: int
     """Pieces of residue."""

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.ray
 KEY: Final = secrets.token_hex(32)
 
 SITE_KEY: Final = secrets.token_hex(16)
-"""Of a site on labelled nodes."""
+"""Key of a site on labelled nodes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

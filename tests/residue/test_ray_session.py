@@ -43,7 +43,7 @@ class RayObservation:
     reported: str
     """The error of a model that raises with a person's features in its text, as the user reads it."""
     limits: list[list[str]]
-    """Of the workers, for core dumps."""
+    """The workers' limits for core dumps."""
     left: Mapping[str, Mapping[str, bytes]]
     """By place."""
     planted: Mapping[str, Mapping[str, bytes]]

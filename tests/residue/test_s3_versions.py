@@ -171,7 +171,7 @@ def test_a_value_opens_before_and_in_no_object_after(observation: S3Observation,
 
 
 def test_no_version_of_a_purged_object_is_left(observation: S3Observation) -> None:
-    """Of the objects that held the person, and of their keys, neither a version nor a delete marker is left."""
+    """Neither versions nor delete markers are left of the objects that held the person, nor of their keys."""
     held = {key for name in STORED_HERE for key in traces(observation.markers[name], observation.opened_before)}
     assert held <= observation.purged
     assert any("/kek-" in key for key in observation.purged)

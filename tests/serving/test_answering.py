@@ -150,7 +150,7 @@ def test_an_answer_is_confirmed_after_it_was_computed(
 
 
 def test_few_data_points_are_computed_by_the_caller(standing: FakeStanding, answering: Answering) -> None:
-    """As many as take no longer than waking a thread; more are left to the thread."""
+    """The caller computes as many as take no longer than waking a thread; more are left to the thread."""
     by: list[threading.Thread] = []
     assert standing.held is not None
     standing.held.quick_points = 2
@@ -321,7 +321,7 @@ def test_a_model_that_fails_is_not_quoted(standing: FakeStanding, answering: Ans
 
 
 def test_who_has_good_values_is_answered(standing: FakeStanding, answering: Answering) -> None:
-    """Of questions evaluated together only the one that the model has no answer for is refused, at its own place."""
+    """Among questions evaluated together, only the one that the model cannot answer is refused, at its own place."""
     with at_work(standing, answering):
         asked = [answering.ask(features(*firsts)) for firsts in ((1,), (2, UNKNOWN), (3,))]
     assert [result(each).scores_NS[:, 0].tolist() for each in (asked[0], asked[2])] == [[1], [3]]

@@ -10,7 +10,7 @@ CERTIFIED = Certified(epsilon=1.0, delta=1e-4)
 
 
 def test_an_approximation_is_refused_whatever_is_asked() -> None:
-    """With the learner's reason."""
+    """The error gives the learner's reason."""
     promised = Approximate(reason="as its error has no bound")
     for asked in ("exact", "certified"):
         problem = guarantee_problem("scrubbing", promised, asked)

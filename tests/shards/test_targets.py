@@ -15,7 +15,7 @@ from shards.targets import TARGETS, Class, Cluster, MultiLabel, Number, Recommen
 
 _LABELLED = sorted(kind for kind, target in TARGETS.items() if target.has_labels)
 OUTPUTS = np.array([[[1.0], [4.0]], [[3.0], [4.0]]])
-"""Of two constituents, for two data points."""
+"""Outputs of two constituents for two data points."""
 
 
 def _combined(target: Target, outputs_KNW: npt.NDArray[np.float64], first: int) -> npt.NDArray[np.float64]:

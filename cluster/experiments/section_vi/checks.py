@@ -67,7 +67,7 @@ _AUTHORS_DISTANCES: Final = {
 }
 """The same with mini-batches: DeltaGrad with a period of 5, 10 and 2."""
 _AUTHORS_NET: Final = {0.001: (1.3e-2, 5.7e-4, 2.4e-3), 0.01: (4.6e-2, 5e-4, 7.4e-3)}
-"""Of a network after 400 full steps: the retrain, T0=2 j0=100, T0=5 j0=50."""
+"""For a network after 400 full-batch steps: the retrain, T0=2 j0=100, T0=5 j0=50."""
 
 
 def checks_of(settings: Settings, rows: list[Row]) -> list[Check]:
@@ -207,7 +207,7 @@ def _unmeasured(check: Check, steps: int, step_seconds: float | None, trainings:
 
 
 _LONG_STEPS: Final = 400
-"""Of the network of DeltaGrad's authors."""
+"""Number of steps for the network of DeltaGrad's authors."""
 
 
 def _times(rows: RowSet) -> Iterator[Check]:

@@ -17,7 +17,7 @@ NET: Final = "net"
 FOREST: Final = "forest"
 
 SURVEY_RECIPE: Final[Mapping[str, Any]] = {"epochs": 80, "rate": 0.2, "later_rate": 0.1, "penalty": 0.001}
-"""Of the survey, with full batches. The number of steps follows from its times."""
+"""The survey's recipe, with full batches. The number of steps is inferred from its times."""
 BATCH_RECIPE: Final[Mapping[str, Any]] = {
     "epochs": 32,
     "rate": 0.1,
@@ -25,9 +25,9 @@ BATCH_RECIPE: Final[Mapping[str, Any]] = {
     "penalty": 0.005,
     "batch_size": 16384,
 }
-"""Of a spreadsheet of DeltaGrad's authors: 128 steps on 60,000 data points."""
+"""The recipe in a spreadsheet of DeltaGrad's authors: 128 steps on 60,000 data points."""
 FULL_BATCH_RECIPE: Final[Mapping[str, Any]] = {"epochs": 120, "rate": 0.1, "later_rate": 0.1, "penalty": 0.005}
-"""Of another one, with full batches."""
+"""The recipe in another of their spreadsheets, with full batches."""
 STOPPED_RECIPE: Final[Mapping[str, Any]] = {**SURVEY_RECIPE, "epochs": 42, "first_epochs": 40}
 """The survey's, stopped where the network is about as good as the survey's model."""
 
@@ -175,11 +175,11 @@ def cells_of(settings: Settings) -> list[Cell]:
 
 
 _SIZES: Final = {"digits": 0.02}
-"""Of data sets, beside those of 60,000 data points."""
+"""Sizes of smaller data sets, relative to those of 60,000 data points."""
 _STEP_SECONDS: Final = {SOFTMAX: 0.15, NET: 1.5}
-"""Of a full step on 60,000 data points, about."""
+"""Approximate time of a full-batch step on 60,000 data points."""
 _ERASURE_SECONDS: Final = {SOFTMAX: 15, NET: 32, FOREST: 40}
-"""Of training a federation of 60,000 data points, an erasure and a full retrain, about."""
+"""Approximate time of training a federation of 60,000 data points, an erasure and a full retrain."""
 
 
 def _weight(kind: str, study: Mapping[str, Any]) -> float:

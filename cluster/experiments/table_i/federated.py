@@ -30,7 +30,7 @@ class Federated:
     kind: str
     proves: str
     tables: Mapping[str, Mapping[str, Any]]
-    """Of the specification."""
+    """Tables of the specification, by name."""
     is_for_two: bool = False
 
     @property

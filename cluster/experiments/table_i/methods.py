@@ -31,7 +31,7 @@ _RECIPE: Final = DescentRecipe(epochs=_EPOCHS, rate=0.2, later_rate=0.1, penalty
 _PERIOD: Final = 5
 _BURN_IN: Final = 10
 EXPLICIT_SHARE: Final = (_BURN_IN + (_EPOCHS - _BURN_IN) / _PERIOD) / _EPOCHS
-"""Of DeltaGrad's steps."""
+"""Share of DeltaGrad's steps in which the gradient is computed."""
 _LONGEST: Final = 10.0
 """Norm to which longer pictures are shortened, by methods that need one: above that of nearly all of them."""
 _CERTIFIED: Final[Mapping[str, Any]] = {"norm": _LONGEST, "clip": True, "noise": 5.0, "penalty": 1e-2}

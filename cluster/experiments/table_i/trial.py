@@ -36,7 +36,7 @@ class Repetition:
 
     dataset: str
     stream: str
-    """Of what else is random in the round."""
+    """Names the stream of all other random numbers in the round."""
     classes: int
     train_NF: npt.NDArray[np.float32]
     train_labels_N: npt.NDArray[np.int64]
@@ -87,7 +87,7 @@ class Measured:
     accuracy_before: float
     accuracy_after: float
     retrain_accuracy: float
-    """Of learning again from nothing what is left."""
+    """Accuracy of a new model that is trained on the remaining data points."""
     one_seconds: float
     """For those who ask first."""
     seconds: float

@@ -21,7 +21,7 @@ from deploy.views.output import Outcome, run
 
 SITES: Final = ("north", "south", "east", "west", "centre")
 OWN_SHARE: Final = 0.8
-"""Of a class's data points, those that are at the site that the class belongs to; the rest are anywhere."""
+"""Share of a class's data points that are at the class's own site; the others are at any site."""
 
 _FIRST_PORT: Final = 8001
 

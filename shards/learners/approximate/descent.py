@@ -51,7 +51,7 @@ class DescentRecipe:
     batch_size: int | None = None
     """None: every step looks at all data points."""
     seed: int = 0
-    """Of the start and of the permutations."""
+    """Seed of the initial parameters and of the permutations."""
     first_epochs: int | None = None
     """How many epochs have the learning rate ``rate``; None: the first half."""
 

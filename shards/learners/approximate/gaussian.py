@@ -27,14 +27,14 @@ _VALUES: Final = 1 << 20
 """How many values at nodes are in memory at once, about."""
 _STEPS: Final = 200
 _SMALLEST: Final = {True: 1e-6, False: 1e-18}
-"""Of a step that would lower the bound by less nats the optimum is found; by whether coefficients are independent."""
+"""The optimum is found when a step would lower the bound by fewer nats; by whether coefficients are independent."""
 _ROUNDING: Final = 1e-9
 """Below this many nats, a step that lowers nothing is one of rounding."""
 _SHORTEST: Final = 2.0**-30
 _LARGEST: Final = 1e9
 """Means beyond are those of a bound without an optimum."""
 _PRODUCTS: Final = 60
-"""Of conjugate gradients in one step."""
+"""Largest number of conjugate-gradient products in one step."""
 _INEXACT: Final = 1e-2
 """What they leave of a squared gradient: the precisions that they use have not settled either."""
 _REMEDY: Final = "Erase fewer data points, or raise the trust."
@@ -45,7 +45,7 @@ class Likelihood:
     """The logarithm of a label's probability as a function of the predictor z: concave."""
 
     value: Callable[[Doubles, Doubles], Doubles]
-    """Of z and labels, which are broadcast."""
+    """Function of z and labels, which are broadcast."""
     slope: Callable[[Doubles, Doubles], Doubles]
     """Its derivative by z."""
 
@@ -57,7 +57,7 @@ def sigmoid(z: Doubles) -> Doubles:
 
 
 LOGISTIC: Final = Likelihood(lambda z, y: y * z - np.logaddexp(0.0, z), lambda z, y: y - sigmoid(z))
-"""Of labels 0 and 1."""
+"""Likelihood of labels 0 and 1."""
 
 
 @dataclass(frozen=True, eq=False)

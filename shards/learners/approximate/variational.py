@@ -60,7 +60,7 @@ class VariationalState:
     """Whether the last erasure would have left a direction surer than before, or less sure than the prior, and was
     moved to there. The posterior before was not good enough for this erasure, or ``rkl`` has too few samples."""
     effective_samples: float | None = None
-    """Of the last erasure by ``rkl``: few of them are a poor estimate."""
+    """Effective sample size of the last erasure by ``rkl``: with few samples the estimate is poor."""
 
 
 class Variational:

@@ -55,7 +55,7 @@ class Grown:
     """A forest."""
 
     nodes: Nodes = field(repr=False)
-    """Of all trees."""
+    """The nodes of all trees."""
     shard: ShardId
     """Its draws are keyed by it."""
     serves: bool = False

@@ -144,7 +144,7 @@ class Nodes:
 
 
 NAMES: Final = tuple(each.name for each in fields(Nodes))
-"""Of the arrays."""
+"""Names of the arrays."""
 
 
 def join_nodes(parts: Sequence[Nodes]) -> Nodes:

@@ -30,7 +30,7 @@ class Posterior:
     """Means."""
     coefficients_FW: Floats
     covariance_FF: Floats
-    """Of the coefficients, as a multiple of the noise's variance."""
+    """Covariance of the coefficients, as a multiple of the noise's variance."""
     points: float
     degrees: float
     """Degrees of freedom of the predictive distribution."""

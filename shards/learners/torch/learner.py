@@ -108,7 +108,7 @@ class _Epoch:
     done: int
     """Declared epochs of the whole training that come before it."""
     is_first: bool
-    """Of its slice."""
+    """Whether it is the first of its slice."""
     augmenting: torch.Generator | None
     stepping: torch.Generator | None
     engine: StepEngine

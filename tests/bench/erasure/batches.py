@@ -70,7 +70,7 @@ class Spent:
     whole: float = 0.0
     accepting: float = 0.0
     learning: float = 0.0
-    """Of ``whole``: the learner's steps alone."""
+    """The learner's steps alone, a part of ``whole``."""
     slices: int = 0
     puts: int = 0
     asked: int = 0

@@ -49,9 +49,9 @@ class Side:
     processes: Mapping[str, tuple[int, ...]]
     """By part."""
     seconds: dict[str, list[float]] = field(default_factory=lambda: {part: [] for part in (*_PARTS, "wall")})
-    """Of one request, the mean of a block, by part."""
+    """Seconds for one request, as the mean of a block, by part."""
     walls: list[float] = field(default_factory=list)
-    """Of each request."""
+    """Wall time of each request."""
     idle: dict[str, float] = field(default_factory=dict)
     """Processor time a second while nobody asks, by part."""
 

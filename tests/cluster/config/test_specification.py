@@ -504,7 +504,7 @@ def test_record_is_plain_and_complete(file: Path) -> None:
 
 
 def test_record_never_holds_the_key(file: Path) -> None:
-    """Of the partition key the record tells only whether one is given."""
+    """The record says only whether a partition key is given."""
     given_key = settings_record(read(file, f'{GOOD}key = "{SECRET}"\n'))
     assert SECRET not in json.dumps(given_key)
     assert (given_key["partition"]["key"], settings_record(read(file, GOOD))["partition"]["key"]) == ("given", "drawn")

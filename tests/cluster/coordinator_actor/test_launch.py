@@ -84,7 +84,7 @@ def test_code_of_ones_own_belongs_to_its_folder(tmp_path: Path) -> None:
 
 
 class Handle:
-    """Of a coordinator that says of itself what is given; by any other question its process would end."""
+    """Handle of a coordinator that answers what is given about itself; any other call would end its process."""
 
     def __init__(self, answer: str | OtherRelease) -> None:
         self._answer = answer

@@ -75,7 +75,7 @@ def test_no_line_names_a_person(federation: SmallFederation[HashState], stream: 
 
 
 def test_texts_that_may_quote_data_are_left_out(lines: LogLines, stream: io.StringIO) -> None:
-    """Of errors that may quote a label or a model's own words only the kind is kept; remarks not at all."""
+    """Of errors that may quote a label or a model's own words, only the kind is logged; such remarks are not logged."""
     for error in (SisaError(WHO), Invalid(WHO), Corrupt(WHO)):
         lines.trouble(error)
     lines.hear(Remark(text=WHO))
@@ -85,7 +85,7 @@ def test_texts_that_may_quote_data_are_left_out(lines: LogLines, stream: io.Stri
 
 @pytest.mark.parametrize("error", [Unavailable("the store is away"), Fenced("another writer has taken over")])
 def test_what_systems_do_is_reported(error: SisaError, lines: LogLines, stream: io.StringIO) -> None:
-    """Of errors that speak of stores and clusters the fact is kept as well."""
+    """For errors about stores and clusters, the fact is logged as well."""
     lines.trouble(error)
     assert [(line["kind"], line["fact"]) for line in _read(stream)] == [(error.kind, error.fact)]
 

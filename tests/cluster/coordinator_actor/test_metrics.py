@@ -189,7 +189,7 @@ def test_a_replica_tells_when_it_could_answer(federation: SmallFederation[HashSt
 def test_the_next_token_to_expire_is_reported_by_role(
     federation: SmallFederation[HashState], meter: Remembered
 ) -> None:
-    """Of each role the earliest end of a token that is in force counts: none that is revoked or over."""
+    """For each role, the earliest expiry among valid tokens counts; revoked and expired ones do not."""
     clock = federation.clock
     register, gauges = TokenRegister(federation.store, clock), ReplicaGauges("small", meter, clock)
     kept = register.create("erase", days=90).record

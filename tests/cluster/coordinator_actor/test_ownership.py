@@ -29,7 +29,7 @@ from tests.doubles.stores.faulty_store import Fault, FaultyStore
 from tests.doubles.user_folder import CommandResult, UserFolder, run
 
 PID = 4_000_000
-"""Of no process: larger than Linux gives."""
+"""The id of no process: larger than any that Linux assigns."""
 
 
 @dataclass(slots=True)

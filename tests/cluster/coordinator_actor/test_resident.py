@@ -200,7 +200,7 @@ def test_a_held_request_waits(resident: _Watched) -> None:
 
 
 def test_another_coordinator_waits_for_the_lock(home: UserFolder, resident: _Watched) -> None:
-    """Of two coordinators the second one says what it waits for, and takes over when the first one ends."""
+    """A second coordinator says what it waits for, and takes over when the first one ends."""
     second = _Watched(read_specification(home.config))
     with pytest.raises(Conflict, match="'sisa launch'"):
         second.state()

@@ -51,7 +51,7 @@ def test_the_engine_trains_what_the_plan_prices(found: Finished) -> None:
 
 
 def test_aimed_requests_cost_a_full_training_in_a_batch(found: Finished) -> None:
-    """And one by one as many shards as there are requests."""
+    """One by one, each retrains one shard."""
     aimed = [row for row in found.rows if row["means"] == "engine" and row["aimed"]]
     batches = [row["fraction"] for row in aimed if row["batched"]]
     assert batches == [1.0, 1.0]

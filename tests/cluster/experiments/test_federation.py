@@ -27,7 +27,7 @@ FOREST: dict[str, Any] = {
 
 @pytest.mark.parametrize("tables", [NET, FOREST], ids=["torch", "forest"])
 def test_an_erasure_ends_in_the_bytes_of_a_full_retrain(tables: dict[str, Any]) -> None:
-    """And takes less work, which is counted."""
+    """It also takes less work, which is counted."""
     data = load("digits")
     gone = [5, 17]
     kept = np.delete(np.arange(len(data.train_labels_N)), gone)
@@ -66,6 +66,6 @@ def test_each_round_routes_the_same_data_points_elsewhere() -> None:
 
 @pytest.mark.parametrize("name", sorted(LABORATORY))
 def test_a_federation_refuses_the_laboratory_s_learners(name: str) -> None:
-    """With the reason why they do not erase."""
+    """The error says why they do not erase."""
     with pytest.raises(Invalid, match=f"the learner {name} only approximates an erasure, .*: take another learner"):
         ModelSettings(learner=name)

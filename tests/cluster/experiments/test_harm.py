@@ -58,7 +58,7 @@ def test_so_many_are_erased_of_the_target() -> None:
 
 
 def test_a_group_is_how_far_a_picture_leans() -> None:
-    """Of each picture alone, by thresholds that are constants."""
+    """A picture's group depends on that picture alone, by constant thresholds."""
     strokes = np.zeros((3, 8, 8))
     for down in range(8):
         strokes[0, down, down] = strokes[1, down, 3] = strokes[2, down, 7 - down] = 1
@@ -148,7 +148,7 @@ def test_an_erasure_counts_once(found: Finished) -> None:
 
 @pytest.mark.parametrize("method", [method for method, (_, run) in METHODS.items() if run.__name__ == "_alone"])
 def test_a_learner_promises_what_the_rows_say(method: str) -> None:
-    """And has the noise of its cell: again the same, in another cell another one."""
+    """Its noise depends on the cell alone: the same when repeated, different in another cell."""
     first, again, other = (
         LearnerMaker(SMALL, dataset="digits", inputs=2, classes=2, stream=stream).make(method)
         for stream in ("one", "one", "another")

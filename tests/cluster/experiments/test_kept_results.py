@@ -35,7 +35,7 @@ def test_kept_results_are_what_their_rows_say(name: str, tmp_path: Path) -> None
 
 
 def test_every_kept_folder_is_of_an_experiment() -> None:
-    """And every experiment has one."""
+    """Every experiment also has a folder of kept results."""
     assert {folder.name for folder in KEPT.iterdir()} == set(EXPERIMENTS)
 
 

@@ -84,7 +84,7 @@ def test_an_interrupted_experiment_goes_on(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_other_settings_is_refused(tmp_path: Path) -> None:
-    """With what differs; its results stay."""
+    """The error names what differs, and the folder's results stay."""
     run(tmp_path)
     with pytest.raises(Conflict, match=r"results of other settings: sizes is \[1, 2, 3, 4\] there, and \[1, 2\] here"):
         run(tmp_path, quick=True)
@@ -144,7 +144,7 @@ def test_figures_are_drawn_twice_alike(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"cell": "size-1", "rows": []}', '{"cell": "size-2", "rows": 3}'])
 def test_a_file_of_something_else_is_named(content: str, tmp_path: Path) -> None:
-    """Also where it is JSON."""
+    """The file is named even if it is valid JSON."""
     run(tmp_path)
     (tmp_path / "cells" / "size-2.json").write_text(content)
     with pytest.raises(Corrupt, match=r"a file of results cannot be read \[file=.*size-2.json\]"):

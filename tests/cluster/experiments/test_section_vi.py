@@ -63,7 +63,7 @@ def chosen(found: Finished, **equal: Any) -> list[Row]:
 
 
 def test_rows_have_every_column(finished: tuple[Finished, Path]) -> None:
-    """Of every method; each row after a deletion has what it is compared with, and nothing went wrong."""
+    """Every method has rows; each row after a deletion has its comparison values, and no row reports a failure."""
     found, _ = finished
     assert set(COLUMNS) > CONTRACT
     assert {tuple(row) for row in found.rows} == {COLUMNS}
@@ -80,7 +80,7 @@ def test_rows_have_every_column(finished: tuple[Finished, Path]) -> None:
 
 
 def test_exact_methods_are_at_the_retrain_and_deltagrad_is_not(finished: tuple[Finished, Path]) -> None:
-    """With T0=1 it is; with T0=5 it is nearer than the parameters before the deletion."""
+    """DeltaGrad with T0=1 equals the retrain; with T0=5 it is nearer to it than the parameters before the deletion."""
     found, _ = finished
     exact = [row for row in found.rows if row["method"] in {"sisa", "forest"} and row["ratio"]]
     assert len(exact) == 5
@@ -200,7 +200,7 @@ def test_the_choice_of_rows_is_keyed() -> None:
 
 
 def test_a_class_that_is_absent_afterwards_is_noted() -> None:
-    """And one that has fewer data points than were to leave; the number of those that leave stays."""
+    """So is a class with too few data points to delete; the total number of deleted data points stays."""
     found = points_that_leave(labels(), SKEWED, 400, 0, **SKEW)
     assert len(found.gone_K) == 400
     assert found.note == (

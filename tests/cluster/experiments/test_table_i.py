@@ -34,7 +34,7 @@ FEW = [
     "fisher-scrubbing",
     "variational-eubo",
 ]
-"""Of each kind one, and quick."""
+"""One quick method of each kind."""
 FAR = ("do-nothing", "deltagrad", "sekhari", "certified-alone", "fisher-scrubbing", "variational-eubo")
 """Those of them that are not exact."""
 GUARANTEES = {"certified-alone": "certified(epsilon=1.0, delta=0.0001)"}
@@ -117,7 +117,7 @@ class _Fails:
 
 
 def test_a_method_that_fails_gives_a_row_that_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the report says it, with the other methods in place."""
+    """The report says so as well, and still has the other methods."""
     assert isinstance(METHODS, dict)
     monkeypatch.setitem(METHODS, "fails", _Fails())
     given = small("fails", "naive-bayes")

@@ -39,7 +39,7 @@ class _Doer:
     shards: list[int] = field(default_factory=list)
     asked: list[tuple[Any, ...]] = field(default_factory=list)
     most: list[int] = field(default_factory=list)
-    """Of how many points each direct task is done here."""
+    """For each direct task, the largest number of points for which it is done in this process."""
     leaves: Callable[[TrainTask], TrainTask | None] = lambda _: None
     """Returns what is left of a direct task."""
 

@@ -89,7 +89,7 @@ def test_a_slice_learned_begins_a_new_count(played: Played) -> None:
 
 
 def test_the_idle_take_over_from_who_waits(played: Played) -> None:
-    """With a node its processor is lost: its task is done by the worker that has one and nothing else to do."""
+    """When a node is lost, so is its processor: an idle worker that still has a processor does the task."""
     made, remarks = played(2, [AWAY, None], [None])
     events = list(made.train([_task(0), _task(1)]))
     assert sorted(event.shard for event in events) == [0, 1]

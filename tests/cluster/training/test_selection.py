@@ -31,7 +31,7 @@ from tests.doubles.workers.fake_ray import FakeRayModule
 
 AWAY = ActorUnavailableError("connection refused", None)
 OLD = configuration()
-"""Of an earlier release: it has no probe."""
+"""Configuration of an earlier release, which has no probe."""
 A, B, C = probed(b"a"), probed(b"b"), probed(b"c")
 
 Fates = dict[int, deque[RayError | None]]

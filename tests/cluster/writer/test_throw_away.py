@@ -95,7 +95,7 @@ def test_a_schedule_without_epochs_is_refused(home: UserFolder) -> None:
 
 
 def test_amounts_are_what_the_engine_did(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of batches of one data point, batches are the point-epochs that the worker counted."""
+    """With batches of one data point, the number of batches is the point-epochs that the worker counted."""
     home.specify(data__holdout=0.3, training__epochs=2, training__batch_size=1, training__engine="eager")
     specification, who = read_specification(home.config), who_of(home)
     source = open_train(specification)

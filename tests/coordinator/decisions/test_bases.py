@@ -102,7 +102,7 @@ def test_a_batch_of_many_points_is_priced_as_the_plans_of_its_requests() -> None
 
 
 def test_a_batch_of_direct_changes_costs_what_these_cost() -> None:
-    """Not a training of the shard."""
+    """The cost is not that of training the shard."""
     directly = replace(configuration(), learner="forest")
     asked = decide(federation((300, 300)), TrainingConfigured(settings=SETTINGS, configuration=directly))[0]
     waiting = _with(_written(_written(asked, 600, 6.0), 600, 6.0), slice_of(range(298)))

@@ -40,7 +40,7 @@ def _two_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_those_that_ended_first_leave_first() -> None:
-    """Not simply the first requests leave: open ones stay, and so do a few ended ones."""
+    """The first requests to leave are not simply the oldest: open ones stay, and so do a few ended ones."""
     late, early = request(9, RequestState.CANCELLED), request(1, RequestState.COMPLETE, receipt=0)
     others = (request(5, RequestState.REFUSED), request(3, RequestState.CANCELLED))
     open_ = request(0, RequestState.RETRAINING)
@@ -60,7 +60,7 @@ def test_what_is_owed_a_statement_stays() -> None:
 
 
 def test_what_is_still_to_be_measured_leaves_last_and_says_why_it_was_not() -> None:
-    """A request waits for its measure while others can leave, and not for ever."""
+    """A request waits for its measure while others can leave, but not forever."""
     lacking = replace(request(1, RequestState.COMPLETE, receipt=0), effect=ErasureEffect(before=None))
     over = tuple(request(n, RequestState.CANCELLED) for n in range(2, 5))
     assert leaving(holding(lacking, *over)) == over[:2]

@@ -113,7 +113,7 @@ def test_arrivals_at_random_are_the_mean_over_their_number(layout: Layout, more:
 
 @given(paces, layouts, st.floats(0, 1e4), st.floats(1, 3), st.floats(0, 30))
 def test_more_requests_never_cost_less(pace: Pace, layout: Layout, rate: float, times: float, days: float) -> None:
-    """Neither a month nor all of it."""
+    """Neither the cost of a month nor the total falls when there are more requests."""
     one, more = (
         priced(layout, pace, requests_per_month=each, batch_days=days, price_cpu_hour=2.0)
         for each in (rate, rate * times)
@@ -229,7 +229,7 @@ def test_all_proposals_can_be_trained(points: int, subjects: int, epochs: int, l
 
 
 def test_impossible_demands_are_refused_together() -> None:
-    """With all that is wrong."""
+    """One error lists everything that is wrong."""
     with pytest.raises(Invalid, match=r"requests a month must be 0 or more.*months must be.*points a request must be"):
         Workload(requests_per_month=-1, months=math.nan, points_per_request=0)
     with pytest.raises(Invalid, match="price of a CPU hour must be 0 or more, got -1"):

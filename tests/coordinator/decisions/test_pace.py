@@ -39,7 +39,7 @@ from shards.specification import SliceIndex
     first=st.integers(1, 6),
 )
 def test_amounts_are_those_of_the_schedule(points: list[int], epochs: int, first: int) -> None:
-    """Of single data points a batch's amounts are point-epochs; of larger batches the full ones among all steps."""
+    """With batches of one data point, amounts are point-epochs; with larger ones, only full batches are counted."""
     first = min(first, len(points))
     schedule = slice_epochs(epochs, len(points))
     singly = exact_amounts(1, math.inf, points, epochs, first=first)

@@ -172,7 +172,7 @@ def test_a_planner_prices_each_erasure_by_its_steps(
 
 
 def test_an_erasure_is_priced_without_the_other_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a thousand erasures in one shard, that shard alone is summed up, and only once."""
+    """For a thousand erasures in one shard, only that shard is summed up, and only once."""
     summed = []
     original = plan.RetrainPlanner._cost_of
 

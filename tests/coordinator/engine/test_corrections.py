@@ -480,7 +480,7 @@ def test_an_erasure_spares_no_drafts_under_an_expired_name(federation: SmallFede
 def test_rows_of_erased_people_are_not_written(
     federation: SmallFederation[HashState], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even until the request is accepted, nor in a draft that is made smaller afterwards."""
+    """It is not stored before the request is accepted, nor in a draft that is made smaller afterwards."""
     federation.erase(subjects=["s1"], request_id="er-1")
     written = []
     put = MemoryStore.put_if_absent

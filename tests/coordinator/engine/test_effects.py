@@ -49,7 +49,7 @@ class Judge:
 
 @pytest.fixture
 def judge() -> Judge:
-    """Of a trained federation with a share of hold-out points."""
+    """The judge of a trained federation with a share of hold-out points."""
     federation = federation_of(BY_SHARE)
     made = Judge(federation)
     federation.measure = made
@@ -190,7 +190,7 @@ def test_points_erased_meanwhile_make_a_measure_void(judge: Judge) -> None:
 
 
 def test_nothing_is_measured_without_hold_out_points() -> None:
-    """Nor recorded: the state is that of a federation that knows no measures."""
+    """Nothing is recorded either: the state is that of a federation without measures."""
     federation = federation_of(PLAIN)
     federation.measure = judge = Judge(federation)
     federation.train(POINTS)

@@ -170,7 +170,7 @@ def test_a_correction_during_an_ingest_under_another_share_is_kept() -> None:
 
 
 def test_erased_people_leave_nothing_of_their_corrections(federation: Federation) -> None:
-    """Neither digests of old values nor drafts; what is left is kept for others in the same slice."""
+    """Neither digests of old values nor drafts are left, except those of other people in the same slice."""
     federation.rectify([other(8), other(0)], request_id="c-1")
     federation.propose([other(9), other(1)], request_id="c-2", held="hold")
     federation.erase(subjects=["s4"], request_id="er-1")

@@ -112,7 +112,7 @@ def test_an_erasure_of_hold_out_points_retrains_nothing_and_leaves_nothing(feder
 
 
 def test_an_erasure_ends_as_if_the_points_had_never_been_held_out(federation: Federation) -> None:
-    """Of a subject on each side, of one by id: slices and constituents are those of a fresh federation."""
+    """With a subject on each side and one point by id: slices and constituents are those of a fresh federation."""
     done = federation.erase(subjects=["s4", "s9"], ids=["p3"], request_id="er-1")
     assert (done.found.points, done.found.held_out) == (5, 3)
     fresh = federation_of(BY_SHARE)
@@ -269,7 +269,7 @@ def test_a_holdout_is_a_share_or_a_place(holdout: float | str) -> None:
 
 
 def test_a_damaged_hold_out_slice_stops_an_erasure(federation: Federation) -> None:
-    """As a damaged slice of a shard does: the request is accepted and goes on once the slice is read again."""
+    """As with a damaged slice of a shard, the request is accepted and continues once the slice can be read again."""
     (part,) = federation.state.holdout[0].parts
     federation.store.delete(part.key)
     with pytest.raises(Corrupt, match="a slice file is missing"):

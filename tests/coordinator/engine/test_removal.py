@@ -67,7 +67,7 @@ def _contents(state: FederationState) -> list[list[str]]:
 
 
 def test_each_point_is_counted_for_the_first_request_that_names_it(federation: SmallFederation[HashState]) -> None:
-    """Of requests that overlap, a point and a name belong to the first one."""
+    """When requests overlap, a point and a name belong to the first one."""
     batch = [Demand(names=names_of(subjects, ids)) for subjects, ids in REQUESTS.values()]
     found = find_points(federation.store, federation.state, batch)
     assert [sum(each.removed.values()) for each in found] == [6, 3, 2, 0, 0]

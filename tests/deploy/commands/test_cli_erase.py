@@ -145,7 +145,7 @@ def test_keys_may_be_kept_elsewhere(home: UserFolder) -> None:
 
 
 def test_no_plain_name_is_ever_stored(trained: UserFolder) -> None:
-    """Even of those who were not erased the store holds keyed digests alone, also within what is encrypted."""
+    """Even for people who were not erased, the store holds only keyed digests, within encrypted objects too."""
     tables = [pq.read_table(io.BytesIO(payload)) for payload in trained.slice_files().values()]
     for text in ("secret-", MARKED):
         assert not any(text.encode() in payload for payload in trained.raw().values())

@@ -14,7 +14,7 @@ from storage.errors import Corrupt
 from tests.doubles.user_folder import MARKED, UserFolder, small_points, without
 
 KEPT = ("log", "receipts")
-"""Of the store, what is not put back."""
+"""Folders of the store that are not rolled back."""
 TOLD = "the state was put back to before what the receipts' log states: it does not know er-1"
 
 

@@ -137,7 +137,7 @@ class Terminating(NearCrew):
 
 
 def test_sigterm_has_its_own_code(crew: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """With the same message; what is done is kept."""
+    """The message is the same, and finished cells are kept."""
     crew(Terminating())
     with pytest.raises(SystemExit, match="^143$"):
         main(["experiment", "toy", "--quick"])
@@ -194,7 +194,7 @@ def test_another_cluster_is_asked_by_its_address(crew: Any, monkeypatch: pytest.
 
 
 def test_a_cluster_that_does_not_answer_is_named(crew: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the option by which it was named."""
+    """The error names the option that gave its address."""
     monkeypatch.setattr(runner, "join_ray", join_ray)
     said = run("experiment", "toy", "--quick", "--address", "127.0.0.1:1", "--json")
     assert (said.code, said.error["kind"]) == (5, "unavailable")

@@ -109,7 +109,7 @@ def test_eleven_series_look_different() -> None:
 
 @pytest.mark.parametrize("kind", ["lines", "points"])
 def test_a_reference_is_dashed(kind: Any) -> None:
-    """Without markers; beside it measured points stay points."""
+    """The dashed line has no markers; measured points beside it stay points."""
     measured = Series(name="ours", x=[1, 2, 3], y=[1, 2, 3])
     series = [measured, Series(name="law", x=[1, 3], y=[1, 3], is_reference=True)]
     (axes,) = _drawn(_panel(series, kind=kind)).axes
@@ -118,7 +118,7 @@ def test_a_reference_is_dashed(kind: Any) -> None:
 
 
 def test_a_reference_among_bars_is_an_empty_bar() -> None:
-    """With a dashed edge."""
+    """The bar has a dashed edge."""
     series = [*_bars(1), Series(name="published", x=CLASSES, y=[0.9] * 10, is_reference=True)]
     (axes,) = _drawn(_panel(series, kind="bars")).axes
     assert {bar.get_facecolor()[3] for bar in axes.patches[:10]} == {1.0}
@@ -126,7 +126,7 @@ def test_a_reference_among_bars_is_an_empty_bar() -> None:
 
 
 def test_texts_in_svg_are_texts(tmp_path: Path) -> None:
-    """So that they can be searched, read aloud and changed."""
+    """Texts can therefore be searched, read aloud and changed."""
     files = draw(Figure(name="toy", title="Doubles", panels=[_panel(_lines(2))]), tmp_path)
     text = (tmp_path / files["svg"]).read_text()
     assert all(f">{word}<" in text for word in ("Doubles", "accuracy", "method number 1"))

@@ -193,5 +193,5 @@ def test_a_bar_is_as_full_as_the_work_is_done() -> None:
 
 
 def test_bars_tell_the_loss() -> None:
-    """Beside the bar stands what the slice was learned with."""
+    """The loss with which the slice was learned is shown beside the bar."""
     assert "slice 1 learned, loss 0.1235" in _reported(_Terminal(), (_started(1, 1), _learned(0, 1, 0.12345)))

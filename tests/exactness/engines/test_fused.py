@@ -166,7 +166,7 @@ def test_gradients_that_autograd_puts_into_order_are_learned_from(kernels: str) 
 
 
 def test_a_gradient_in_another_order_is_refused() -> None:
-    """As one of the user's code may be."""
+    """A gradient from the user's code may be in another order."""
     layer = nn.Linear(3, 2)
     optimizer = optimizer_of(layer, _training(kernels="fused"))
     layer.weight.grad = torch.ones(3, 2).t()

@@ -53,7 +53,7 @@ ODD = {
 
 
 class Hooked(nn.Module):
-    """Not a module of torch's own."""
+    """A module that is not one of torch's own."""
 
     def __init__(self, inputs: int, classes: int) -> None:
         super().__init__()
@@ -145,7 +145,7 @@ def test_what_cannot_be_repeated_is_refused(name: str) -> None:
 
 
 def test_clipping_of_gradients_that_share_memory_is_refused() -> None:
-    """Even if no step of the trial is clipped: later ones may be."""
+    """It is refused even if the trial clips no step: later steps may be clipped."""
     training = TrainingSettings(epochs=3, batch_size=4, learning_rate=0.05, gradient_clip=1000.0)
     with pytest.raises(Invalid, match="gradients that are clipped share memory"):
         learned(ModelSettings(factory=f"{_HERE}:Summed"), training, made_points((16,)), "replay")

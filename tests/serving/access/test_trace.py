@@ -44,7 +44,7 @@ def test_somebody_who_is_here(world: World) -> None:
 
 
 def test_somebody_who_was_erased(world: World) -> None:
-    """Of the data nothing is left to trace; the request, its receipt and the generations before it are on record."""
+    """No data are left to trace; the request, its receipt and the generations before it are on record."""
     (here,) = trace(world, MARKED)["subjects"]
     world.erase(MARKED, key="er-1")
     world.until_idle()

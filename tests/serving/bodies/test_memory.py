@@ -21,7 +21,7 @@ from tests.serving.world import World, rows
 MOST_TIMES = 40
 """Bytes of memory for a byte of a body: thirty for a list in it, and what is made of it."""
 MOST_BYTES = 8 << 20
-"""Beside those."""
+"""Bytes of memory on top of those."""
 
 ROW = rows(1)[0]
 NAMES = [f"x{feature:02d}" for feature in range(FEATURES)]

@@ -91,12 +91,12 @@ def test_tables_and_batches_are_taken() -> None:
 
 
 def test_a_dataset_is_taken_with_its_selection() -> None:
-    """Not the table below it, which may hold rows that were filtered out."""
+    """The underlying table is not read: it may hold rows that were filtered out."""
     assert table_of(Saved(people(5), [3, 1])).equals(people(5).take([3, 1]))
 
 
 def test_several_datasets_and_streams_are_refused() -> None:
-    """With what to pass instead."""
+    """The error says what to pass instead."""
     with pytest.raises(Invalid, match=r"dict is not a table\. It holds several datasets: .*, such as data\['train'\]"):
         table_of({"train": Saved(people(2), [0]), "test": Saved(people(2), [1])})
     with pytest.raises(Invalid, match=r"Stream is not a table\. It is a stream: pass a datasets\.Dataset"):
@@ -165,7 +165,7 @@ def test_an_index_with_a_name_is_a_column() -> None:
 
 
 def test_answers_are_a_frame_like_the_data() -> None:
-    """Of pandas, with the index of the data; of polars; and otherwise the table."""
+    """They are a pandas frame with the index of the data, a polars frame, or otherwise a table."""
     answers = pa.table({"id": ["a", "b"], "prediction": ["yes", "no"]})
     frame = frame_like(pd.DataFrame({"x": [1, 2]}, index=[7, 9]), answers)
     assert frame.equals(pd.DataFrame(answers.to_pydict(), index=[7, 9]))

@@ -178,6 +178,6 @@ def test_a_model_s_own_error_is_shown_with_a_stack_of_its_callers(confinement: C
 
 
 def test_source_code_is_no_way_to_read_a_file(confinement: Confinement, tmp_path: Path) -> None:
-    """Nor to learn anything about it."""
+    """It reveals nothing about the file either."""
     with confinement.active():
         assert linecache.getlines(str(tmp_path / "elsewhere.txt")) == []

@@ -63,7 +63,7 @@ def test_training_that_diverges_is_tried_with_smaller_steps_first(tmp_path: Path
 
 
 def test_all_modules_that_were_loaded_are_named(tmp_path: Path, modules: UserModules) -> None:
-    """Also those that are imported late, and by a name that no import statement has."""
+    """This includes modules that are imported late, and by a name that is not in any import statement."""
     (tmp_path / "odd_late.py").write_text("SCALE = 1.0\n", encoding="utf-8")
     (tmp_path / "odd_layers.py").write_text("from torch import nn\n", encoding="utf-8")
     (tmp_path / "odd_net.py").write_text(_LATE, encoding="utf-8")

@@ -234,7 +234,7 @@ def test_names_beside_others_have_their_own_forms(names: list[str]) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), max_size=30))
 def test_digests_are_sorted_as_bytes(halves: list[tuple[int, int]]) -> None:
-    """Also where the first halves of different digests are equal."""
+    """They are sorted correctly even if the first halves of different digests are equal."""
     digests = [first.to_bytes(8, "big") + second.to_bytes(8, "big") for first, second in halves]
     found = sorted_digests(np.frombuffer(b"".join(digests), dtype="V16"))
     assert b"".join(sorted(digests)) == found.tobytes()

@@ -58,7 +58,7 @@ def test_an_id_alone_says_nothing(tmp_path: Path, column: str) -> None:
 
 
 def test_without_ids_nothing_is_compared(tmp_path: Path) -> None:
-    """Also if the ids are of a type that cannot name a data point; rows without an id are never found."""
+    """The same holds for ids of a type that cannot name a data point; rows without an id are never found."""
     assert overlap(tmp_path, people().drop_columns(["id"])) is None
     assert overlap(tmp_path, replaced(people(), "id", [0.5 * n for n in range(40)])) is None
     none = replaced(people(), "id", [None] * 40, pa.string())

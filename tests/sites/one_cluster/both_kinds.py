@@ -20,7 +20,7 @@ from tests.sites.one_cluster.nodes import SITES
 
 PERSON: Final = "north-secret-person-003"
 POINT: Final = ids_of(people_of("north", 0), "north-marked-person")[0]
-"""Of a person at north who keeps other data points."""
+"""A data point of a person at north who keeps other data points."""
 
 _COMMON: Final = COMMON.replace("[6]", "[1500]")
 """Constituents that take more than one message."""
@@ -66,7 +66,7 @@ class OnCluster:
     folder: Path
     endpoint: str
     address: str
-    """Of the cluster."""
+    """Address of the cluster."""
     prefix: str = field(default_factory=lambda: secrets.token_hex(8))
     """In every bucket."""
 

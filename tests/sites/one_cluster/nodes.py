@@ -32,7 +32,7 @@ class Sites:
 
     @property
     def address(self) -> str:
-        """Of the cluster."""
+        """Address of the cluster."""
         address: str = self._cluster.address
         return address
 

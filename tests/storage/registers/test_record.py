@@ -59,7 +59,7 @@ def test_a_change_that_changes_nothing_writes_nothing(store: MemoryStore) -> Non
 
 
 def test_no_change_is_lost_in_a_race(store: MemoryStore) -> None:
-    """Of many writers at once every one has its change in the record."""
+    """When many writers change the record at once, it has the change of every one."""
     with ThreadPoolExecutor(8) as writers:
         list(writers.map(lambda number: record(store).change(adding(number)), range(40)))
     fields = record(store).read()

@@ -77,7 +77,7 @@ def read_whole(store: LocalStore) -> Holdings:
 
 
 def test_folders_that_have_not_changed_are_not_read_again(tmp_path: Path, moments: Moments) -> None:
-    """Of three settled folders only the one with a new object is read."""
+    """Among three settled folders, only the one with a new object is read."""
     store = LocalStore(str(tmp_path / "store"))
     for key in (A, B):
         store.put_if_absent(key, b"one")

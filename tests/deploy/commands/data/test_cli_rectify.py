@@ -112,7 +112,7 @@ def test_a_request_id_names_one_correction(trained: UserFolder) -> None:
 
 @pytest.mark.parametrize("name", [MARKED, MARKED.upper(), small_points()["id"][29]])
 def test_a_request_id_is_no_name_in_the_file(trained: UserFolder, name: str) -> None:
-    """Neither a data point's nor its person's: the log keeps request ids for ever."""
+    """It is neither a data point's name nor its person's, because the log keeps request ids forever."""
     assert small_points()["user_id"][29] == MARKED
     file = str(trained.write("right.csv", rows(29)))
     said = trained.refused("rectify", "--file", file, "--request-id", name)
@@ -121,7 +121,7 @@ def test_a_request_id_is_no_name_in_the_file(trained: UserFolder, name: str) -> 
 
 
 def test_a_paused_correction_is_released_extended_and_withdrawn(trained: UserFolder) -> None:
-    """As an erasure is."""
+    """The commands are those for a paused erasure."""
     file = str(trained.write("right.parquet", rows(3)))
     held = trained.run("rectify", "--file", file, "--request-id", "c-1", "--hold", "court")
     assert "nothing of it is corrected while it is paused" in held.out
@@ -200,7 +200,7 @@ def test_remedies_of_a_correction_do_not_change_settings(trained: UserFolder, fa
 
 
 def test_a_file_that_is_not_there_is_not_that_of_training(trained: UserFolder) -> None:
-    """Nor are files to predict."""
+    """The remedy asks for another file to correct or evaluate, and does not mention the training data."""
     for command in (("rectify", "--file", "none.parquet"), ("evaluate", "none.parquet")):
         refused = trained.json(*command)
         assert refused.error["remedy"].startswith("Name a file, folder or glob of ")

@@ -53,7 +53,7 @@ def _given_pace(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
 
 
 def test_a_recommendation_without_accuracies_says_so(home: UserFolder) -> None:
-    """And how to measure some; JSON has every candidate, the cheapest of which is recommended."""
+    """It also says how to measure accuracies. JSON has every candidate; the cheapest is recommended."""
     said = home.json(*RATE)
     data = said.data
     assert data["recommended"]["accuracy_measured"] is False
@@ -115,7 +115,7 @@ def test_a_real_try_trains_a_federation_and_deletes_it(home: UserFolder) -> None
 
 
 def test_erased_people_stay_out_of_what_is_tried(trained: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Although the source still has them; the federation's store is left as it is, and keeps its numbers."""
+    """The source still has the erased people. The federation's store is not changed, and keeps its numbers."""
     assert trained.json("erase", "--subject", MARKED).code == 0
     files = sorted((path, path.read_bytes()) for path in trained.store.rglob("*") if path.is_file())
     seen = []
@@ -187,7 +187,7 @@ def test_without_hold_out_points_nothing_is_tried(home: UserFolder) -> None:
 
 
 def test_data_that_training_would_refuse_are_refused(home: UserFolder) -> None:
-    """As in the plain plan; and so is a source that is missing."""
+    """They are refused as by a plain plan, and so is a missing source."""
     home.specify(data__classes=["a", "b"])
     assert "training would refuse the data" in home.json(*RATE).error["message"]
     (home.folder / "train.parquet").unlink()

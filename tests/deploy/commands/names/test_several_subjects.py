@@ -123,7 +123,7 @@ def test_a_list_of_one_is_the_same_federation(trained: UserFolder) -> None:
     ],
 )
 def test_lists_that_make_no_sense_are_refused(subject: list[object], expected: str, home: UserFolder) -> None:
-    """With the line of the specification."""
+    """The error names the line of the specification."""
     home.specify(data__subject=subject)
     said = home.json("train")
     assert said.code == 2

@@ -186,7 +186,7 @@ def test_a_refused_request_counts_right(home: UserFolder) -> None:
 @pytest.mark.parametrize("request_id", ["secret-person-003", "Secret-Person-003 ", "SECRET.PERSON.003"])
 @pytest.mark.parametrize("option", ["--subject", "--id"])
 def test_a_request_id_that_is_the_name_is_refused(home: UserFolder, request_id: str, option: str) -> None:
-    """In any spelling: it would stay in the journal, in the receipt and in the log for ever."""
+    """Every spelling of it is refused, because it would stay in the journal, in the receipt and in the log forever."""
     federation(home, small_points())
     refused = home.refused("erase", option, "secret-person-003", "--request-id", request_id)
     assert "the request id is one of the names that it erases" in refused.error["message"]

@@ -70,7 +70,7 @@ def test_with_period_1_it_is_the_full_retrain(kind: str, batch_size: int | None)
 
 @pytest.mark.parametrize("batch_size", [None, 7])
 def test_where_the_hessian_is_a_multiple_of_the_identity_estimates_are_exact(batch_size: int | None) -> None:
-    """So every formula of an estimated step is right: with holes, the penalty, and a request after another."""
+    """This checks every formula of an estimated step: with removed points, the penalty, and a second request."""
     points, settings = blobs(60), recipe(batch_size=batch_size, epochs=40)
     learner, yardstick = DeltaGrad(Bowl(0.7), settings, burn_in=2), FullRetrain(Bowl(0.7), settings)
     state, expected, left = learner.learn(points), yardstick.learn(points), points
@@ -224,7 +224,7 @@ def test_a_whole_batch_and_a_whole_class_may_leave(kind: str) -> None:
 
 @pytest.mark.parametrize("batch_size", [None, 7])
 def test_when_all_leave_the_parameters_are_those_of_the_start(batch_size: int | None) -> None:
-    """And nobody is left who could leave."""
+    """After that, no data point is left that could be erased."""
     points = blobs(20)
     learner = DeltaGrad(MODELS["net"], recipe(batch_size=batch_size))
     after, rest = without(learner, learner.learn(points), points, np.arange(20))

@@ -80,7 +80,7 @@ def test_the_number_of_steps_is_known_before_the_descent(batch_size: int | None,
 
 
 def test_the_retrain_is_exact_and_keeps_places_only_where_there_are_batches() -> None:
-    """So its storage is that of the parameters, in the full batch."""
+    """With full batches, its storage is therefore only that of the parameters."""
     points = blobs(9)
     full, batches = (FullRetrain(MODELS["softmax"], recipe(batch_size=size)) for size in (None, 4))
     assert full.guarantee == EXACT
@@ -108,7 +108,7 @@ def test_only_learned_data_points_can_be_taken_out() -> None:
 
 
 def test_a_descent_that_leaves_all_bounds_is_refused() -> None:
-    """Also one whose parameters are no longer numbers."""
+    """A descent whose parameters become infinite or NaN is refused as well."""
     learner = FullRetrain(MODELS["net"], recipe(rate=1e4, later_rate=1e4, epochs=40))
     with pytest.raises(Diverged, match="the parameters are beyond all bounds, or not numbers"):
         learner.learn(blobs(30))

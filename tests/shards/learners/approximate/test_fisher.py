@@ -25,7 +25,7 @@ def learner_of(model: str = "softmax", strength: float = 1e-4, **changes: Any) -
 
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_the_information_is_the_expected_square_of_differences(name: str) -> None:
-    """Of log-probabilities on both sides of each parameter, with the classes as likely as the model finds them."""
+    """Log-probabilities are compared on both sides of each parameter, weighted by the model's class probabilities."""
     model = MODELS[name]
     features_NF = blobs(9).features_NF.astype(np.float64)
     parameters_P = model.initial(3) + 0.3 * np.sin(np.arange(model.size))
@@ -119,7 +119,7 @@ def test_nats_fall_with_the_strength(name: str, rule: Any) -> None:
 
 
 def test_nats_are_the_divergence_of_normal_distributions() -> None:
-    """Also with other variances of the retrain: compared with the integral of the definition."""
+    """The variances of the retrain may differ; the result is compared with the integral of the definition."""
     means, others = np.array([0.3, -1.0, 2.0]), np.array([0.0, -1.0, 1.5])
     variances, of_others = np.array([0.5, 2.0, 0.1]), np.array([1.5, 0.7, 0.1])
     for theirs in (variances, of_others):

@@ -84,7 +84,7 @@ def test_several_erasures_equal_one_in_a_conjugate_model() -> None:
 
 
 def test_independent_coefficients_have_the_means_of_dependent_ones() -> None:
-    """Of a Gaussian posterior the best one without correlations has its means and the diagonal of its precisions."""
+    """The best approximation of a Gaussian without correlations has its means and the diagonal of its precisions."""
     rows_ND, labels_N = linear_problem()
     found, _ = closest(bound(prior(4, diagonal=True), rows_ND, labels_N, -1))
     mean_D, precision_DD = conjugate(rows_ND, labels_N)

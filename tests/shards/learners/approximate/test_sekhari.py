@@ -76,7 +76,7 @@ def test_the_minimum_is_that_of_scikit_learn() -> None:
 
 
 def test_the_step_is_within_the_bound_in_a_hundred_problems_of_a_hundred() -> None:
-    """Of several sizes, penalties, shares of data points that leave, in one or two requests, with 2 and 3 classes."""
+    """Problems vary in size, penalty and share of erased data points, with 1 or 2 requests and 2 or 3 classes."""
     within, untouched = 0, 0
     for problem in range(100):
         generator = np.random.default_rng(problem)
@@ -287,6 +287,6 @@ def test_what_cannot_be_computed_is_named() -> None:
     ],
 )
 def test_bad_arguments_are_named(changes: dict[str, Any], problem: str) -> None:
-    """With what would be right."""
+    """The error says which values are valid."""
     with pytest.raises(Invalid, match=problem):
         learner_of(**changes)

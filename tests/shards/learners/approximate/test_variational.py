@@ -169,7 +169,7 @@ def test_results_depend_on_the_seed_and_the_number_of_the_erasure() -> None:
 
 
 def test_the_state_before_stays_as_it_is() -> None:
-    """And its guarantee is that of the laboratory's table."""
+    """The guarantee is that of the laboratory's table."""
     points = moons(40)
     learner = variational()
     before = learner.learn(points)
@@ -192,7 +192,7 @@ def test_the_state_before_stays_as_it_is() -> None:
     ],
 )
 def test_arguments_out_of_range_are_refused(wrong: dict[str, Any], fact: str) -> None:
-    """With what is wrong and what to take."""
+    """The error says what is wrong and which values to take."""
     with pytest.raises(Invalid, match=fact):
         variational(**wrong)
 

@@ -156,7 +156,7 @@ def test_without_points_there_is_nothing_to_tell() -> None:
 
 @pytest.mark.parametrize("outputs", [2, 3])
 def test_classes_are_learned(outputs: int) -> None:
-    """Of each point the shares add up to 1, and most points get their class."""
+    """The shares of each point add up to 1, and most points get their class."""
     learner, every = learner_of(outputs, noise=0.1, penalty=1e-3), made(600, outputs)
     found = learner.probabilities(learned(learner, every), every.features_NF)
     assert found.shape == (600, outputs)
@@ -173,7 +173,7 @@ def test_numbers_are_learned() -> None:
 
 @pytest.mark.parametrize("value", [NORM * 1.001, math.nan, math.inf])
 def test_longer_features_are_refused(value: float) -> None:
-    """With how many there are, and without a value of theirs."""
+    """The error says how many there are, and quotes no value."""
     every = made(20)
     every.features_NF[3] = (value, 0, 0, 0)
     with pytest.raises(Invalid, match=r"arguments\.norm = 4 is below the norm of the features of 1 of 20 data points"):
@@ -250,7 +250,7 @@ def test_the_shown_share_is_rounded_up() -> None:
     ],
 )
 def test_bad_arguments_are_named(changes: dict[str, Any], problem: str) -> None:
-    """With what would be right."""
+    """The error says which values are valid."""
     (found,) = CertifiedLinearArguments(**{"norm": 1.0, **changes}).problems()
     assert found.startswith(problem)
 

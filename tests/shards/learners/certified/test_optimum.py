@@ -33,7 +33,7 @@ def without(problem: Objective, gone: int) -> tuple[Objective, Reals, Reals]:
 
 
 def test_the_optimum_is_that_of_scikit_learn() -> None:
-    """Without noise; scikit-learn's C is the weight of the loss against the penalty."""
+    """This holds without noise; scikit-learn's C is the weight of the loss relative to the penalty."""
     problem = problem_of(200, 5, noise=0.0)
     reference = LogisticRegression(C=1 / (problem.penalty * 200), fit_intercept=False, tol=1e-12, max_iter=1000)
     reference.fit(problem.rows_ND, problem.labels_N)

@@ -75,7 +75,7 @@ def _changes(number: int, count: int) -> list[npt.NDArray[np.bool_]]:
 @pytest.mark.volume
 @pytest.mark.parametrize("number", spread(range(10_000), 150))
 def test_any_change_ends_in_the_bytes_of_a_new_forest(number: int) -> None:
-    """Also when all points leave, when trees are empty, and when points come back."""
+    """This includes changes where all points leave, where trees are empty, and where points come back."""
     forest, every = _random_case(number)
     present = [*_changes(number, len(every.keys_N)), np.zeros(len(every.keys_N), dtype=bool)]
     state = learned(forest, chosen(every, present[0]))

@@ -48,7 +48,7 @@ def _inertia(learner: KMeans, state: Clusters, features_NF: npt.NDArray[np.float
 @pytest.mark.volume
 @pytest.mark.parametrize("number", spread(range(10_000), 150))
 def test_any_change_ends_in_the_bytes_of_new_clusters(number: int) -> None:
-    """Also when all points leave or come back, when they are equal, and with fewer points than clusters."""
+    """This includes all points leaving or coming back, equal points, and fewer points than clusters."""
     generator = np.random.default_rng(number)
     count, inputs = int(generator.integers(1, 60)), int(generator.integers(1, 5))
     features_NF = generator.normal(size=(count, inputs)) * 3
@@ -107,7 +107,7 @@ def test_every_pivot_is_known() -> None:
 
 
 def test_no_value_of_an_erased_point_is_left() -> None:
-    """Not even of a point that was a cluster of its own, or a pivot: Ginart's code keeps erased rows, as zeros."""
+    """The same holds for a point that was its own cluster, or a pivot: Ginart's code keeps erased rows, as zeros."""
     marked = np.array([[77.123, 88.456, 99.789]], dtype=np.float32)
     learner, every = _k_means(clusters=5, pivots=40), _points(np.concatenate([BLOBS_NF[:100], marked]))
     state, now = learned(learner, every), _without(every, 100)

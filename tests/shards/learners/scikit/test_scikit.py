@@ -133,7 +133,7 @@ def test_an_attribute_that_cannot_be_kept_is_named() -> None:
 
 
 def test_training_that_diverges_is_refused() -> None:
-    """With the setting that may help, and no value of anybody."""
+    """The error names a setting that may help, and no data point's value."""
     learner = _learner({"estimator": "MLPRegressor", "solver": "sgd", "learning_rate_init": 1e6})
     with pytest.raises(Invalid, match="training diverged: .* Lower its learning rate"):
         _learned(learner, NUMBERS_NW)
@@ -141,7 +141,7 @@ def test_training_that_diverges_is_refused() -> None:
 
 @pytest.mark.parametrize("damage", ["other", "missing", "text"])
 def test_a_checkpoint_of_something_else_is_refused(damage: str) -> None:
-    """Of another estimator, of another width, or of nothing that can be read."""
+    """The checkpoint is of another estimator or of another width, or it cannot be read."""
     learner = _learner({"estimator": "SGDRegressor"})
     arrays = learner.arrays(_learned(learner, NUMBERS_NW))
     if damage == "missing":

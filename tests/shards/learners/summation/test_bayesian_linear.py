@@ -34,7 +34,7 @@ def test_means_are_those_of_ridge() -> None:
 
 @pytest.mark.parametrize("is_bayesian", [False, True])
 def test_features_that_repeat_each_other_have_an_answer(is_bayesian: bool) -> None:
-    """Also where the penalty is so small that it is lost beside their sums: the equations are singular then."""
+    """The same holds if the penalty is lost in rounding beside their sums, so that the equations are singular."""
     values_N = (np.arange(50) % 5).astype(np.float32)
     points = points_of(np.stack([values_N, values_N, 0 * values_N], axis=1), 3 * values_N[:, None] + 1)
     learner = (

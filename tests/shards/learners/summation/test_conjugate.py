@@ -22,7 +22,7 @@ from tests.shards.learners.direct import SHARD, chosen, learned, moved, points_o
 GENERATOR = np.random.default_rng(8)
 GROUPS_NF = GENERATOR.integers(0, 3, size=(90, 2)).astype(np.float32)
 HERE_N = (GROUPS_NF == [2, 0]).all(axis=1)
-"""Of the group that is looked at."""
+"""Mask of the data points in the group under test."""
 ASKED_NF = np.array([[2, 0], [7, 7], [0.5, 0]], dtype=np.float32)
 """A group with data points, one without, and what is not a group."""
 
@@ -121,7 +121,7 @@ def test_a_checkpoint_is_read_as_it_was_written(make: Any, arguments: Any, label
     ],
 )
 def test_other_values_are_refused(make: Any, label: float, feature: float, problem: str) -> None:
-    """With the column's place and no value."""
+    """The error names the column's position and no value."""
     points = points_of(np.array([[0.0, feature]]), np.array([[label]], dtype=np.float32))
     with pytest.raises(Invalid, match=problem):
         learned(make(RateArguments(), 2, 1, "number", 0), points)

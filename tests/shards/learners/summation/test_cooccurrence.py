@@ -44,7 +44,7 @@ def test_counts_are_of_items_and_of_pairs_in_canonical_order() -> None:
 
 
 def test_scores_are_sums_of_jaccard_similarities() -> None:
-    """Without those of what is in the basket; of an empty or unknown basket there are none."""
+    """Items in the basket get no score; an empty or unknown basket gives no scores."""
     learner = _learner()
     state = learned(learner, points_of(BASKETS_NF, LABELS_N))
     asked_NF = np.array([[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0], [0, 0, 0, 1, 0]], dtype=np.float32)
@@ -75,7 +75,7 @@ def test_any_baskets_leave_the_bytes_of_a_run_without_them(baskets: object, was:
 
 
 def test_an_amount_below_zero_is_refused() -> None:
-    """Without a word about its value."""
+    """The error does not quote the value."""
     with pytest.raises(Invalid, match="one is below 0") as refused:
         learned(_learner(), points_of(-7.25 * BASKETS_NF, LABELS_N))
     assert "7.25" not in str(refused.value)

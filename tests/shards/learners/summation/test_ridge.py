@@ -25,7 +25,7 @@ def test_answers_are_those_of_scikit_learn() -> None:
 
 
 def test_classes_are_shares() -> None:
-    """Of each point they add up to 1, and most points get their class."""
+    """The shares of each point add up to 1, and most points get their class."""
     labels_N = (NUMBERS_NW[:, 0] > 0).astype(np.int64) + (NUMBERS_NW[:, 0] > 4)
     learner = Ridge(RidgeArguments(), inputs=4, outputs=3, target="class", seed=0)
     found = learner.probabilities(learned(learner, points_of(FEATURES_NF, labels_N)), FEATURES_NF)
