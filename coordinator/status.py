@@ -139,7 +139,7 @@ class FederationStatus:
     """The whole federation."""
 
     name: str
-    """The federation's name."""
+    """Of the federation."""
     store: str
     """Where its objects are; empty: withheld."""
     shards: int
