@@ -110,7 +110,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Loaded:
 
 @pytest.mark.parametrize("command", ELSEWHERE)
 def test_a_missing_specification_is_said_at_once(elsewhere: Loaded, command: tuple[str, ...]) -> None:
-    """Before anything slow is loaded: no Arrow, no Ray."""
+    """The error is reported before anything slow is loaded, such as Arrow or Ray."""
     slow = {*HEAVY, "pyarrow", "numpy", "boto3", "cryptography", "cluster.config.toml"}
     end, modules = elsewhere[command]
     assert end == 2

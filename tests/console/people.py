@@ -13,7 +13,7 @@ from cluster.tokens import Role
 from tests.serving.world import World
 
 ADDRESS = "http://localhost"
-"""On this machine: elsewhere, cookies are for TLS alone."""
+"""An address on this machine: on any other, browsers send the console's cookies over TLS only."""
 _CSRF = re.compile(r'name="csrf" value="([0-9a-f]+)"')
 
 

@@ -80,7 +80,7 @@ def test_what_is_used_of_a_budget_is_stored() -> None:
 
 
 def test_status_says_it() -> None:
-    """To everybody who may see a status."""
+    """Everybody who may see a status sees the guarantee."""
     state, _ = decide(federation((5, 4, 3)), _configured(CERTIFIED))
     status = describe_federation(state, "here", NOW)
     assert (status.guarantee, for_the_public(status).guarantee) == (TEXT, TEXT)

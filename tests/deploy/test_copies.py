@@ -46,7 +46,7 @@ def test_no_copy_destroys_the_keys_of_the_original(
 
 
 def test_an_adopted_copy_takes_the_originals_place(original: UserFolder, copy: UserFolder) -> None:
-    """From then on it is the original that is refused: one store at a time writes with the keys."""
+    """Afterwards the original is refused, because only one store at a time may write with the keys."""
     assert original.json("adopt", "--reason", REASON).code == 4
     assert copy.json("adopt", "--reason", REASON).code == 0
     assert copy.json("erase", "--subject", MARKED).data["points"] == 4
@@ -161,7 +161,7 @@ def test_a_folder_that_was_renamed_or_restored_in_place_goes_on(trained: UserFol
 
 
 def test_what_another_machine_mounts_elsewhere_is_adopted(trained: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the same path it is the same store; at another one nobody here can tell it from a copy."""
+    """At the same path it is the same store; at another path it cannot be distinguished from a copy."""
     monkeypatch.setattr(platform, "node", lambda: "another")
     assert trained.json("erase", "--subject", "secret-person-001").data["points"] == 4
     monkeypatch.setattr(platform, "node", lambda: "a-third")
@@ -173,7 +173,7 @@ def test_what_another_machine_mounts_elsewhere_is_adopted(trained: UserFolder, m
 
 
 def test_a_store_of_an_earlier_release_gets_its_id_at_the_next_write(trained: UserFolder) -> None:
-    """Until then nothing tells a copy; reading draws none, and nothing else is written for it."""
+    """Until then copies cannot be recognised. Reading does not draw an id, and nothing else is written for it."""
     identity = trained.store / "control" / "identity"
     identity.unlink()
     assert trained.json("status").code == 0

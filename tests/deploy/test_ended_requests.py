@@ -51,7 +51,7 @@ def test_the_status_lists_the_last_ones_and_counts_the_others(old: UserFolder) -
 
 @pytest.mark.parametrize("request_id", IDS)
 def test_each_is_shown(old: UserFolder, request_id: str) -> None:
-    """By whichever command it is asked for."""
+    """Every command that shows a request shows it."""
     shown = _request(old, "show", request_id)
     assert (shown.code, shown.data["request_id"]) == (0, request_id)
     assert old.json("status", request_id).data == shown.data

@@ -26,7 +26,7 @@ from tests.doubles.user_folder import MARKED, UserFolder
 from tests.doubles.workers.local_workers import LocalWorkers
 
 PATIENCE_SECONDS = 60.0
-"""Only how long a test that fails hangs."""
+"""How long a failing test waits; one that passes does not."""
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ _RECOVERY_STEPS: Final = 60
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RandomCase:
-    """A story, and the blows in it."""
+    """A case, and where its processes are struck."""
 
     case_name: str
     strikes: tuple[Strike, ...]
@@ -45,7 +45,7 @@ def try_kills(runner: CaseRunner, seed: int) -> int:
 
 
 def draw_sleepers(seed: int, runner: CaseRunner) -> RandomCase:
-    """Return where two writers fall asleep, one after the other, at a change or at a look."""
+    """Return where two writers are stopped, one after the other: at a change of the store, or at a read of it."""
     random = Random(seed)  # noqa: S311  the same blows for the same seed
     case_name = random.choice(tuple(COMMAND_CASES))
     reference = runner.reference(case_name)
@@ -57,7 +57,7 @@ def draw_sleepers(seed: int, runner: CaseRunner) -> RandomCase:
 
 
 def try_sleepers(runner: CaseRunner, seed: int) -> tuple[str, str]:
-    """Return how two writers end that sleep where the seed says, as ``wake_both`` does. Raises ``AssertionError``."""
+    """Stop two writers where the seed says, and return how they end: see ``wake_both``. Raises ``AssertionError``."""
     random_case = draw_sleepers(seed, runner)
     try:
         return wake_both(runner, random_case.case_name, *random_case.strikes)
@@ -66,7 +66,7 @@ def try_sleepers(runner: CaseRunner, seed: int) -> tuple[str, str]:
 
 
 def _first(random: Random, reference: Reference) -> Strike:
-    """Return a strike that is sure to come."""
+    """Return a strike at a step that the command is certain to reach."""
     moment = _moment(random)
     puts = [kind for kind in reference.steps if kind.startswith("put_")]
     return Strike(moment=moment, nth=random.randint(1, len(puts if moment == "within" else reference.steps)))

@@ -40,7 +40,7 @@ def test_a_zombie_is_fenced(point: FailPoint, moment: Moment, runner: CaseRunner
     [pytest.param(*pair, id=" then ".join(point.name for point in pair)) for pair in spread(PAIRS, 2)],
 )
 def test_a_zombie_does_not_disturb_who_took_over(first: FailPoint, second: FailPoint, runner: CaseRunner) -> None:
-    """A writer that wakes up while the one who took over is in the middle of it stops, and the other one ends well."""
+    """A writer that wakes up while its successor is still at work ends fenced, and the successor completes."""
     strikes = first.strike("before", "stop"), second.strike("before", "stop")
     assert wake_both(runner, first.case_name, *strikes) == ("fenced", "done")
 

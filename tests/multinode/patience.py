@@ -8,10 +8,10 @@ from time import monotonic
 from typing import TypeVar
 
 PATIENCE_SECONDS = 300.0
-"""Only how long a test that fails hangs."""
+"""How long a failing test waits; one that passes does not."""
 
 _LOOK_SECONDS = 0.05
-"""Between two looks at first; the longer it takes, the rarer they are, for many of them cost much."""
+"""Time between the first two looks. The intervals grow, because looks are expensive."""
 _MOST_LOOK_SECONDS = 0.5
 
 _Found = TypeVar("_Found")

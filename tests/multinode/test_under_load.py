@@ -34,7 +34,7 @@ HEAD = {"resources": {"node:__internal_head__": 0.001}}
 
 CALLERS = 2
 BREATH_SECONDS = 0.2
-"""After a few questions a caller pauses so long: processes that start meanwhile need the processors as well."""
+"""How long a caller pauses after a few questions, because processes that are starting need the processors, too."""
 
 ANSWERS = 60
 """How many answers have to arrive while something is away, and how many afterwards."""

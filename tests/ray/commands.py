@@ -12,7 +12,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 TIMEOUT_SECONDS: Final = 600
-"""Only how long a test that fails hangs."""
+"""How long a failing test waits; one that passes does not."""
 
 PLAIN: Final = "from deploy.commands.cli import main; main()"
 """The command."""

@@ -29,7 +29,7 @@ class RealCase:
     path: tuple[str, ...]
     label: str
     metric: str
-    """By which it is judged."""
+    """The metric by which the model is judged."""
     header: str = ""
     person: str = "point_id"
     """The column of the person."""

@@ -45,9 +45,9 @@ class RayObservation:
     limits: list[list[str]]
     """The workers' limits for core dumps."""
     left: Mapping[str, Mapping[str, bytes]]
-    """By place."""
+    """What is left after the erasure, by place."""
     planted: Mapping[str, Mapping[str, bytes]]
-    """By place, after somebody else left a text there."""
+    """What is left, by place, after another program wrote a text there."""
     text: bytes
     """What was planted."""
 

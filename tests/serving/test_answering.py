@@ -138,7 +138,7 @@ def result(answer: Future[Answer]) -> Answer:
 def test_an_answer_is_confirmed_after_it_was_computed(
     standing: FakeStanding, answering: Answering, quick_points: int
 ) -> None:
-    """Between the end of the computation and the answer a look at the store began and ended."""
+    """A read of the store begins and ends between the end of the computation and the answer."""
     looks_before: list[int] = []
     assert standing.held is not None
     standing.held.quick_points = quick_points
@@ -211,7 +211,7 @@ def test_another_s_look_that_withdraws_has_the_next_one_loaded(
 
 
 def test_a_large_request_is_given_up_in_the_middle(standing: FakeStanding, answering: Answering) -> None:
-    """Once a floor has risen no further piece of a request is computed with what it withdrew."""
+    """Once the erasure floor has risen, no further piece of a request is computed with what it withdrew."""
     first = standing.held
     assert first is not None
 
@@ -358,7 +358,7 @@ def test_who_went_away_is_not_answered(standing: FakeStanding, answering: Answer
 
 
 def test_a_closed_replica_refuses(standing: FakeStanding) -> None:
-    """After its end nothing is taken."""
+    """A closed replica does not accept any request."""
     made = Answering(cast("Standing", standing), 0.01)
     made.close()
     with pytest.raises(Unavailable, match="stopping"):

@@ -249,7 +249,7 @@ def test_answers_carry_a_request_id(still_world: World, given: str) -> None:
 
 
 def test_answers_say_which_release_they_are_of(still_world: World) -> None:
-    """All name the versions of the contract; the release is for those alone who have a token."""
+    """All answers name the API versions; only answers to callers with a token name the release."""
     client, headers = still_world.client, still_world.headers("audit")
     admitted = [client.get(path, headers=headers) for path in ("/v1/status", "/v1/erasures/er-9")]
     assert [answer.status_code for answer in admitted] == [200, 404]

@@ -22,7 +22,7 @@ from cluster.writer.writer import writer_setup
 from tests.doubles.user_folder import FEATURES, UserFolder, small_points
 
 PATIENCE_SECONDS = 60.0
-"""Only how long a test that fails hangs."""
+"""How long a failing test waits; one that passes does not."""
 
 ROLES: tuple[Role, ...] = get_args(Role)
 

@@ -36,7 +36,7 @@ SHARDS: Final = 10_000
 SLICES: Final = 20
 EPOCHS: Final = 20
 POINTS: Final = 100
-"""In each slice."""
+"""Data points in each slice."""
 AT: Final = "2026-01-01T00:00:00.000+00:00"
 DUE: Final = "2026-01-31T00:00:00.000+00:00"
 

@@ -47,7 +47,7 @@ class Side:
     url: str
     token: str
     processes: Mapping[str, tuple[int, ...]]
-    """By part."""
+    """Process ids, by part."""
     seconds: dict[str, list[float]] = field(default_factory=lambda: {part: [] for part in (*_PARTS, "wall")})
     """Seconds for one request, as the mean of a block, by part."""
     walls: list[float] = field(default_factory=list)

@@ -13,7 +13,7 @@ from tests.doubles.federation import Point, SmallFederation, plain_conditions, s
 from tests.doubles.workers.fake_learner import HashLearner, HashState
 
 WHO = "secret-person"
-"""In every name of a person and of a data point."""
+"""A text that every name of a person or of a data point contains."""
 
 POINTS = [
     Point(id=f"{WHO}-point-{n}", subject=f"{WHO}-{n // 3}", label="ab"[n % 2], features=(float(n), 1.0))

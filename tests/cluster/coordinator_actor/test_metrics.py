@@ -167,7 +167,7 @@ def test_a_tainted_constituent_is_seen(
 def test_the_size_of_the_store_is_reported_once_it_is_known(
     federation: SmallFederation[HashState], gauges: Gauges, meter: Remembered
 ) -> None:
-    """Before the first count there is no series of it; an empty store is not what a store is taken for."""
+    """Before the first count there are no series for it, so that the store does not appear to be empty."""
     _shown(gauges, federation.state)
     assert metrics.STORE_BYTES.name not in {name for name, _ in meter.values}
     size = StoreSize(objects=3, payload_bytes=4000)

@@ -22,7 +22,7 @@ from tests.doubles.user_folder import MARKED, UserFolder
 from tests.doubles.workers.local_workers import LocalWorkers
 
 PATIENCE_SECONDS = 60.0
-"""Only how long a test that fails hangs."""
+"""How long a failing test waits; one that passes does not."""
 
 
 def test_an_erasure_is_seen_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from tests.doubles.user_folder import MARKED, UserFolder, small_points
 from tests.doubles.workers.local_workers import LocalWorkers
 
 PATIENCE_SECONDS = 60.0
-"""Only how long a test that fails hangs."""
+"""How long a failing test waits; one that passes does not."""
 
 
 class _Moody(LocalWorkers):

@@ -95,6 +95,6 @@ def test_the_report_has_tables_figures_and_checks(found: Finished) -> None:
 
 @pytest.mark.parametrize("quick", [True, False])
 def test_every_cell_has_a_name_of_its_own(quick: bool) -> None:
-    """In both grids."""
+    """Names are unique in the quick grid and in the full one."""
     names = [cell.name for cell in SISA_COSTS.cells(SISA_COSTS.settings(quick))]
     assert len(set(names)) == len(names)

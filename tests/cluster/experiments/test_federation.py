@@ -49,7 +49,7 @@ def test_an_erasure_ends_in_the_bytes_of_a_full_retrain(tables: dict[str, Any]) 
 
 
 def test_each_round_routes_the_same_data_points_elsewhere() -> None:
-    """By a partition key of its own."""
+    """Each round has its own partition key."""
     data = load("digits")
     rows = range(20)
     found = []

@@ -132,7 +132,7 @@ def test_the_report_says_when_the_average_hides_a_fall(found: Finished) -> None:
 
 @pytest.mark.parametrize("quick", [True, False])
 def test_every_cell_has_a_name_of_its_own(quick: bool) -> None:
-    """In both grids."""
+    """Names are unique in the quick grid and in the full one."""
     names = [cell.name for cell in HARM.cells(HARM.settings(quick))]
     assert len(set(names)) == len(names)
 
@@ -202,7 +202,7 @@ def test_an_erasure_that_diverged_has_no_result(found: Finished) -> None:
 
 
 def test_what_harms_everybody_is_named(found: Finished) -> None:
-    """Where erasures at random lower the mean."""
+    """The report names methods with which random erasures lower the mean accuracy."""
     lower = [{**row, "fall": 0.5} if row["method"] == "Sekhari" else {**row, "fall": 0.0} for row in found.rows]
     assert "by more than 0.05 with some methods (Sekhari: 0.50): they harm" in learned(HARM.report(SMALL, lower))
     assert "they harm" not in learned(HARM.report(SMALL, [{**row, "fall": 0.0} for row in found.rows]))

@@ -123,7 +123,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 
 def test_a_data_set_that_is_missing_is_found_first(tmp_path: Path) -> None:
-    """Before anything is computed or written."""
+    """The error is raised before anything is computed or written."""
     other = {**settings(False), "seed": 8}
     with pytest.raises(Invalid, match="the data set mnist is not on this machine"):
         run_experiment(TOY, other, tmp_path / "out", clock=VirtualClock(), crew=lambda *_: NearCrew())
@@ -215,7 +215,7 @@ def test_a_cell_that_fails_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_a_grid_whose_rows_could_not_be_kept_is_refused(cells: list[Cell], fact: str, tmp_path: Path) -> None:
-    """Before anything is written."""
+    """The grid is refused before anything is written."""
     with pytest.raises(Invalid, match=fact):
         run_experiment(replace(TOY, cells=lambda _: cells), settings(True), tmp_path / "out", clock=VirtualClock())
     assert not (tmp_path / "out").exists()

@@ -113,7 +113,7 @@ def test_a_skewed_deletion_ends_a_class(finished: tuple[Finished, Path]) -> None
 
 
 def test_the_report_has_its_figures(finished: tuple[Finished, Path]) -> None:
-    """Each with lines of every method in it; what MNIST alone can show is not measured."""
+    """Each figure has a line for every method in it; checks that need MNIST are reported as not measured."""
     found, folder = finished
     figures = {figure.name: figure for figure in found.report.figures}
     assert list(figures) == ["accuracy", "classes", "time", "distance"]
@@ -187,7 +187,7 @@ def labels() -> Any:
 
 
 def test_the_choice_of_rows_is_keyed() -> None:
-    """By scenario and round; a larger share contains a smaller one, and the skewed class has its share."""
+    """It depends on scenario and round; larger choices contain smaller ones, and the skewed class has its share."""
     few, many = (points_that_leave(labels(), SKEWED, count, 0, **SKEW) for count in (100, 300))
     again, other = (points_that_leave(labels(), SKEWED, 100, attempt, **SKEW) for attempt in (0, 1))
     assert few.gone_K.tolist() == again.gone_K.tolist() != other.gone_K.tolist()
@@ -252,7 +252,7 @@ def test_the_cross_over_is_held_against_the_law(shares: Sequence[float], crossed
 
 
 def test_the_remark_says_how_long_more_steps_would_take() -> None:
-    """By the time of a step in the rows; with such rows there is a value in its place."""
+    """The time is computed from that of a step in the rows. Rows with more steps give a value in its place."""
     net = dict.fromkeys(COLUMNS) | {"dataset": "mnist", "model": "net", "method": "trained", "ratio": 0.0}
     stopped = net | {"recipe": "42 full steps", "seconds": 63.0, "accuracy": 0.86}
     longer, long = "accuracy of the network after 80 steps", "400 steps: distance to the retrain 0.001"

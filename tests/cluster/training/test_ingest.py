@@ -95,7 +95,7 @@ def test_small_data_are_read_here(place: Place, source: Source) -> None:
 
 
 def test_large_data_are_read_by_the_cluster(place: Place, source: Source) -> None:
-    """From the limit on as many tasks read as there are processors; idle workers give theirs back first."""
+    """Data above the limit are read by as many tasks as there are processors; idle workers first release theirs."""
     place.set_up(large_bytes=1)
     chosen = place.chosen(source, None)
     assert isinstance(chosen, ParallelIngest)

@@ -89,7 +89,7 @@ def test_a_layout_is_tried_and_one_that_fails_says_why(home: UserFolder, monkeyp
 
 
 def test_a_schedule_without_epochs_is_refused(home: UserFolder) -> None:
-    """Before anything is read."""
+    """The schedule is refused before anything is read."""
     with pytest.raises(Invalid, match="gives some of 9 slices no epoch"):
         layout_of(read_specification(home.config), Layout(2, 9))
 

@@ -90,7 +90,7 @@ def test_points_on_both_sides_are_corrected_by_one_request(federation: Federatio
 
 
 def test_an_unchanged_source_brings_no_old_value_back(federation: Federation) -> None:
-    """On either side; the state says of how many data points the source has old values."""
+    """This holds for hold-out points and others; the state says for how many data points the source has old values."""
     federation.rectify([other(8), other(3)], request_id="c-1")
     settled = essence(federation.state)
     federation.train(POINTS)

@@ -132,7 +132,7 @@ def test_a_copy_of_what_was_erased_does_not_open(trained: UserFolder) -> None:
 
 
 def test_keys_may_be_kept_elsewhere(home: UserFolder) -> None:
-    """With ``keys`` named the store alone opens nothing, and everything else is as ever."""
+    """With ``keys`` set, the store alone cannot be decrypted; everything else works as usual."""
     home.specify(keys="./keys")
     assert home.json("train").code == 0
     assert home.json("erase", "--subject", MARKED).code == 0

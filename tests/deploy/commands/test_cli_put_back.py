@@ -81,7 +81,7 @@ def test_submitted_again_all_is_well(restored: UserFolder) -> None:
 
 
 def test_each_missing_request_counts(trained: UserFolder, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """To submit the last one again is not enough: an older one that is missing is still named."""
+    """Submitting the last request again is not enough: an older one that is missing is still named."""
     before = tmp_path_factory.mktemp("before") / "store"
     shutil.copytree(trained.store, before)
     for number in (1, 2):

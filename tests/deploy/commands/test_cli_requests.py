@@ -77,7 +77,7 @@ def request(home: UserFolder, action: str, *words: str) -> Any:
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_help_and_usage_of_every_action(action: str) -> None:
-    """Each action has its help; what it misses or does not know is wrong usage, in an envelope."""
+    """Each action has its own help; a missing argument or an unknown option is a usage error, reported as JSON."""
     said = run("request", action, "--help")
     assert (said.code, said.err) == (0, "")
     assert f"sisa request {action}" in said.out

@@ -82,7 +82,7 @@ def test_people_are_told_where_the_results_are_and_what_differs(crew: Any) -> No
 
 
 def test_experiments_are_listed(crew: Any) -> None:
-    """For people and for machines."""
+    """The list is printed as text and as JSON."""
     assert {"name": "toy", "summary": "Doubles sizes."} in run("experiment", "list", "--json").data["experiments"]
     assert "Doubles sizes." in run("experiment", "list").out
 
@@ -105,7 +105,7 @@ def test_a_name_that_is_not_known_is_refused(words: tuple[str, ...], message: st
 
 
 def test_without_matplotlib_the_extra_is_named(crew: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anything is computed."""
+    """The error is raised before anything is computed."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     said = run("experiment", "toy", "--json")
     assert (said.code, said.error["message"]) == (2, "plots need matplotlib, which is not installed")
@@ -157,7 +157,7 @@ def test_a_folder_of_others_is_refused(crew: Any) -> None:
 
 
 def test_a_disk_that_is_full_for_a_picture_is_named(crew: Any) -> None:
-    """All rows are kept then."""
+    """The error names the picture, and all rows are kept."""
     figures = Path("here/figures")
     figures.mkdir(parents=True)
     (figures / "sizes.png").symlink_to("/dev/full")

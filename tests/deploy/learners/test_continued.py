@@ -80,7 +80,7 @@ def test_an_estimator_of_the_learner(learner: str, home: UserFolder) -> None:
 
 
 def test_without_its_library_the_extra_is_named(home: UserFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anything is ingested."""
+    """The error is raised before anything is ingested."""
 
     def missing() -> Any:
         raise Invalid("[model] learner = 'boosting' needs LightGBM", "Run pip install 'sisa-ray[boosting]'.")

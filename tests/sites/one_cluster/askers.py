@@ -42,7 +42,7 @@ class RequestRecorder(Chaos):
         return None
 
     def accounts(self) -> dict[str, set[str]]:
-        """Return of each bucket who asked for anything in it."""
+        """Return for each bucket the accounts that requested anything in it."""
         return {bucket: {each.account for each in self.asked if each.bucket == bucket} for bucket in self._buckets()}
 
     def read(self, bucket: str, ending: str) -> set[str]:

@@ -49,9 +49,9 @@ class InFolders:
     site_folders: SiteFolders
     trained: FederationResult
     erased: FederationResult
-    """Without ``PERSON``."""
+    """The result of training without ``PERSON``."""
     erased_also: FederationResult
-    """Without ``POINT`` either."""
+    """The result of training without ``POINT`` either."""
 
     @property
     def asked(self) -> Path:

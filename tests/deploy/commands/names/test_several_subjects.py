@@ -93,7 +93,7 @@ def test_who_comes_back_brings_new_messages_alone(post: UserFolder) -> None:
 
 
 def test_a_name_in_any_column_is_known(post: UserFolder) -> None:
-    """Only who neither sends nor receives is unknown."""
+    """Only a person who is neither a sender nor a recipient is unknown."""
     data = post.json("erase", "--subject", STRANGER, "--subject", "no such person", "--dry-run").data
     assert (data["points"], data["unknown"]) == (2, 1)
 

@@ -89,7 +89,7 @@ def test_a_receipt(folder: Path) -> None:
 
 @pytest.mark.parametrize("earlier", ["old.txt", "receipt.json"])
 def test_a_log_that_goes_on(folder: Path, earlier: str) -> None:
-    """From two files and without the store: the later checkpoint continues the earlier one, or that of a receipt."""
+    """Two files, without the store, prove that the later checkpoint continues the earlier one, or that of a receipt."""
     code, said = check("log", folder / earlier, folder / "new.json", "--key", folder / "operator.keys")
     assert (code, said["data"]["consistent"], said["data"]["earlier"], said["data"]["log_size"]) == (0, True, 1, 5)
     assert check("log", folder / earlier, folder / earlier, "--key", folder / "operator.keys")[0] == 0

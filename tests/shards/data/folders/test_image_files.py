@@ -116,7 +116,7 @@ def test_images_outside_of_the_tables_folder_are_refused(tmp_path: Path, name: s
 
 
 def test_a_changed_image_is_news(tmp_path: Path) -> None:
-    """Under the same name in the same table; where the table holds the bytes, it is the table that changes."""
+    """It is noticed under the same name and with the same table; if the table contains the bytes, the table changes."""
     fill(tmp_path, {"1.png": image(1), "2.png": image(2), "other.png": image(3)})
     source = labelled(tmp_path, ["1.png", "2.png"])
     before = inventory(source)
@@ -133,7 +133,7 @@ def test_a_changed_image_is_news(tmp_path: Path) -> None:
 
 
 def test_a_changed_image_of_a_folder_is_news(tmp_path: Path) -> None:
-    """As are a new one, and one in another folder."""
+    """So are a new image, and one that is moved to another folder."""
     source = replace(open_source("pets", pets(tmp_path).parent), encoding=TREE.encoders)
     before = inventory(source)
     assert before[0].name == "pets"

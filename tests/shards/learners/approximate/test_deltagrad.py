@@ -105,7 +105,7 @@ def test_the_error_is_a_small_share_of_what_doing_nothing_leaves(batch_size: int
 
 
 def test_explicit_steps_are_the_first_and_then_one_of_each_period() -> None:
-    """All steps of the first training are; of a period, the first is."""
+    """In the first training all steps are explicit; later, the first ones and then one in each period."""
     points = blobs(60)
     learner = DeltaGrad(MODELS["softmax"], recipe(epochs=30), period=5, burn_in=10)
     state = learner.learn(points)
