@@ -39,7 +39,7 @@ class Why(Enum):
     SUBJECT = "subject"
     """Its subject was erased."""
     ID = "id"
-    """It was erased by its id; its subject, as the source names it now, was not."""
+    """It was erased by its id; the subject that the source now gives for it was not erased."""
     SIMILAR = "similar"
     """Its subject differs from an erased one only in case or spacing."""
 
@@ -50,7 +50,7 @@ class Leftover:
 
     file: str
     row: int
-    """From 1, without a CSV's header."""
+    """Number of the row, counted from 1 without a CSV file's header."""
     why: Why
 
 
@@ -61,7 +61,7 @@ class Leftovers:
     held: Counter[str]
     """Data points that were erased, by file."""
     by_id: int
-    """Those of them that were erased by id alone."""
+    """How many of these data points were erased by id alone."""
     respelt: Counter[str]
     """Data points spelt like the erased, by file."""
     rows_in: Path | None = None

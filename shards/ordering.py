@@ -17,7 +17,7 @@ from shards.specification import ShardId, SliceIndex
 INITIAL_WEIGHTS: Final = b"initial"
 SHUFFLE: Final = b"shuffle"
 NOISE: Final = b"noise"
-"""For dropout and anything else that a model draws at random while it learns."""
+"""Stream of dropout, and of anything else that a model draws at random while it learns."""
 AUGMENT: Final = b"augment"
 STEP: Final = b"step"
 """For the generators that the user's own ``augment`` and ``step`` get."""

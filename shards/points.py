@@ -118,7 +118,7 @@ class ShardPoints:
     features_NF: npt.NDArray[np.float32]
     """Scaled features, C-contiguous."""
     labels_N: npt.NDArray[np.int64] | npt.NDArray[np.float32]
-    """As in ``PointBlock``."""
+    """Labels, with the types of ``PointBlock``."""
     keys_N: npt.NDArray[np.uint64]
     """First 8 bytes (big-endian) of the point's digest, from which its place in each epoch is derived."""
     subjects_N: npt.NDArray[np.uint64]

@@ -115,7 +115,7 @@ class KnownSubjects:
     """Memory limit for names and digests; above it, all of them are dropped."""
     _digests: dict[str, SubjectDigest] = field(default_factory=dict, repr=False)
     held_bytes: int = field(default=0, init=False)
-    """What they take now."""
+    """Memory that names and digests take now, in bytes."""
 
     def digests(self, distinct: Sequence[str]) -> npt.NDArray[np.void]:
         """Return the digest of each name, and ``NOBODY`` for an empty one. Raises ``Invalid`` as ``subject_digest``."""

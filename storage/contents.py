@@ -16,7 +16,7 @@ class Holdings:
     sizes: Mapping[ObjectKey, int]
     """Key and ``payload_bytes`` of each object that ``list`` yields."""
     unfinished: tuple[str, ...]
-    """As ``unfinished`` yields them."""
+    """The names that ``ObjectStore.unfinished`` yields."""
 
 
 @runtime_checkable

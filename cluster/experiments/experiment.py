@@ -33,7 +33,7 @@ class Series:
     name: str
     x: Sequence[float | str]
     y: Sequence[float | None]
-    """None: no value."""
+    """A value for each of ``x``; None where there is no value."""
     spread: Sequence[float] | None = None
     """Standard deviations."""
     is_reference: bool = False
@@ -59,7 +59,7 @@ class Figure:
     """Panels side by side, and what a reader is to see in them. Data, so that any page or program may draw it."""
 
     name: str
-    """As a file's name."""
+    """The figure's name, which is also that of its files."""
     title: str
     panels: Sequence[Panel]
 

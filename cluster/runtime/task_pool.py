@@ -34,11 +34,11 @@ class Work:
     """What a crew's tasks do, in words."""
 
     does: str
-    """As in "a task that reads data"."""
+    """The verb in the singular, as in "a task that reads data"."""
     do: str
-    """As in "tasks that read data"."""
+    """The verb in the plural, as in "tasks that read data"."""
     doing: str
-    """As in "reading data: nothing is done yet"."""
+    """The verb's participle, as in "reading data: nothing is done yet"."""
     remedy: str
     """What to do when tasks keep dying."""
     grace_seconds: float = 30.0

@@ -35,7 +35,7 @@ class CombinedAnswer:
 
     scores_NS: npt.NDArray[np.float64]
     sites: tuple[TookPart, ...]
-    """In the order of the specification."""
+    """The sites, in the order of the specification."""
     absent: Mapping[str, str]
     """Why each of the other sites did not take part, by site."""
 

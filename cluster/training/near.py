@@ -33,7 +33,7 @@ class NearPool:
     """
 
     def __init__(self, worker: Worker, workers: Callable[[], Pool]) -> None:
-        """``workers`` returns the pool of workers; they start when it is first asked for something."""
+        """``workers`` returns the pool of workers, which start when the pool is first used."""
         self._worker = worker
         self._workers = workers
 

@@ -82,7 +82,7 @@ class Workers:
         return self._near
 
     def prepare(self, width: int, tasks: int, stored: Configuration | None) -> None:
-        """Have workers for ``tasks`` tasks start, and return at once; errors are for those who then use them.
+        """Let workers for ``tasks`` tasks start, and return at once; callers that use the workers get any errors.
 
         It does nothing where a few points are taken out without a worker.
         """

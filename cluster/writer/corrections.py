@@ -60,7 +60,7 @@ class GivenRows:
     unknown: DigestSet
     """Data points that are not in the federation."""
     places: Mapping[SliceId, int]
-    """How many of the others each slice has."""
+    """How many of the known data points are in each slice."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

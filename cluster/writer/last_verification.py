@@ -30,14 +30,14 @@ class LastVerification:
     shards: int
     """Constituents that the federation had."""
     proved: int
-    """Those of them that were retrained, or measured, and compared."""
+    """How many of them were retrained or measured, and compared."""
     kept: int
-    """Those of the proved ones for which the guarantee holds."""
+    """How many of the proved constituents keep their guarantee."""
     guarantee: str
     objects: int
     """Objects of the store that were looked at."""
     residue: int
-    """What was left over, unfinished or damaged among them."""
+    """How many of these objects were left over, unfinished or damaged."""
     receipts: int
     """Receipts that were checked."""
     broken: int

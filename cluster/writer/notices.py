@@ -34,7 +34,7 @@ class WitnessNotice:
     """A request as the witness knows it."""
 
     request: ErasureRequest
-    """As it was accepted."""
+    """The request as it was accepted."""
     names: DigestSet
     stands: str
     """``ASKED``, ``HELD`` or ``CANCELLED``."""

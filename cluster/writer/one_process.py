@@ -32,7 +32,7 @@ from shards.tombstones import NOTHING, DigestSet
 from storage.objects import ObjectStore, new_name
 
 NEW_NAMING: Final = Naming(form="trimmed", by_skeleton=True)
-"""That of new federations."""
+"""The naming of new federations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,7 +35,7 @@ _ERRORS = frozenset({"rmse", "inertia"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhoStaysOut:
-    """By which digests people are named, and who of them was erased from the federation."""
+    """How people's names become digests, and the digests of those who were erased from the federation."""
 
     key: PartitionKey = field(repr=False)
     naming: Naming
@@ -45,7 +45,7 @@ class WhoStaysOut:
     def of(
         cls, specification: FederationSpecification, store: ObjectStore, state: FederationState | None
     ) -> WhoStaysOut:
-        """Return those of the federation in ``store``; of one that was never begun, a key of the moment."""
+        """Return these values of the federation in ``store``; if it was never begun, with a key that is not stored."""
         if state is not None and state.is_begun:
             return cls(
                 key=partition_key(store, specification, draw=False),

@@ -97,7 +97,7 @@ class ValuesKept:
     """The values that are kept for corrections changed: some were carried out, or their subjects were erased."""
 
     corrected: tuple[PlacedRows, ...]
-    """As in the state."""
+    """The new ``FederationState.corrected``."""
     drafts: Mapping[str, tuple[PlacedRows, ...]]
     """The remaining new values of open requests, by request id."""
 
@@ -111,7 +111,7 @@ class NothingToErase:
     unknown: int = 0
     """Number of names in the request; 0: release 0.1 recorded the event."""
     similar: Similar = NONE_SIMILAR
-    """As ``PointsRemoved.similar``."""
+    """See ``PointsRemoved.similar``."""
     at: str
 
 
@@ -201,11 +201,11 @@ class SubjectsReadmitted:
 
     readmission: Readmission
     tombstones: ObjectRef | None
-    """As in the state, without their tombstones."""
+    """The new ``FederationState.tombstones``, without those of the subjects."""
     segments: tuple[Segment, ...]
-    """As in the state, without their tombstones."""
+    """The new ``FederationState.segments``, without the subjects' tombstones."""
     looked: int = 0
-    """As ``ErasureAccepted.looked``."""
+    """See ``ErasureAccepted.looked``."""
     at: str
 
 
@@ -240,7 +240,7 @@ class EndedKept:
 
     request_ids: tuple[str, ...]
     buckets: tuple[ObjectRef | None, ...]
-    """As in the state, with their records added."""
+    """The new buckets of ended requests, which also hold the records of these requests."""
 
 
 InterventionEvent = DueExtended | RequestHeld | RequestReleased | RequestCancelled | AttemptFailed

@@ -59,7 +59,7 @@ class Workload:
     batch_days: float = 0.0
     """How long the first request of a batch waits for others."""
     price_cpu_hour: float | None = None
-    """In any currency, as is the next one. None: not priced."""
+    """Price in any currency, the same as that of the next field. None: without a price."""
     price_gib_month: float | None = None
 
     def __post_init__(self) -> None:
@@ -87,7 +87,7 @@ class Workload:
 
     @property
     def batches_per_month(self) -> float:
-        """Batches a month: the time between two is a waiting time and the time until the next request."""
+        """Batches per month: from one batch to the next passes the waiting time and the time until the next request."""
         return self.requests_per_month / (1 + self.more)
 
     @property
@@ -108,7 +108,7 @@ class Stock:
 
     points: int
     subjects: int | None
-    """None: not known."""
+    """Number of subjects; None if it is unknown."""
     slice_bytes: float
     """Total size of all data points in slice files."""
     epochs: int
@@ -145,7 +145,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasuredFigure:
-    """How good the answers of a federation were that was trained with these numbers."""
+    """Quality of the answers of a federation that was trained with these numbers of shards and slices."""
 
     layout: Layout
     figure: str
@@ -223,7 +223,7 @@ def _training(layout: Layout, stock: Stock, pace: Pace) -> dict[str, float]:
 
 
 def _learning(layout: Layout, stock: Stock, pace: Pace, shards: float) -> float:
-    """Return the seconds of learning so many shards at once; 0 for learners that learn slice after slice."""
+    """Return the time for learning all slices of these shards at once; 0 for learners that learn slice after slice."""
     return 0.0 if pace.learning is None else shards * pace.learning.at(stock.points / layout.shards)
 
 
@@ -284,7 +284,8 @@ def _round_numbers(most: int) -> list[int]:
 def good_enough(figures: Sequence[MeasuredFigure], tolerance: float) -> tuple[MeasuredFigure, list[MeasuredFigure]]:
     """Return the best figure, and all that are at most ``tolerance`` worse.
 
-    Of measures that are shares, such as accuracies, that is an absolute difference; of errors a share of the best.
+    For measures that are shares, such as accuracy, the tolerance is an absolute difference; for errors it is relative
+    to the best.
     """
     best = max(figures, key=lambda each: each.value if each.is_larger_better else -each.value)
     if best.is_larger_better:

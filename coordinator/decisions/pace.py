@@ -121,7 +121,7 @@ class Pace:
     batch_size: int = 1
     """1 for learners without batches."""
     many_steps: float = float("inf")
-    """From this many full-size steps in a shard on, steps are carried out in another way."""
+    """A shard with at least this many full-size steps carries out its steps in another way."""
     learning: GrowingCost | None = None
     """Seconds of learning a shard at once."""
     forgetting: GrowingCost | None = None

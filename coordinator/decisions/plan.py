@@ -38,7 +38,7 @@ class RetrainPlan:
     points: int
     """Data points to erase, or to correct."""
     held_out: int = 0
-    """Those of them that are hold-out points, which cost no training."""
+    """How many of them are hold-out points, which cost no training."""
     point_epochs: int
     full_point_epochs: int
     """Cost of a full retrain of the whole federation: the yardstick."""

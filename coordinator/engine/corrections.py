@@ -51,7 +51,7 @@ class Corrections:
     """The corrections of a batch, carried out in memory."""
 
     results: dict[str, Corrected]
-    """By request id."""
+    """Results, by request id."""
     rows: dict[SliceId, CorrectedRows]
     """The corrected data points of each slice."""
 

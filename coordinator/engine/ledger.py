@@ -53,7 +53,7 @@ class Current:
     """The current state, and its position."""
 
     state: FederationState | None
-    """None: nothing was ever committed."""
+    """The state; None if nothing was ever committed."""
     manifest: int
     """Number of the manifest it is based on; 0: no manifest."""
     position: Position

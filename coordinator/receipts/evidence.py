@@ -44,7 +44,7 @@ PROVES_CERTIFIED: Final = (
     "saw the erased data points: nobody who does not know the noise in them can tell them from such ones, up to the "
     "epsilon and delta of the guarantee."
 )
-"""As ``PROVES``, for a learner whose guarantee is certified."""
+"""Replaces ``PROVES`` for a learner with a certified guarantee."""
 PROVES_CERTIFIED_CORRECTION: Final = PROVES_CERTIFIED.replace("the erased data points", "the corrected values")
 BUDGET: Final = (
     "Each constituent has a budget for how far erasures may move it from the optimum of its data points. The share of "
@@ -186,7 +186,7 @@ class ErasureEvidence:
     is_rectification: bool = False
     """Whether data points were corrected instead of erased."""
     request_id: str
-    """As the requester gave it, who must not put personal data into it."""
+    """The id that the requester chose; it must not contain personal data."""
     request_digest: Sha256
     """SHA-256 over the keyed digests that the request names."""
     commitment: Sha256 | None = None
@@ -205,7 +205,7 @@ class ErasureEvidence:
     """Number of other requests carried out meanwhile: the shards' differences include their data points."""
     shards: tuple[ShardEvidence, ...]
     holdout: HoldoutEvidence | None = None
-    """None: no hold-out point was among its data points."""
+    """None if none of the request's data points is a hold-out point."""
     purged: tuple[ObjectEvidence, ...]
     keyrings: tuple[KeyringEvidence, ...] = ()
     generation: int

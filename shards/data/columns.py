@@ -62,7 +62,7 @@ class ChosenColumns:
     labels: tuple[str, ...]
     """The columns of labels; empty when no labels are read."""
     features: tuple[str, ...]
-    """In order: one column per feature, or a single column of lists."""
+    """The feature columns in order: one for each feature, or a single column of lists."""
     dtype: str
     """``uint8`` when every feature column of every file is uint8 or bool, else ``float32``."""
     point_bytes: int

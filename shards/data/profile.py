@@ -91,7 +91,7 @@ class SourceDescription:
     files: tuple[str, ...]
     points: int
     columns: tuple[ColumnDescription, ...]
-    """In the first file's order."""
+    """The columns, in the order of the first file."""
 
 
 def describe_source(source: Source) -> SourceDescription:

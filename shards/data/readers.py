@@ -32,7 +32,7 @@ from storage.errors import Invalid
 _MEBIBYTE = 1 << 20
 _PARQUET_BUFFERS_BYTES = 8 * _MEBIBYTE
 _REMOTE_BUFFERS_BYTES = 24 * _MEBIBYTE
-"""For a row group too large to be held, because each refill of a buffer may be a request."""
+"""Buffers for a row group that is too large for memory; they are large, because each refill may be a request."""
 _ARROW_FILE = b"ARROW1"
 """The first bytes of an Arrow file, which an Arrow stream does not have."""
 _ARROW_END = b"\xff\xff\xff\xff\0\0\0\0"

@@ -56,13 +56,13 @@ GRID_LABELS: Final = Range(
     least=-MOST_ON_GRID, most=MOST_ON_GRID, remedy="Bring labels into that range with [data] label_scale."
 )
 ON_GRID: Final = Admissible(features=GRID_FEATURES, labels=GRID_LABELS)
-"""For learners that keep exact sums of features and labels."""
+"""Admissible values for learners that keep exact sums of features and labels."""
 AMOUNTS: Final = Admissible(
     features=Range(least=0, most=math.inf, remedy="Use columns of 0 and 1, or of amounts, as features.")
 )
-"""For learners of baskets."""
+"""Admissible values for learners of baskets."""
 LABELS_ON_GRID: Final = Admissible(labels=GRID_LABELS)
-"""For learners that keep exact sums of labels."""
+"""Admissible values for learners that keep exact sums of labels."""
 
 CODES: Final = Range(
     least=-MOST_CODE,

@@ -14,4 +14,4 @@ LABORATORY: Final[Mapping[str, Approximate]] = {
     "sekhari": Approximate(reason="because it leaves out what one Newton step does not reach, and adds noise"),
     "variational": Approximate(reason="because it changes an approximate posterior"),
 }
-"""By name; each says what is missing."""
+"""The laboratory's learners by name, with what each lacks."""

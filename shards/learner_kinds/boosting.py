@@ -13,7 +13,7 @@ class BoostingArguments:
     """The arguments of ``boosting``. How many trees there are is said by ``[training] epochs``."""
 
     learning_rate: float = 0.1
-    """By which each tree's values are multiplied."""
+    """Factor by which each tree's values are multiplied."""
     leaves: int = 31
     """Most leaves of a tree."""
     depth: int = 0

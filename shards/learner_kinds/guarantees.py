@@ -36,7 +36,7 @@ class Certified:
 
     @property
     def constant(self) -> float:
-        """By which the noise's deviation, times epsilon, is divided to get the budget of a constituent's residual."""
+        """The noise's deviation times epsilon, divided by this constant, is the budget of a constituent's residual."""
         return math.sqrt(2 * math.log(1.5 / self.delta))
 
 

@@ -57,7 +57,7 @@ class LearnerKind:
     targets: tuple[str, ...]
     """The targets that it serves."""
     arguments: type[LearnerArguments] | None
-    """None: the arguments are the factory's."""
+    """Class of the learner's arguments; None if they are the arguments of the user's factory."""
     whole: bool
     """Whether it learns all slices of a shard at once, with a single checkpoint; slices remain the unit of storage."""
     interval: Interval = ""
@@ -170,7 +170,7 @@ LEARNERS: Final[Mapping[str, LearnerKind]] = {
         withheld=nothing,
     ),
 }
-"""By the name in ``[model] learner``."""
+"""All kinds, by the name in ``[model] learner``."""
 
 
 _FEW: Final = 100

@@ -21,7 +21,7 @@ from storage.digests import Sha256, canonical_json
 from storage.errors import Corrupt, Invalid
 
 Tensors = Mapping[str, npt.NDArray[Any]]
-"""By name."""
+"""Arrays by name."""
 
 _MODEL: Final = "model/"
 _SERVES: Final = "serves"

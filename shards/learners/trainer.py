@@ -43,7 +43,7 @@ class TrainTask:
     """Constant by which features are divided: one for all, or one per feature."""
     done: tuple[CheckpointRecord, ...] = ()
     base: Base | None = None
-    """From which a learner may take points out directly."""
+    """An earlier constituent from which the learner may take points out directly."""
     token: int | None
     """Fencing token of the writer that issued the task; None: write nothing, only report the digests (for a proof)."""
     after: Position | None = None

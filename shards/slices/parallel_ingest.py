@@ -77,14 +77,14 @@ class IngestContext:
     columns: ChosenColumns
     data: DataSettings
     partition: PartitionSettings
-    """Without its key: a context may be large, and the task pool may write large arguments to disk."""
+    """Settings without the partition key, because the task pool may write large contexts to disk."""
     naming: Naming
     tombstones: Callable[[], DigestSet]
     width: int
     buffer_bytes: int
     ranges: Ranges
     held_out: float = 0.0
-    """As in ``IngestTask``, like ``admitted``."""
+    """See ``IngestTask``, also for ``admitted``."""
     admitted: Admissible = ANYTHING
 
 

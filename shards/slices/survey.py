@@ -125,7 +125,7 @@ class _Survey:
     naming: Naming
     admitted: Admissible
     faults: dict[tuple[str, str, str], DataFault] = field(default_factory=dict)
-    """By file, column and fact."""
+    """Faults by file, column and fact."""
     points: int = 0
     width: int | None = None
     readable: set[str] = field(default_factory=set)

@@ -47,7 +47,7 @@ class JournalEntry:
     previous: Sha256
     """Digest of the previous entry's stored bytes; for the first entry, of no bytes."""
     records: tuple[Json, ...]
-    """In the order in which they take effect."""
+    """Records in the order in which they take effect."""
 
     @property
     def position(self) -> Position:

@@ -93,7 +93,7 @@ class Floor:
     store: ObjectStore
     key: ObjectKey
     under: str
-    """What errors call the objects above the floor."""
+    """Name of the objects above the floor in error messages."""
 
     def read(self) -> int:
         """Return the floor; 0 before it was first raised. Raises ``Corrupt``."""

@@ -66,7 +66,7 @@ class ConditionalPut:
     name: str
     """The object's full name in the bucket."""
     key: ObjectKey
-    """What errors call it."""
+    """The object's name in error messages."""
     payload: bytes
     expected: VersionTag | None
     """None: the object must not exist."""

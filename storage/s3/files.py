@@ -45,7 +45,7 @@ class BucketFiles:
     caller: S3Caller
     bucket: str
     server: str
-    """As the user knows it."""
+    """The server's name in messages to users."""
 
     def find(self, name: str) -> BucketFile | None:
         """Return the file of exactly this name.

@@ -36,7 +36,7 @@ _MARGIN_SECONDS = 2.0
 _NAMES = frozenset({"holder", "nonce", "renewals", "lease_milliseconds", "free"})
 
 _WATCHED: dict[str, tuple[VersionTag, float]] = {}  # no lock: a lost update costs another look at the lease
-"""By place: the tag of the lease that this process last saw, and when it first saw that tag."""
+"""For each place, the tag of the lease that this process last saw, and when it first saw that tag."""
 
 
 class LeasePort(Protocol):
@@ -44,7 +44,7 @@ class LeasePort(Protocol):
 
     @property
     def place(self) -> ObjectKey:
-        """What errors call the object."""
+        """The lease object's name in error messages."""
         ...
 
     def read(self) -> Read | None:

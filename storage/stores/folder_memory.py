@@ -31,7 +31,7 @@ from storage.stores.durability import temporary_target
 from storage.stores.file_errors import translated
 
 _SETTLING_SECONDS: Final = 1.0
-"""By the monotonic clock: about a hundred ticks of file-system clocks that record fractions of seconds."""
+"""Measured by the monotonic clock; about a hundred ticks of a file-system clock that records fractions of seconds."""
 
 _STORES: Final = 4
 """How many stores' folders a process remembers, the last ones: about 500 bytes for each object."""
@@ -73,7 +73,7 @@ class FolderMemory:
     """Guards the fields below."""
     _known: dict[str, _Folder] = field(default_factory=dict)
     _sizes: dict[ObjectKey, int] = field(default_factory=dict)
-    """Those of all known folders together."""
+    """Sizes of the objects in all known folders."""
     _marks_folders: bool = False
     """Whether a folder with other names was seen to have another stamp."""
 

@@ -55,7 +55,7 @@ _CHANGED_ATTEMPTS: Final = 64
 
 
 _RIGHTS: dict[str, tuple[os.stat_result, ...]] = {}
-"""By root: the folder that was there when this process took the right to write; see ``_refuse_without_disk``."""
+"""For each root, the folder that was there when this process became the writer; see ``_refuse_without_disk``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ class Leaving:
     left_M: npt.NDArray[np.int64]
     """The rows of all others, ascending."""
     note: str
-    """What a reader must know of it; empty: nothing."""
+    """A remark for readers of the results; may be empty."""
 
 
 def points_that_leave(

@@ -238,4 +238,4 @@ _METHODS: Final[tuple[Method, ...]] = (
 )
 
 METHODS: Final[Mapping[str, Method]] = {method.name: method for method in _METHODS}
-"""By name, in the order of the table."""
+"""The methods by name, in the order of the table."""

@@ -89,9 +89,9 @@ class Measured:
     retrain_accuracy: float
     """Accuracy of a new model that is trained on the remaining data points."""
     one_seconds: float
-    """For those who ask first."""
+    """Time to erase the people who ask first."""
     seconds: float
-    """For all others in one request; for methods of the laboratory, for all at once."""
+    """Time to erase all others in one request; for methods without a federation, to erase all people at once."""
     retrain_seconds: float
     storage_bytes: int
     """What has to be kept, beside the data points, so that others can be erased later."""
@@ -116,12 +116,12 @@ class Method(Protocol):
 
     @property
     def kind(self) -> str:
-        """Where the survey's taxonomy has it, and by which idea."""
+        """The method's place in the survey's taxonomy, and its idea."""
         ...
 
     @property
     def proves(self) -> str:
-        """In one sentence what is proved of it, and what not."""
+        """One sentence about what is proved of the method, and what is not."""
         ...
 
     @property

@@ -44,7 +44,7 @@ class PageAnswer:
     """The answer to "is the data gone?"."""
 
     kind: str
-    """Kind of the notice: ``good``, ``busy`` or ``bad``; empty if it is none of these."""
+    """Kind of the notice: ``good``, ``busy`` or ``bad``; or empty."""
     verdict: str
     remains: str
     """What remains to be done, or to be known."""

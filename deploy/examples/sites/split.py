@@ -124,7 +124,7 @@ def unlike(points: pa.Table, sites: int) -> list[pa.Table]:
 
 
 def _drawn(id_: str) -> tuple[int, int]:
-    """Return two numbers below 2**32 that look random, and belong to the data point wherever it stands."""
+    """Return two pseudo-random numbers below 2**32 that depend only on the data point's id, not on its row."""
     digest = hashlib.blake2b(id_.encode(), digest_size=8).digest()
     return int.from_bytes(digest[:4], "big"), int.from_bytes(digest[4:], "big")
 

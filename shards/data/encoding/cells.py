@@ -112,7 +112,7 @@ class Names:
 
     texts: list[str]
     codes_N: npt.NDArray[np.int64]
-    """For each data point the position of its text; -1: no value."""
+    """Position of each data point's text; -1 for a data point without a value."""
 
     def mapped(self, values: list[int], missing: int) -> npt.NDArray[np.int64]:
         """Return, for each data point, the value of its text, or ``missing`` if it has no text."""

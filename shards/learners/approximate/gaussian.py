@@ -36,7 +36,7 @@ _LARGEST: Final = 1e9
 _PRODUCTS: Final = 60
 """Largest number of conjugate-gradient products in one step."""
 _INEXACT: Final = 1e-2
-"""What they leave of a squared gradient: the precisions that they use have not settled either."""
+"""Share of the squared gradient at which they stop early: the precisions that they use are not final either."""
 _REMEDY: Final = "Erase fewer data points, or raise the trust."
 
 
@@ -194,7 +194,7 @@ class Slopes:
     """How a bound changes at a Gaussian."""
 
     gradient_KD: Doubles
-    """By the means."""
+    """Gradient with respect to the means."""
     target: Doubles
     """The precisions at which it does not change, with these curvatures; no direction is below the prior's."""
     is_raised: bool
@@ -341,7 +341,7 @@ def _hermite() -> tuple[Doubles, Doubles]:
 
 
 def _conjugate_gradients(times: Callable[[Doubles], Doubles], right_KD: Doubles, diagonal_KD: Doubles) -> Doubles:
-    """Return about what ``times`` maps to ``right_KD``, for each output; up to where curvature is negative."""
+    """Return approximately what ``times`` maps to ``right_KD``, for each output; stop at negative curvature."""
     found_KD = np.zeros_like(right_KD)
     rest_KD = right_KD.copy()
     scaled_KD = rest_KD / diagonal_KD

@@ -39,7 +39,7 @@ from storage.errors import Invalid
 FULL_AT_MOST: Final = 64
 """Features up to which coefficients are dependent: covariances take their number squared, times the data points."""
 _SAMPLES: Final = {True: 1 << 12, False: 1 << 14}
-"""By whether coefficients are independent: covariances take more to estimate, and there are fewer coefficients."""
+"""Number of samples, by whether coefficients are independent."""
 
 Criterion = Literal["eubo", "rkl"]
 

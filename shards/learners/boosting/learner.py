@@ -34,7 +34,7 @@ _BASE: Final = "base"
 _TREES: Final = re.compile(r"trees/[0-9]{4}/[0-9]{4}")
 """``trees/<number of the text>/<label>``, in the order in which they were learned."""
 _SPLIT: Final = re.compile(r"^num_leaves=(?!1$)", re.MULTILINE)
-"""In a text: a tree with more than one leaf."""
+"""Matches a tree with more than one leaf in LightGBM's text."""
 
 _LARGEST_STEP: Final = 10.0
 """Most by which a leaf changes a class's score, before the learning rate. Without a limit, a class that a later slice

@@ -54,11 +54,11 @@ class Places:
     trees_J: npt.NDArray[np.int32]
     paths_J: Integers
     sizes_J: Integers
-    """How many rows each has."""
+    """Number of rows of each node."""
     at_R: Integers
     """Positions of the rows, node after node."""
     boxes: Boxes | None = None
-    """None: thresholds do not depend on them."""
+    """Boxes of the nodes; None if thresholds do not depend on boxes."""
 
     @classmethod
     def roots(cls, trees: npt.NDArray[Any], at: list[Integers], boxes: Boxes | None) -> Places:

@@ -28,7 +28,7 @@ class Groups:
     places: dict[bytes, int]
     """Row in ``answers`` by the bytes of a group's features."""
     answers: Floats
-    """By group; the last one is the prior's."""
+    """Answers by group; the last one is that of the prior."""
 
 
 class _Conjugate(CellCounts[Groups]):

@@ -76,7 +76,7 @@ class _Walk:
     def __init__(self, model: nn.Module) -> None:
         self._held = {_memory(tensor) for tensor in model_tensors(model).values()}
         self._seen: dict[int, object] = {id(module): module for module in model.modules()}
-        """By identity; referenced here, because the identity of a deleted object may be reused."""
+        """Objects by their ``id()``; referenced here, because the id of a deleted object may be reused."""
 
     def values(self, name: str, value: object, depth: int) -> Iterator[tuple[str, AttributeValue]]:
         """Yield the values in ``value``, which is the attribute ``name``."""

@@ -42,7 +42,7 @@ _DTYPES: Final[Mapping[str, torch.dtype]] = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-"""By the names that safetensors has for them; ``decode_model`` leaves others to its library."""
+"""Element types by their names in safetensors; ``decode_model`` leaves others to that library."""
 COUNTS: Final = frozenset({"step", "mu_product"})
 """Entries that optimizers keep on the CPU, regardless of the device, and that are one number for each parameter, the
 same for all: the count of steps, and what NAdam derives from it."""

@@ -34,7 +34,7 @@ from storage.errors import SisaError
 
 SLICES: Final = 2
 _EPOCHS: Final = 3
-"""In total; two in each slice (SISA section IV)."""
+"""Epochs of the whole rehearsal; each slice trains for two (SISA section IV)."""
 _MOST_IN_A_BATCH: Final = 64
 _ATTEMPTS: Final = ((1.0, 1.0), (1e-3, 1.0), (1e-3, 0.0))
 """Factor for the learning rate, and the largest feature, tried in turn until the model does not fail: training may

@@ -200,7 +200,7 @@ def test_the_choice_of_rows_is_keyed() -> None:
 
 
 def test_a_class_that_is_absent_afterwards_is_noted() -> None:
-    """So is a class with too few data points to delete; the total number of deleted data points stays."""
+    """The note also names a class with too few data points to delete; the number of deleted data points stays."""
     found = points_that_leave(labels(), SKEWED, 400, 0, **SKEW)
     assert len(found.gone_K) == 400
     assert found.note == (

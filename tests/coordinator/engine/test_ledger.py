@@ -99,7 +99,7 @@ def test_a_reader_reads_on_from_where_it_was(store: MemoryStore, monkeypatch: py
 
 
 def test_a_reader_whose_place_was_pruned_starts_again(store: MemoryStore) -> None:
-    """It reads the manifest; so it does where the store was replaced by another one, which it does not call damaged."""
+    """It reads the manifest again. If another store has replaced this one, it does the same and reports no damage."""
     ledger = Ledger.start(store, CountingNames(), FRESH)
     ledger.record(accepted(1))
     known = read_ledger(store)

@@ -56,7 +56,7 @@ class Recording:
     """Features, labels, and all parameters and buffers by their names."""
     loss: torch.Tensor
     gradients: Mapping[str, torch.Tensor]
-    """By the parameter's name; parameters without a gradient are left out."""
+    """Gradients by the parameter's name; parameters without a gradient are left out."""
     generator: torch.Generator | None
     addresses: Mapping[int, int]
     """Where each tensor lay when it was recorded, by its identity; parameters may move afterwards."""

@@ -133,7 +133,7 @@ def test_a_changed_image_is_news(tmp_path: Path) -> None:
 
 
 def test_a_changed_image_of_a_folder_is_news(tmp_path: Path) -> None:
-    """So are a new image, and one that is moved to another folder."""
+    """The inventory also changes when an image is moved to another folder."""
     source = replace(open_source("pets", pets(tmp_path).parent), encoding=TREE.encoders)
     before = inventory(source)
     assert before[0].name == "pets"
