@@ -36,7 +36,7 @@ class Timeline:
     """Seconds from one scrape to the next. Rules are looked at when there is one: five minutes later Prometheus would
     take the series for ended."""
     now: int
-    """When the alerts are looked at."""
+    """When the alerts are checked."""
 
     @property
     def then(self) -> int:

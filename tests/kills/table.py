@@ -200,7 +200,7 @@ def _fail_points() -> Iterator[FailPoint]:
 FAIL_POINTS: Final = tuple(_fail_points())
 
 CELLS: Final = tuple((point, moment) for point in FAIL_POINTS for moment in point.moments)
-"""Every row at each of its moments: a kill each."""
+"""One kill for each row and each of its moments."""
 
 
 def complaints(name: str, outcome: CaseOutcome, reference: Reference) -> Iterator[str]:

@@ -64,7 +64,7 @@ class NaiveBayes(SummationLearner[Fit]):
             fitted["chosen"] = chosen.astype(np.int64)
             values = {**values, name: values[name][:, chosen]}
         fitted |= self._form.fit(values, self._arguments)
-        # As they are where they were sent to: the order of an array decides bits.
+        # Contiguous, as after a transfer to another process: an array's order in memory decides bits.
         return {name: np.ascontiguousarray(array) for name, array in fitted.items()}
 
     def outputs(self, fitted: Fit, features_NF: npt.NDArray[np.float32]) -> Likelihoods:

@@ -57,7 +57,7 @@ class Ridge(SummationLearner[Coefficients]):
             found: Coefficients = np.linalg.solve(gram, moments)
         except np.linalg.LinAlgError:  # features repeat each other, and beside their sums the penalty is lost
             found = np.linalg.lstsq(gram, moments)[0]
-        return np.ascontiguousarray(found)  # as they are where they were sent to: the order decides bits
+        return np.ascontiguousarray(found)  # as after a transfer: the order in memory decides bits
 
     def to_serving(self, state: Sums[Coefficients]) -> Tensors:
         """Return the coefficients, without the sums."""

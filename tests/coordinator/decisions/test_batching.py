@@ -272,7 +272,7 @@ def test_requests_join_a_retrain_that_has_begun() -> None:
     for state in (folded, superseded):
         assert retrain_start(state, UNTIL_DUE) == AT_ONCE
         assert len(plan_batch(state, EPOCHS).requests) == 2
-    # Both of the second attempt's checkpoints of slice 1 count for the first request: one was learned in vain.
+    # Both of the second attempt's checkpoints of slice 1 count for the first request, although one was discarded.
     first = [each.spent.point_epochs for each in (only(begun), *learn_all(superseded).requests)]
     alone_again = alone(superseded, superseded.requests[0]).expected.point_epochs
     assert first == [first[0], first[0] + alone_again, alone_again]

@@ -215,7 +215,7 @@ def test_a_statement_that_is_still_owed_is_not_missing(erased: UserFolder) -> No
 def test_the_doctor_names_sources_that_still_hold_the_erased(
     erased: UserFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All is well but the source file; once that is rewritten, all is well."""
+    """Only the source file is reported; once it is rewritten, nothing is."""
     monkeypatch.setattr(cluster.doctor, "worker_count", lambda _settings, tasks: tasks)
     said = erased.json("doctor")
     failed = [each["check"] for each in said.data["checks"] if not each["ok"]]

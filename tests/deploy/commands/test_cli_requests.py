@@ -419,7 +419,7 @@ def test_a_failed_request_says_why_and_is_mended(waiting: UserFolder) -> None:
     ],
 )
 def test_every_state_has_its_exit_code(state: str, code: int, kind: str | None, lives: UserFolder) -> None:
-    """Only a state that prevents the erasure is a failure; the text always begins with id and state."""
+    """The command fails only in a state that prevents the erasure; its text always begins with id and state."""
     with cluster.connect(lives.config) as federation:
         status = federation.status()
     request_ = replace(status.requests[0], state=state, reason="the disk is full", times={state: "2026-01-31T10:00:00"})
