@@ -139,7 +139,7 @@ def differing_parts(at_work: FederationSpecification, wanted: FederationSpecific
 def find_coordinator(
     store: ObjectStore, listener: Listener, remark: Callable[[str], None], who: str = "command"
 ) -> RemoteWriter | None:
-    """Return the coordinator at work on the federation in ``store``, and join its Ray; None if there is none.
+    """Return the coordinator at work on the federation in ``store``, and join its Ray; None if no coordinator runs.
 
     ``who`` names this process in errors. Raises ``OtherRelease`` when the coordinator runs another release,
     ``Conflict`` when it is the coordinator of another store, of which this one is a copy.

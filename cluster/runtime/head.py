@@ -8,8 +8,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -44,12 +44,24 @@ def start_head(labels: Mapping[str, str]) -> Head:
     Heads of one user start one after another: a port that is free stays so until the head listens there, and a head
     that answers is the one that was started. Raises ``Unavailable`` when it does not come up, or others take too long.
     """
+    with _alone():
+        return _started(labels)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
     lock = Path(tempfile.gettempdir()) / f"sisa-head-{os.getuid()}.lock"
-    try:
-        with held(lock, _PATIENCE_SECONDS):
-            return _started(labels)
-    except BlockingIOError as error:
-        raise Unavailable("another Ray head is being started on this machine", "Try again in a minute.") from error
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held(lock, _PATIENCE_SECONDS))
+        except BlockingIOError as error:
+            raise Unavailable("another Ray head is being started on this machine", "Try again in a minute.") from error
+        except OSError as error:
+            raise Unavailable(
+                f"no Ray head can be started: the lock file {lock} cannot be used ({type(error).__name__})",
+                "Have the file removed, or set TMPDIR to a folder of your own.",
+            ) from error
+        yield
 
 
 def _started(labels: Mapping[str, str]) -> Head:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -48,3 +49,12 @@ def test_heads_start_one_after_another(tmp_path: Path, monkeypatch: pytest.Monke
     assert head.start_head({}).address == "127.0.0.1:6380"
     assert head.start_head({}).address == "127.0.0.1:6381"
     assert (ports, refused) == ([6380, 6381], ["Try again in a minute."])
+
+
+def test_a_lock_file_of_somebody_else_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of that name that another user made first would keep the head from starting."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / f"sisa-head-{os.getuid()}.lock").mkdir()
+    with pytest.raises(Unavailable, match="the lock file .* cannot be used") as caught:
+        head.start_head({})
+    assert "TMPDIR" in caught.value.remedy
