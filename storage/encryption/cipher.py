@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import AEADDecryptionContext, Cipher, CipherContext, algorithms, modes
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
 
 from storage.errors import Corrupt
@@ -66,12 +66,7 @@ def decrypt(stored: bytes, key: ObjectKey, data_key: bytes) -> bytes:
 
     Raises ``Corrupt`` when the stored form is damaged, belongs to another object, or is under another data key.
     """
-    if not is_encrypted(stored):
-        raise _unreadable(key)
-    body = memoryview(stored)
-    nonce, text, tag = stored[len(_FORMAT) : _START], body[_START:-_TAG_BYTES], stored[-_TAG_BYTES:]
-    context = Cipher(algorithms.AES256(data_key), modes.GCM(nonce, tag)).decryptor()
-    context.authenticate_additional_data(_FORMAT + key.encode())
+    context, text = _begun(stored, key, data_key)
     payload = b"".join(_through(context, text))
     try:
         context.finalize()  # no part of the payload is returned before this
@@ -80,18 +75,23 @@ def decrypt(stored: bytes, key: ObjectKey, data_key: bytes) -> bytes:
     return payload
 
 
+def _begun(stored: bytes, key: ObjectKey, data_key: bytes) -> tuple[AEADDecryptionContext, memoryview]:
+    """Return the context of a decryption that has begun, and the text to decrypt. Raises as ``decrypt``."""
+    if not is_encrypted(stored):
+        raise _unreadable(key)
+    nonce, tag = stored[len(_FORMAT) : _START], stored[-_TAG_BYTES:]
+    context = Cipher(algorithms.AES256(data_key), modes.GCM(nonce, tag)).decryptor()
+    context.authenticate_additional_data(_FORMAT + key.encode())
+    return context, memoryview(stored)[_START:-_TAG_BYTES]
+
+
 def decrypted_pieces(stored: bytes, key: ObjectKey, data_key: bytes) -> Iterator[memoryview]:
     """Yield, in pieces, the payload that ``encrypt`` was given; each piece reuses the memory of the previous one.
 
     Do not use any piece before the last one has been yielded: only then is the whole payload authenticated. Raises as
     ``decrypt``.
     """
-    if not is_encrypted(stored):
-        raise _unreadable(key)
-    body = memoryview(stored)
-    nonce, text, tag = stored[len(_FORMAT) : _START], body[_START:-_TAG_BYTES], stored[-_TAG_BYTES:]
-    context = Cipher(algorithms.AES256(data_key), modes.GCM(nonce, tag)).decryptor()
-    context.authenticate_additional_data(_FORMAT + key.encode())
+    context, text = _begun(stored, key, data_key)
     memory = memoryview(bytearray(min(_PIECE_BYTES, len(text))))
     for start in range(0, len(text), _PIECE_BYTES):
         yield memory[: context.update_into(text[start : start + _PIECE_BYTES], memory)].toreadonly()
